@@ -1,0 +1,171 @@
+"""Latitude–longitude grids: Gaussian, equiangular or any regular grid, global or regional.
+
+Inside the package latitude runs north to south and longitude eastward from the grid's western edge in [0, 360),
+whatever the order in a file. A Gaussian grid carries its quadrature weights, every other grid the exact area of
+its cells, so that area means are integrals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+EARTH_RADIUS = 6.371229e6
+"""m, the sphere of the ECMWF and GRIB definitions."""
+_TOLERANCE = 1e-3  # degrees: float32 files round coordinates at 1e-5, GRIB at 1e-3
+
+
+@dataclass(frozen=True)
+class LatLonGrid:
+    """A tensor-product grid.
+
+    Attributes:
+        latitude: degrees north, strictly descending.
+        longitude: degrees east, strictly ascending and evenly spaced, first value in [0, 360).
+
+    Raises:
+        ValueError: where a coordinate is not finite, not monotonic, out of range or unevenly spaced.
+    """
+
+    latitude: tuple[float, ...]
+    longitude: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        lat, lon = np.asarray(self.latitude), np.asarray(self.longitude)
+        for name, values in (("latitude", lat), ("longitude", lon)):
+            if values.ndim != 1 or values.size < 2:
+                raise ValueError(f"{name}: found shape {values.shape}, expected one dimension with at least 2 points")
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name}: found a value that is not finite")
+        if np.abs(lat).max() > 90 + _TOLERANCE:
+            raise ValueError(f"latitude: found {lat[np.abs(lat).argmax()]:g}, expected values within ±90 degrees")
+        if (np.diff(lat) >= 0).any():
+            raise ValueError("latitude: expected strictly descending values without duplicates")
+        steps = np.diff(lon)
+        if (steps <= 0).any() or np.ptp(steps) > 2 * _TOLERANCE:
+            raise ValueError("longitude: expected strictly ascending, evenly spaced values without duplicates")
+        if not 0 <= lon[0] < 360 or lon[-1] - lon[0] >= 360 - _TOLERANCE:
+            raise ValueError(
+                f"longitude: found {lon[0]:g} to {lon[-1]:g}, expected a start in [0, 360) and less than one turn"
+            )
+
+    @staticmethod
+    def gaussian(nlat: int, nlon: int) -> LatLonGrid:
+        """Gauss–Legendre latitudes, longitudes from 0."""
+        nodes, _ = np.polynomial.legendre.leggauss(nlat)
+        return LatLonGrid._of(np.degrees(np.arcsin(nodes))[::-1], np.arange(nlon) * 360.0 / nlon)
+
+    @staticmethod
+    def equiangular(nlat: int, nlon: int) -> LatLonGrid:
+        """Evenly spaced latitudes; an odd ``nlat`` includes both poles (121×240), an even one straddles them (128×256)."""
+        step = 180.0 / (nlat - 1) if nlat % 2 else 180.0 / nlat
+        edge = 90.0 if nlat % 2 else 90.0 - step / 2
+        return LatLonGrid._of(edge - step * np.arange(nlat), np.arange(nlon) * 360.0 / nlon)
+
+    @staticmethod
+    def from_coordinates(latitude: Sequence[float] | Array, longitude: Sequence[float] | Array) -> tuple[
+        LatLonGrid, NDArray[np.intp], NDArray[np.intp]
+    ]:
+        """The grid of a file's coordinates in any order and longitude range.
+
+        Returns:
+            the grid, and the row and column orders: ``values[..., rows, :][..., columns]`` is on that grid.
+
+        Raises:
+            ValueError: for duplicates, uneven longitudes or values that are no latitude or longitude.
+        """
+        lat, lon = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
+        if lat.ndim != 1 or lon.ndim != 1:
+            raise ValueError(f"latitude and longitude: found shapes {lat.shape} and {lon.shape}, expected one dimension each")
+        if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
+            raise ValueError("latitude or longitude: found a value that is not finite")
+        if np.abs(lon).max(initial=0.0) > 720:
+            raise ValueError(f"longitude: found {lon[np.abs(lon).argmax()]:g}, expected degrees east")
+        rows = np.argsort(-lat, kind="stable")
+        wrapped = np.mod(np.where(np.abs(lon - np.round(lon / 360) * 360) < 1e-9, 0.0, lon), 360.0)
+        columns = np.argsort(wrapped, kind="stable")
+        ordered = wrapped[columns]
+        gaps = np.diff(ordered, append=ordered[0] + 360.0)
+        # A region that crosses the prime meridian starts after its widest gap; a global grid starts at its first column.
+        if gaps.max() > 1.5 * np.median(gaps) and gaps.argmax() != gaps.size - 1:
+            columns = np.roll(columns, -(int(gaps.argmax()) + 1))
+            ordered = wrapped[columns]
+            ordered = ordered + 360.0 * (ordered < ordered[0])
+        return LatLonGrid._of(lat[rows], ordered), rows, columns
+
+    @staticmethod
+    def _of(latitude: Array, longitude: Array) -> LatLonGrid:
+        return LatLonGrid(tuple(float(v) for v in latitude), tuple(float(v) for v in longitude))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(latitudes, longitudes)."""
+        return len(self.latitude), len(self.longitude)
+
+    @property
+    def longitude_step(self) -> float:
+        return (self.longitude[-1] - self.longitude[0]) / (len(self.longitude) - 1)
+
+    @property
+    def periodic(self) -> bool:
+        """Whether the last column is the western neighbour of the first."""
+        return abs(self.longitude_step * len(self.longitude) - 360.0) < 360.0 * _TOLERANCE
+
+    @cached_property
+    def is_gaussian(self) -> bool:
+        nodes, _ = np.polynomial.legendre.leggauss(len(self.latitude))
+        return bool(np.allclose(np.degrees(np.arcsin(nodes))[::-1], self.latitude, atol=_TOLERANCE))
+
+    @cached_property
+    def is_global(self) -> bool:
+        """Whether rows reach both poles to within one row spacing and columns close the circle."""
+        lat = np.asarray(self.latitude)
+        reach = max(lat[0] - lat[1], lat[-2] - lat[-1])
+        return self.periodic and lat[0] + reach >= 90.0 - _TOLERANCE and lat[-1] - reach <= -90.0 + _TOLERANCE
+
+    @cached_property
+    def area_weights(self) -> Array:
+        """Weight of each row, shape (latitudes,), mean 1: quadrature weights or exact cell areas."""
+        if self.is_gaussian:
+            weights = np.polynomial.legendre.leggauss(len(self.latitude))[1][::-1]
+        else:
+            sines = np.sin(np.radians(self.row_edges))
+            weights = sines[:-1] - sines[1:]
+        return np.asarray(weights / weights.mean())
+
+    @cached_property
+    def row_edges(self) -> Array:
+        """Latitudes between rows, shape (latitudes + 1,), from north to south; a global grid ends at the poles."""
+        lat = np.asarray(self.latitude)
+        inner = 0.5 * (lat[:-1] + lat[1:])
+        north = 90.0 if self.is_global else min(90.0, lat[0] + (lat[0] - inner[0]))
+        south = -90.0 if self.is_global else max(-90.0, lat[-1] - (inner[-1] - lat[-1]))
+        return np.concatenate([[north], inner, [south]])
+
+    def contains(self, latitude: Array, longitude: Array) -> NDArray[np.bool_]:
+        """Which points lie inside the grid's cells; every valid point does on a global grid."""
+        inside = np.asarray((np.abs(latitude) <= 90.0) & np.isfinite(longitude))
+        if not self.is_global:
+            inside &= (latitude <= self.row_edges[0]) & (latitude >= self.row_edges[-1])
+        if not self.periodic:
+            half = self.longitude_step / 2
+            offset = np.mod(longitude - self.longitude[0] + half, 360.0)
+            inside &= offset <= self.longitude[-1] - self.longitude[0] + 2 * half
+        return inside
+
+    def fractional_index(self, latitude: Array, longitude: Array) -> tuple[Array, Array]:
+        """Row and column of points as real numbers; rows beyond the last latitude extrapolate by the edge spacing."""
+        lat = np.asarray(self.latitude)
+        rows = np.arange(lat.size, dtype=np.float64)
+        row = np.interp(-latitude, -lat, rows)
+        row = np.where(latitude > lat[0], (lat[0] - latitude) / (lat[0] - lat[1]), row)
+        row = np.where(latitude < lat[-1], lat.size - 1 + (lat[-1] - latitude) / (lat[-2] - lat[-1]), row)
+        offset = np.mod(longitude - self.longitude[0], 360.0)
+        if not self.periodic:  # just west of the first column is a small negative index, not a full turn
+            offset = np.where(offset > self.longitude[-1] - self.longitude[0] + self.longitude_step, offset - 360.0, offset)
+        return row, offset / self.longitude_step
