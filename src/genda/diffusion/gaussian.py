@@ -101,7 +101,7 @@ class SphericalGaussian(nn.Module):
     def fit(values: Tensor, grid: LatLonGrid, seed: int = 0, batch: int = 64) -> SphericalGaussian:
         """Fit to normalised anomalies of mean zero, shape (sample, channel, lat, lon); a second for 1,000 samples.
 
-        The seed draws the noise with which the fitted denoiser's own error is measured on 256 of the samples.
+        The seed draws the noise with which the fitted denoiser's own error is measured on 64 of the samples.
         """
         transform = SphericalTransform(grid)
         channels, lmax = values.shape[1], transform.lmax
@@ -117,7 +117,7 @@ class SphericalGaussian(nn.Module):
         remainder /= len(values)
         unmeasured = torch.ones(len(ERROR_SIGMAS), channels)
         fitted = SphericalGaussian(grid, covariance.float(), remainder.float(), unmeasured)
-        subset = values[:: max(1, len(values) // 256)][:256].float()
+        subset = values[:: max(1, len(values) // 64)][:64].float()
         fitted.error.copy_(fitted._measured_error(subset, torch.Generator().manual_seed(seed)))
         return fitted
 
