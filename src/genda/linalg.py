@@ -76,11 +76,19 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: 
     return x
 
 
-def gmres(product: Product, b: Tensor, iterations: int) -> Tensor:
+def gmres(product: Product, b: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Minimise ‖b - A x‖ over the Krylov space of ``iterations`` products, sample by sample; A need not be symmetric.
 
-    ``product`` maps (batch, n) to (batch, n). Arnoldi with modified Gram-Schmidt; a sample whose space closes early keeps its
-    exact solution.
+    Arnoldi with modified Gram-Schmidt; a sample whose space closes early keeps its exact solution.
+
+    Args:
+        product: A applied to (batch, n), called once for each basis vector in order.
+        b: shape (batch, n).
+        iterations: size of the space.
+
+    Returns:
+        x, shape (batch, n), and its coefficients on the basis vectors given to ``product``, shape (batch, iterations): a
+        caller who kept by-products of each call can combine them alike.
     """
     scale = b.norm(dim=-1, keepdim=True)
     basis = [_ratio(b, scale)]
@@ -98,8 +106,8 @@ def gmres(product: Product, b: Tensor, iterations: int) -> Tensor:
         basis.append(_ratio(w * (length > 0).unsqueeze(-1), length.unsqueeze(-1)))
     target = torch.zeros(len(b), iterations + 1, dtype=b.dtype, device=b.device)
     target[:, 0] = scale[:, 0]
-    coefficients = torch.linalg.pinv(hessenberg) @ target.unsqueeze(-1)
-    return torch.einsum("kbn,bk->bn", torch.stack(basis[:iterations]), coefficients.squeeze(-1))
+    coefficients = (torch.linalg.pinv(hessenberg) @ target.unsqueeze(-1)).squeeze(-1)
+    return torch.einsum("kbn,bk->bn", torch.stack(basis[:iterations]), coefficients), coefficients
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

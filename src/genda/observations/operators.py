@@ -33,11 +33,11 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class Operator(Protocol):
-    """Maps states (batch, channel, lat, lon) to observations (batch, m), differentiably."""
+    """Maps states (batch, channel, lat, lon) to observations (batch, m), differentiably; ``tangent`` is H'(x) dx."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
-    def adjoint(self, y: Tensor) -> Tensor: ...
+    def tangent(self, x: Tensor, dx: Tensor) -> Tensor: ...
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -77,6 +77,9 @@ class LinearOperator:
         matrix, transpose = self._tensors(x)
         return _SparseProduct.apply(x.flatten(1), matrix, transpose)  # type: ignore[no-untyped-call, no-any-return]
 
+    def tangent(self, x: Tensor, dx: Tensor) -> Tensor:
+        return self(dx)
+
     def adjoint(self, y: Tensor) -> Tensor:
         """(batch, m) to (batch, channel, lat, lon): the transpose."""
         matrix, transpose = self._tensors(y)
@@ -94,31 +97,45 @@ class Stack:
     """Several operators observed together, in order."""
 
     operators: tuple[Operator, ...]
-    sizes: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.cat([operator(x) for operator in self.operators], dim=-1)
 
+    def tangent(self, x: Tensor, dx: Tensor) -> Tensor:
+        return torch.cat([operator.tangent(x, dx) for operator in self.operators], dim=-1)
+
     def adjoint(self, y: Tensor) -> Tensor:
-        parts = y.split(self.sizes, dim=-1)
-        fields = [operator.adjoint(part) for operator, part in zip(self.operators, parts, strict=True)]
-        return torch.stack(fields).sum(dim=0)
+        """The sum of the adjoints, (batch, m) to (batch, channel, lat, lon); linear operators only."""
+        linear = [operator for operator in self.operators if isinstance(operator, LinearOperator)]
+        if len(linear) != len(self.operators):
+            raise ValueError("stack: found a nonlinear operator, expected linear ones for an adjoint")
+        parts = y.split([len(operator) for operator in linear], dim=-1)
+        return torch.stack([operator.adjoint(part) for operator, part in zip(linear, parts, strict=True)]).sum(dim=0)
 
 
 class Nonlinear:
-    """Any differentiable function of a linear operator's output; its adjoint is the tangent-linear one at ``around``."""
+    """A differentiable function of another operator's output, such as wind speed from u and v.
 
-    def __init__(self, function: Callable[[Tensor], Tensor], linear: LinearOperator, around: Tensor) -> None:
-        self.function, self.linear, self.around = function, linear, around
+    Args:
+        function: (batch, m) to (batch, k).
+        inner: the operator it acts on.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], inner: Operator) -> None:
+        self.function, self.inner = function, inner
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.function(self.linear(x))
+        return self.function(self.inner(x))
 
-    def adjoint(self, y: Tensor) -> Tensor:
+    def tangent(self, x: Tensor, dx: Tensor) -> Tensor:
+        """H'(x) dx, as the derivative of the vector-Jacobian product with respect to its vector."""
         with torch.enable_grad():
-            x = self.around.expand(len(y), *self.around.shape[-3:]).detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self(x), x, y)
-        return gradient
+            inner = self.inner(x).detach().requires_grad_()
+            outer = self.function(inner)
+            cotangent = torch.zeros_like(outer, requires_grad=True)
+            (pulled,) = torch.autograd.grad(outer, inner, cotangent, create_graph=True)
+            (pushed,) = torch.autograd.grad(pulled, cotangent, self.inner.tangent(x, dx))
+        return pushed
 
 
 def points(
