@@ -28,7 +28,9 @@ def _imports(path: Path) -> set[str]:
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("genda.")}
-    return found & RANK.keys() | {name for name in found if (SOURCE / name).exists() or (SOURCE / f"{name}.py").exists()}
+    return found & RANK.keys() | {
+        name for name in found if (SOURCE / name).exists() or (SOURCE / f"{name}.py").exists()
+    }
 
 
 def test_modules_import_only_from_layers_to_their_left():
