@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import lru_cache
 from importlib.resources import files
 
@@ -156,14 +157,14 @@ def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple
 
 def _characters(data: Bytes, starts: NDArray[np.intp], width: int) -> Bytes:
     """Characters by column, (width, line)."""
-    return data[starts[None, :] + np.arange(width)[:, None]]
+    return data[starts.astype(np.int32)[None, :] + np.arange(width, dtype=np.int32)[:, None]]
 
 
 def _fields(text: Bytes, layout: dict[str, tuple[int, int]]) -> tuple[dict[str, Ints], tuple[int, str] | None]:
     """Right-justified integers of every named field, and the first line and field that is none."""
     values: dict[str, Ints] = {}
     for name, (first, last) in layout.items():
-        value = np.zeros(text.shape[1], dtype=np.int64)
+        value = np.zeros(text.shape[1], dtype=np.int32)
         negative = np.zeros(text.shape[1], dtype=bool)
         begun = np.zeros(text.shape[1], dtype=bool)
         wrong = np.zeros(text.shape[1], dtype=bool)
@@ -173,13 +174,14 @@ def _fields(text: Bytes, layout: dict[str, tuple[int, int]]) -> tuple[dict[str, 
             is_digit = digit < 10
             minus = characters == ord("-")
             wrong |= ~is_digit & (begun | ~(minus | (characters == ord(" "))))
-            value = value * 10 + np.where(is_digit, digit, 0)
+            value *= 10
+            value += digit * is_digit
             begun |= is_digit | minus
             negative |= minus
         wrong |= ~is_digit
         if wrong.any():
             return values, (int(np.flatnonzero(wrong)[0]), name)
-        values[name] = np.where(negative, -value, value)
+        values[name] = np.where(negative, -value, value).astype(np.int64)
     return values, None
 
 
@@ -223,19 +225,14 @@ def _within(
 ) -> tuple[Ascents, Levels]:
     """The ascents of a period, with their levels."""
     keep = (ascents.time >= period[0]) & (ascents.time <= period[1])
-    assert_date = ascents.date if ascents.date is not None else ascents.time
-    position = np.cumsum(keep) - 1
     rows = keep[levels.ascent]
+    renumbered = (np.cumsum(keep) - 1)[levels.ascent]
+    kept = {f.name: getattr(ascents, f.name) for f in fields(ascents)}
+    kept_levels = {f.name: getattr(levels, f.name) for f in fields(levels)} | {"ascent": renumbered}
     return (
-        Ascents(
-            ascents.station[keep], ascents.time[keep], ascents.latitude[keep], ascents.longitude[keep],
-            ascents.elevation[keep], assert_date[keep],
-        ),
-        Levels(
-            position[levels.ascent[rows]], levels.pressure[rows], levels.geopotential[rows], levels.temperature[rows],
-            levels.dewpoint[rows], levels.relative_humidity[rows], levels.wind_direction[rows], levels.wind_speed[rows],
-        ),
-    )  # fmt: skip
+        Ascents(**{name: None if v is None else v[keep] for name, v in kept.items()}),
+        Levels(**{name: None if v is None else v[rows] for name, v in kept_levels.items()}),
+    )
 
 
 def read_station_list(path: str | os.PathLike[str]) -> pd.DataFrame:
