@@ -77,7 +77,9 @@ def _messages(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterat
             if number == 0:
                 raise ValueError(f"{path}: found no 'BUFR' in the first {len(rest)} bytes, expected a BUFR file")
             if len(rest) >= _SEARCH:
-                raise ValueError(f"{path}: byte {position}: found {len(rest)} bytes without 'BUFR' after message {number}")
+                raise ValueError(
+                    f"{path}: byte {position}: found {len(rest)} bytes without 'BUFR' after message {number}"
+                )
             return
         number += 1
         position += start
@@ -87,7 +89,9 @@ def _messages(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterat
         if len(rest) < length:
             rest += stream.read(length - len(rest))
         if len(rest) < max(length, 8):
-            raise ValueError(f"{where}: found {len(rest)} bytes, expected {length or 'a section of 8'}: the file is truncated")
+            raise ValueError(
+                f"{where}: found {len(rest)} bytes, expected {length or 'a section of 8'}: the file is truncated"
+            )
         _check_sections(rest[:length], where)
         yield rest[:length]
         rest = rest[length:]
@@ -137,7 +141,12 @@ def _decode(batch: list[bytes], first: int, path: str | os.PathLike[str]) -> dic
     try:
         # -P: this directory's module names must not shadow anybody's.
         process = subprocess.run(
-            [sys.executable, "-P", script], input=b"".join(batch), capture_output=True, timeout=limit, env=environment, check=False
+            [sys.executable, "-P", script],
+            input=b"".join(batch),
+            capture_output=True,
+            timeout=limit,
+            env=environment,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise ValueError(f"{path}: {which}: found damaged content (undecoded after {limit:g} s)") from None
@@ -146,7 +155,9 @@ def _decode(batch: list[bytes], first: int, path: str | os.PathLike[str]) -> dic
         number, _, reason = text.partition(" ")
         if not number.isdigit():
             raise RuntimeError(f"reading BUFR: ecCodes failed to start ({text})")
-        raise ValueError(f"{path}: message {first + int(number)}: found damaged content ({reason}), expected a radiosonde report")
+        raise ValueError(
+            f"{path}: message {first + int(number)}: found damaged content ({reason}), expected a radiosonde report"
+        )
     if process.returncode != 0:
         raise ValueError(f"{path}: {which}: found damaged content (decoder ended with status {process.returncode})")
     with np.load(io.BytesIO(process.stdout), allow_pickle=False) as arrays:
@@ -171,7 +182,9 @@ def _ascents(data: dict[str, Any], first: int, path: str | os.PathLike[str]) -> 
             k = int(np.flatnonzero(wrong)[0])
             found = "/".join(f"{data[part][k]:g}" for part in ("year", "month", "day", "hour", "minute"))
             found = found if name == "date" else f"{data[name][k]:g}"
-            raise ValueError(f"{path}: ascent of station {data['station'][k]}: found {name} {found}, expected one that exists")
+            raise ValueError(
+                f"{path}: ascent of station {data['station'][k]}: found {name} {found}, expected one that exists"
+            )
     ascent = np.repeat(np.arange(data["levels"].size), data["levels"])
     geopotential = data["nonCoordinateGeopotential"]
     height = data["nonCoordinateGeopotentialHeight"]

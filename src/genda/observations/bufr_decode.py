@@ -64,7 +64,9 @@ def decode(data: bytes) -> dict[str, Any]:
             raise ValueError(f"{number} {type(error).__name__}: {' '.join(str(error).split())[:120]}") from None
         position += length
         number += 1
-    result: dict[str, Any] = {key: np.array([a[key] for a in ascents], dtype=np.float64) for key in (*SCALARS, "elevation")}
+    result: dict[str, Any] = {
+        key: np.array([a[key] for a in ascents], dtype=np.float64) for key in (*SCALARS, "elevation")
+    }
     result["station"] = np.array([a["station"] for a in ascents], dtype=np.str_)
     result["levels"] = np.array([a["levels"] for a in ascents], dtype=np.int64)
     return result | {key: np.concatenate([np.empty(0), *parts]) for key, parts in columns.items()}

@@ -51,3 +51,9 @@ def open_binary(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
 
 def _buffered(stream: IO[bytes] | gzip.GzipFile) -> io.BufferedReader:
     return io.BufferedReader(stream)  # type: ignore[arg-type]
+
+
+def shown(text: bytes) -> str:
+    """Bytes for an error message: one short printable line."""
+    cut = text[:40].decode("ascii", "replace")
+    return repr(cut) + ("…" if len(text) > 40 else "")

@@ -12,17 +12,17 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import fields
-from functools import lru_cache
-from importlib.resources import files
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from genda.observations.conversions import ZERO_CELSIUS
-from genda.observations.files import open_binary
+from genda.observations.files import open_binary, shown
 from genda.observations.soundings import Ascents, Levels, soundings_table
+from genda.observations.stations import shipped_stations
 from genda.observations.table import empty
 from genda.variables import STANDARD_GRAVITY
 
@@ -52,8 +52,9 @@ def read_igra(
 
     Args:
         path: the file.
-        stations: list that gives each station its elevation (:func:`read_station_list`); the shipped list of active
-            stations where None. Stations it doesn't hold get NaN: the sounding files carry no elevation.
+        stations: list that gives each station its elevation, as
+            :func:`~genda.observations.stations.read_station_list`; the shipped list of active stations where None.
+            Stations it doesn't hold get NaN: the sounding files carry no elevation.
         period: first and last time to keep, both included; everything where None.
 
     Raises:
@@ -85,14 +86,18 @@ def _blocks(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterator
     while chunk := stream.read(_BLOCK):
         data = rest + chunk
         if first and data[:1] != b"#":
-            raise ValueError(f"{path}: line 1: found {_shown(data[:20])}, expected an IGRA 2 header that starts with '#'")
+            raise ValueError(
+                f"{path}: line 1: found {shown(data[:20])}, expected an IGRA 2 header that starts with '#'"
+            )
         first = False
         cut = data.rfind(b"\n#") + 1
         if cut:
             yield data[:cut]
         rest = data[cut:]
         if len(rest) > _BLOCK + _LONGEST_SOUNDING:
-            raise ValueError(f"{path}: found {len(rest)} bytes without an IGRA 2 header, expected a '#' line per sounding")
+            raise ValueError(
+                f"{path}: found {len(rest)} bytes without an IGRA 2 header, expected a '#' line per sounding"
+            )
     if not rest:
         raise ValueError(f"{path}: found no content, expected IGRA 2 soundings")
     yield rest
@@ -110,7 +115,7 @@ def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple
 
     def fail(index: int, expected: str) -> ValueError:
         text = block[starts[index] : starts[index] + widths[index]]
-        return ValueError(f"{path}: line {first_line + index}: found {_shown(text)}, expected {expected}")
+        return ValueError(f"{path}: line {first_line + index}: found {shown(text)}, expected {expected}")
 
     needed = np.where(is_header, _HEADER_WIDTH, _LEVEL_WIDTH)
     wrong = np.flatnonzero((widths < needed) | (widths > needed + 1))
@@ -122,7 +127,9 @@ def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple
     level_lines = np.flatnonzero(~is_header)
     head, bad = _fields(_characters(data, starts[header_lines], _HEADER_WIDTH), _HEADER)
     if bad is not None:
-        raise fail(int(header_lines[bad[0]]), f"an integer for {bad[1]} in columns {_HEADER[bad[1]][0]}–{_HEADER[bad[1]][1]}")
+        raise fail(
+            int(header_lines[bad[0]]), f"an integer for {bad[1]} in columns {_HEADER[bad[1]][0]}–{_HEADER[bad[1]][1]}"
+        )
     counts = np.diff(header_lines, append=is_header.size) - 1
     wrong = np.flatnonzero(counts != head["NUMLEV"])
     if wrong.size:
@@ -148,7 +155,9 @@ def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple
         raise fail(int(level_lines[wrong[0]]), "level types 1–3 and 0–2, then blank-separated IGRA 2 columns")
     body, bad = _fields(text, _LEVEL)
     if bad is not None:
-        raise fail(int(level_lines[bad[0]]), f"an integer for {bad[1]} in columns {_LEVEL[bad[1]][0]}–{_LEVEL[bad[1]][1]}")
+        raise fail(
+            int(level_lines[bad[0]]), f"an integer for {bad[1]} in columns {_LEVEL[bad[1]][0]}–{_LEVEL[bad[1]][1]}"
+        )
 
     station = np.ascontiguousarray(names.T).view("S11").ravel().astype("U11")
     ascents = Ascents(station, time, latitude, longitude, np.full(latitude.size, np.nan), date)
@@ -157,7 +166,7 @@ def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple
 
 def _characters(data: Bytes, starts: NDArray[np.intp], width: int) -> Bytes:
     """Characters by column, (width, line)."""
-    return data[starts.astype(np.int32)[None, :] + np.arange(width, dtype=np.int32)[:, None]]
+    return np.asarray(data[starts.astype(np.int32)[None, :] + np.arange(width, dtype=np.int32)[:, None]])
 
 
 def _fields(text: Bytes, layout: dict[str, tuple[int, int]]) -> tuple[dict[str, Ints], tuple[int, str] | None]:
@@ -220,66 +229,15 @@ def _levels(body: dict[str, Ints], ascent: NDArray[np.intp]) -> Levels:
     )
 
 
-def _within(
-    ascents: Ascents, levels: Levels, period: tuple[np.datetime64, np.datetime64]
-) -> tuple[Ascents, Levels]:
+def _within(ascents: Ascents, levels: Levels, period: tuple[np.datetime64, np.datetime64]) -> tuple[Ascents, Levels]:
     """The ascents of a period, with their levels."""
     keep = (ascents.time >= period[0]) & (ascents.time <= period[1])
     rows = keep[levels.ascent]
     renumbered = (np.cumsum(keep) - 1)[levels.ascent]
-    kept = {f.name: getattr(ascents, f.name) for f in fields(ascents)}
-    kept_levels = {f.name: getattr(levels, f.name) for f in fields(levels)} | {"ascent": renumbered}
-    return (
-        Ascents(**{name: None if v is None else v[keep] for name, v in kept.items()}),
-        Levels(**{name: None if v is None else v[rows] for name, v in kept_levels.items()}),
-    )
+    return _taken(ascents, keep), _taken(replace(levels, ascent=renumbered), rows)
 
 
-def read_station_list(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read NCEI's ``igra2-station-list.txt``.
-
-    Returns:
-        station, latitude, longitude in [0, 360), elevation (m), name, first_year, last_year, soundings; position and
-        elevation are NaN for mobile stations and wherever the list has its missing codes.
-
-    Raises:
-        ValueError: naming file and line where a line doesn't fit the format.
-        FileNotFoundError: where there is no such file.
-    """
-    rows: list[tuple[str, float, float, float, str, int, int, int]] = []
-    with open_binary(path) as stream:
-        for number, raw in enumerate(stream, 1):
-            line = raw[:200].decode("latin-1").rstrip("\r\n")
-            try:
-                latitude, longitude, elevation = float(line[12:20]), float(line[21:30]), float(line[31:37])
-                years = int(line[72:76]), int(line[77:81]), int(line[82:88])
-                if len(line) > 90 or not line[:11].isalnum() or not (abs(latitude) < 100 and abs(longitude) < 1000):
-                    raise ValueError(line)
-            except ValueError:
-                raise ValueError(
-                    f"{path}: line {number}: found {_shown(raw[:60])}, expected an IGRA 2 station of 88 columns"
-                ) from None
-            fixed = abs(latitude) <= 90 and abs(longitude) <= 360
-            position = (latitude, longitude % 360) if fixed else (np.nan, np.nan)
-            rows.append((line[:11], *position, elevation if elevation > -900 else np.nan, line[38:71].strip(), *years))
-    if not rows:
-        raise ValueError(f"{path}: found no lines, expected an IGRA 2 station list")
-    names = ["station", "latitude", "longitude", "elevation", "name", "first_year", "last_year", "soundings"]
-    return pd.DataFrame(rows, columns=names)
-
-
-@lru_cache(maxsize=1)
-def shipped_stations() -> pd.DataFrame:
-    """The active fixed IGRA stations shipped with the package: station, latitude, longitude, elevation, last_year, soundings.
-
-    Chosen from NCEI's list (public domain) by rule: last year 2020 or later, at least 1,000 soundings, position and
-    elevation known.
-    """
-    with files("genda").joinpath("assets/radiosonde_stations.csv").open("r", encoding="ascii") as stream:
-        return pd.read_csv(stream, dtype={"station": "str"})
-
-
-def _shown(text: bytes) -> str:
-    """Bytes for an error message: one short printable line."""
-    cut = text[:40].decode("ascii", "replace")
-    return repr(cut) + ("…" if len(text) > 40 else "")
+def _taken(record: Any, rows: NDArray[np.bool_]) -> Any:
+    """A record of arrays with only some rows."""
+    parts = {f.name: getattr(record, f.name) for f in fields(record)}
+    return replace(record, **{name: None if part is None else part[rows] for name, part in parts.items()})

@@ -22,6 +22,7 @@ from genda.observations.table import DTYPES, on_levels
 
 Array = NDArray[np.float64]
 VARIABLES = ("z", "t", "u", "v", "q")
+_ROUNDING = 1.0  # Pa; reports give pressure to 1 or 10 Pa
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,10 @@ def soundings_table(ascents: Ascents, levels: Levels, source: str) -> pd.DataFra
     observation = values[level, variable]
     pressure = usable_pressure[level]
     quality = np.zeros(level.size, dtype=np.int16)
-    quality[~np.isfinite(observation) | ~np.isnan(levels.pressure[level])  & np.isnan(pressure)] = Flag.BOUNDS
-    quality[np.isnan(levels.pressure[level]) | untimed[ascent] | np.isnan(latitude) | np.isnan(longitude)] = Flag.MISSING
+    quality[~np.isfinite(observation) | ~np.isnan(levels.pressure[level]) & np.isnan(pressure)] = Flag.BOUNDS
+    quality[np.isnan(levels.pressure[level]) | untimed[ascent] | np.isnan(latitude) | np.isnan(longitude)] = (
+        Flag.MISSING
+    )
 
     stations, station = np.unique(ascents.station, return_inverse=True)
     columns = {
@@ -136,7 +139,7 @@ def _values(levels: Levels, pressure: Array) -> tuple[Array, NDArray[np.bool_]]:
     return values, reported
 
 
-def select_levels(table: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
+def select_levels(table: pd.DataFrame, levels: Sequence[float], exact: bool = False) -> pd.DataFrame:
     """Flag the upper-air rows that a model with the given pressure levels has no use for.
 
     Outside the model's pressure range (a station on the ground below the lowest level, the stratosphere above the
@@ -147,6 +150,7 @@ def select_levels(table: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
     Args:
         table: observations.
         levels: model pressures, Pa.
+        exact: keep only values reported at a model level, as a comparison level by level needs.
 
     Raises:
         ValueError: for no levels, or a level that is no positive pressure.
@@ -157,19 +161,24 @@ def select_levels(table: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
     quality = table["quality"].to_numpy(copy=True)
     pressure = table["pressure"].to_numpy()
     upper = on_levels(table).to_numpy() & (quality == Flag.PASS)
-    rounding = 1.0  # Pa
-    inside = (pressure >= model[0] - rounding) & (pressure <= model[-1] + rounding)
+    inside = (pressure >= model[0] - _ROUNDING) & (pressure <= model[-1] + _ROUNDING)
     quality[upper & ~inside] = Flag.DOMAIN
 
     rows = np.flatnonzero(upper & inside)
     log_p, log_model = np.log(pressure[rows]), np.log(model)
     nearest = np.searchsorted(0.5 * (log_model[:-1] + log_model[1:]), log_p)
-    sounding = table[["station", "time", "source", "variable"]].iloc[rows].groupby(
-        ["station", "time", "source", "variable"], sort=False
-    ).ngroup().to_numpy()
+    sounding = (
+        table[["station", "time", "source", "variable"]]
+        .iloc[rows]
+        .groupby(["station", "time", "source", "variable"], sort=False)
+        .ngroup()
+        .to_numpy()
+    )
     distance = np.abs(log_p - log_model[nearest])
     order = np.lexsort((rows, distance, nearest, sounding))
     first = np.ones(rows.size, dtype=bool)
     first[1:] = (np.diff(sounding[order]) != 0) | (np.diff(nearest[order]) != 0)
+    if exact:
+        first &= np.abs(pressure[rows] - model[nearest])[order] <= _ROUNDING
     quality[rows[order[~first]]] = Flag.THINNED
     return table.assign(quality=quality)

@@ -92,15 +92,25 @@ def validate(table: pd.DataFrame, name: str = "observations", complete: bool = T
         _reject(table, name, column, ~inside & ~np.isnan(values), expected)
         _reject(table, name, column, np.isnan(values) & passed, expected)
     pressure = table["pressure"].to_numpy()
-    _reject(table, name, "pressure", ~np.isnan(pressure) & ~((pressure > 0) & (pressure < np.inf)), "a pressure above 0 Pa")
-    _reject(table, name, "pressure", np.isnan(pressure) & on_levels(table) & passed, "a pressure on every upper-air row")
+    _reject(
+        table, name, "pressure", ~np.isnan(pressure) & ~((pressure > 0) & (pressure < np.inf)), "a pressure above 0 Pa"
+    )
+    _reject(
+        table, name, "pressure", np.isnan(pressure) & on_levels(table) & passed, "a pressure on every upper-air row"
+    )
     _reject(table, name, "elevation", np.isinf(table["elevation"]), "metres, or NaN where unknown")
     values = table["observation"].to_numpy()
     _reject(table, name, "observation", np.isinf(values), "a finite value")
     if complete:
         _reject(table, name, "observation", np.isnan(values) & passed, "a finite value in every row that passes")
     errors = table["obs_error"].to_numpy()
-    _reject(table, name, "obs_error", ~np.isnan(errors) & ~((errors > 0) & (errors < np.inf)), "a standard deviation above 0")
+    _reject(
+        table,
+        name,
+        "obs_error",
+        ~np.isnan(errors) & ~((errors > 0) & (errors < np.inf)),
+        "a standard deviation above 0",
+    )
 
 
 def _check_columns(table: pd.DataFrame, name: str) -> None:
@@ -152,7 +162,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             table[column] = table[column].astype("str")
     validate(table, str(path))
     ordered = [*COLUMNS, *(c for c in table.columns if c not in DTYPES)]
-    return table[ordered].reset_index(drop=True)
+    return pd.DataFrame(table[ordered]).reset_index(drop=True)
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -186,12 +196,12 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     """
     upper = table[on_levels(table)]
     variables = table["variable"].value_counts()
-    flags = table["quality"].value_counts().sort_index()
+    flags, flag_counts = np.unique(table["quality"].to_numpy(), return_counts=True)
     known = {int(flag): flag.label for flag in Flag}
     return {
         "rows": len(table),
         "stations": int(table["station"].nunique()),
         "soundings": int(upper.groupby(["station", "time", "source"], sort=False).ngroups) if len(upper) else 0,
         "variables": {v: int(variables[v]) for v in _KNOWN if v in variables.index},
-        "flags": {known.get(int(q), f"flag {int(q)}"): int(n) for q, n in flags.items()},
+        "flags": {known.get(int(q), f"flag {q}"): int(n) for q, n in zip(flags, flag_counts, strict=True)},
     }
