@@ -1,0 +1,161 @@
+r"""Algorithm 1 of the multimodal paper: the EDM stochastic Heun sampler, on any denoiser, prior or posterior.
+
+With the likelihood score s_l folded into the denoiser, D_post = D + sigma² s_l, the paper's drift
+(x - D)/t - t s_l is (x - D_post)/t, so that one sampler serves every guidance:
+
+    gamma_i = min(S_churn / N, sqrt 2 - 1) if t_i in [S_tmin, S_tmax] else 0
+    t^  = t_i (1 + gamma_i),   x^ = x + sqrt(t^² - t_i²) S_noise eps
+    d   = (x^ - D_post(x^; t^)) / t^,            x' = x^ + (t_{i+1} - t^) d
+    d'  = (x' - D_post(x'; t_{i+1})) / t_{i+1},  x_{i+1} = x^ + (t_{i+1} - t^)(d + d')/2   unless t_{i+1} = 0
+
+``reuse_likelihood`` keeps s_l of the prediction in the correction (the paper's optional line 15), which saves the second
+gradient. Langevin corrections (SDA) follow each step if asked for. Churn 0 is the deterministic Heun sampler.
+
+References:
+    Chakraborty et al. 2025, arXiv 2506.22780, Algorithm 1; Karras et al. 2022, Algorithm 2;
+    Rozet and Louppe 2023, arXiv 2306.10574, Algorithm 4 (corrections).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from genda.diffusion.denoiser import Denoiser
+from genda.diffusion.noise import MemberNoise, karras_schedule
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """A posterior denoiser that tells its prior and the likelihood increment sigma² s_l apart."""
+
+    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor: ...
+
+    def prior(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Settings of Algorithm 1.
+
+    Attributes:
+        steps: N, the number of noise levels above zero.
+        sigma_min, sigma_max, rho: the Karras schedule.
+        churn, churn_min, churn_max, churn_noise: S_churn, S_tmin, S_tmax, S_noise.
+        second_order: Heun's correction; Euler without it.
+        reuse_likelihood: keep the likelihood score of the prediction in the correction.
+        corrections: Langevin corrections after each step.
+        correction_size: tau, their step in units of the mean squared score.
+    """
+
+    steps: int = 20
+    sigma_min: float = 0.02
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    churn: float = 0.0
+    churn_min: float = 0.0
+    churn_max: float = math.inf
+    churn_noise: float = 1.0
+    second_order: bool = True
+    reuse_likelihood: bool = False
+    corrections: int = 0
+    correction_size: float = 0.3
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        shape: Sequence[int],
+        members: int,
+        seed: int,
+        *,
+        first_member: int = 0,
+        batch: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        progress: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Draw members first_member, ..., first_member + members - 1 in batches that do not change them.
+
+        Args:
+            denoiser: E[x | x_t] of the distribution to sample.
+            shape: (channel, lat, lon).
+            members: how many.
+            seed: of the ensemble.
+            batch: members at a time; all when None.
+            progress: called after every step of every batch (:meth:`ticks` of them).
+
+        Returns:
+            shape (members, channel, lat, lon).
+
+        Raises:
+            FloatingPointError: naming the step at which a member stopped being finite.
+        """
+        size = batch or members
+        chunks = []
+        for start in range(first_member, first_member + members, size):
+            numbers = range(start, min(start + size, first_member + members))
+            chunks.append(self._batch(denoiser, shape, MemberNoise(seed, numbers), dtype, device, progress))
+        return torch.cat(chunks)
+
+    def ticks(self, members: int, batch: int | None = None) -> int:
+        """How often ``progress`` is called."""
+        return self.steps * math.ceil(members / (batch or members))
+
+    @torch.no_grad()
+    def _batch(
+        self,
+        denoiser: Denoiser,
+        shape: Sequence[int],
+        noise: MemberNoise,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        progress: Callable[[], None] | None,
+    ) -> Tensor:
+        levels = karras_schedule(self.steps, self.sigma_min, self.sigma_max, self.rho)
+        like = torch.zeros((), dtype=dtype, device=device)
+        x = float(levels[0]) * noise.normal(shape, like)
+        for i in range(self.steps):
+            t, t_next = float(levels[i]), float(levels[i + 1])
+            if self.churn > 0 and self.churn_min <= t <= self.churn_max:
+                t_hat = t * (1 + min(self.churn / self.steps, math.sqrt(2) - 1))
+                x = x + math.sqrt(t_hat**2 - t**2) * self.churn_noise * noise.normal(shape, like)
+                t = t_hat
+            x = self._step(denoiser, x, t, t_next)
+            if t_next > 0:
+                for _ in range(self.corrections):
+                    x = self._langevin(denoiser, x, t_next, noise.normal(shape, like))
+            if not bool(torch.isfinite(x).all()):
+                raise FloatingPointError(
+                    f"sampling step {i + 1} of {self.steps} (sigma {t:.3g} to {t_next:.3g}): a member stopped being finite"
+                )
+            if progress is not None:
+                progress()
+        return x
+
+    def _step(self, denoiser: Denoiser, x: Tensor, t: float, t_next: float) -> Tensor:
+        estimate = denoiser(x, _level(x, t))
+        drift = (x - estimate) / t
+        predicted = x + (t_next - t) * drift
+        if t_next == 0 or not self.second_order:
+            return predicted
+        if self.reuse_likelihood and isinstance(denoiser, Guided):
+            score = (estimate - denoiser.prior(x, _level(x, t))) / t**2
+            corrected = denoiser.prior(predicted, _level(x, t_next)) + t_next**2 * score
+        else:
+            corrected = denoiser(predicted, _level(x, t_next))
+        return x + (t_next - t) * 0.5 * (drift + (predicted - corrected) / t_next)
+
+    def _langevin(self, denoiser: Denoiser, x: Tensor, t: float, noise: Tensor) -> Tensor:
+        """x += delta score t² + sqrt(2 delta) t z with delta = tau over the mean squared normalised score, per member."""
+        direction = (denoiser(x, _level(x, t)) - x) / t
+        delta = self.correction_size / direction.flatten(1).pow(2).mean(dim=1).view(-1, 1, 1, 1)
+        return x + t * (delta * direction + (2 * delta).sqrt() * noise)
+
+
+def _level(x: Tensor, t: float) -> Tensor:
+    return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)

@@ -1,0 +1,100 @@
+r"""Score-based data assimilation (SDA) and its limit, diffusion posterior sampling (DPS).
+
+    log p(y | x_t) ≈ -1/2 Σ_s lambda_s ‖y_s - H_s(D(x_t))‖² / (R_s + sigma² Γ_s)
+    D_post(x_t) = D(x_t) + lambda_g sigma² ∇ log p(y | x_t)
+
+Γ = 0 is DPS with the squared norm. Eq. 13 of the multimodal paper is written without the 1/2 of a Gaussian; taken to the
+letter it is ``scale=2`` here, and it doubles the weight of the data.
+
+Γ stands for H cov(x | x_t) Hᵀ / sigma², which no constant is at every level: a small one diverges (see
+:func:`smallest_stable_gamma`), a large one leaves the sample between prior and data. MMPS needs no such constant.
+
+References:
+    Chung et al. 2022, arXiv 2209.14687; Rozet and Louppe 2023, arXiv 2306.10574, Eq. 12; Chakraborty et al. 2025, Eq. 13 and 14.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from genda.diffusion.denoiser import Denoiser, per_sample
+from genda.linalg import Diagonal
+from genda.problem import Problem
+
+logger = logging.getLogger(__name__)
+
+
+class SDA:
+    """The posterior denoiser of SDA.
+
+    Args:
+        prior: D.
+        problem: its sources are the likelihood; without any the prior comes back.
+        gamma: Γ, one for all sources or one per source name.
+        scale: lambda_g.
+        clip: largest rms of the increment lambda_g sigma² ∇ log p, per member, in normalised units; None never clips.
+
+    Attributes:
+        clipped: how many member-steps were clipped so far.
+    """
+
+    def __init__(
+        self,
+        prior: Denoiser,
+        problem: Problem,
+        gamma: float | Mapping[str, float] = 0.03,
+        scale: float = 1.0,
+        clip: float | None = None,
+    ) -> None:
+        self.prior, self._problem, self._scale, self._clip = prior, problem, scale, clip
+        self._gammas = [gamma[s.name] if isinstance(gamma, Mapping) else gamma for s in problem.sources]
+        for source, value in zip(problem.sources, self._gammas, strict=True):
+            if value < 0:
+                raise ValueError(f"gamma of {source.name}: found {value:g}, expected zero or more")
+            if not isinstance(source.covariance, Diagonal):
+                raise ValueError(f"{source.name}: SDA takes independent observation errors, use MMPS for correlated ones")
+        self.clipped = 0
+
+    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        if not self._problem.sources:
+            return self.prior(x_t, sigma, condition)
+        level = per_sample(sigma, x_t)
+        with torch.enable_grad():
+            x_t = x_t.detach().requires_grad_()
+            estimate = self.prior(x_t, sigma, condition)
+            log_likelihood = torch.zeros((), dtype=x_t.dtype, device=x_t.device)
+            for source, gamma in zip(self._problem.sources, self._gammas, strict=True):
+                variance = source.covariance.variance.to(x_t) + gamma * level.flatten(1) ** 2  # type: ignore[attr-defined]
+                log_likelihood = log_likelihood - 0.5 * source.weight * (source.misfit(estimate) ** 2 / variance).sum()
+            (gradient,) = torch.autograd.grad(log_likelihood, x_t)
+        return estimate.detach() + self._clipped(self._scale * level**2 * gradient)
+
+    def _clipped(self, increment: Tensor) -> Tensor:
+        if self._clip is None:
+            return increment
+        rms = increment.flatten(1).pow(2).mean(dim=1).sqrt()
+        acting = int((rms > self._clip).sum())
+        if acting:
+            self.clipped += acting
+            logger.debug("likelihood increment clipped to rms %g for %d members", self._clip, acting)
+        return increment * per_sample((self._clip / rms).clamp(max=1.0), increment)
+
+
+def smallest_stable_gamma(levels: Tensor, variance: float) -> float:
+    """The least Γ with which explicit steps along ``levels`` do not overshoot the data.
+
+    For an observed quantity of unit prior variance the Jacobian of the denoiser is 1 / (1 + sigma²); a step of relative
+    length h = 1 - t'/t multiplies the misfit by 1 - h sigma² / ((1 + sigma²)² (R + sigma² Γ)), stable while the second term is below
+    2. Measured limits at R^½ = 0.022 are .3, .1 and .03 for 16, 64 and 128 Karras steps; this bound gives .3, .1 and .05.
+
+    Args:
+        levels: the sampler's noise levels, shape (steps + 1,).
+        variance: R, normalised units, the smallest of the source.
+    """
+    sigma = levels[:-1]
+    needed = (1 - levels[1:] / sigma) / (2 * (1 + sigma**2) ** 2) - variance / sigma**2
+    return max(0.0, float(needed.max()))

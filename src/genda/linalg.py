@@ -1,0 +1,115 @@
+"""Krylov solvers and covariances for batches of problems that share nothing but their size.
+
+Every product acts on (batch, n) at once and every norm is taken per sample: a solver that mixed the samples of a batch
+would make a member depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Product = Callable[[Tensor], Tensor]
+
+
+class Covariance(Protocol):
+    """A symmetric positive definite matrix of observation errors; ``v`` is (batch, n)."""
+
+    def __matmul__(self, v: Tensor) -> Tensor: ...
+
+    def inverse(self, v: Tensor) -> Tensor: ...
+
+    def sample(self, batch: int, generator: torch.Generator) -> Tensor: ...
+
+    def scaled(self, factor: float) -> Covariance: ...
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """Independent errors with the given variances, shape (n,); an infinite variance is an observation that says nothing."""
+
+    variance: Tensor
+
+    def __post_init__(self) -> None:
+        if self.variance.ndim != 1 or not bool((self.variance > 0).all()):
+            raise ValueError("observation-error variance: found values that are not positive, expected a positive vector")
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        return self.variance.to(v) * v
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return v / self.variance.to(v)
+
+    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Draws of shape (batch, n) in the variance's precision."""
+        noise = torch.randn(batch, len(self.variance), generator=generator, dtype=self.variance.dtype)
+        return noise * self.variance.sqrt()
+
+    def scaled(self, factor: float) -> Diagonal:
+        return Diagonal(self.variance * factor)
+
+
+def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: float = 0.0) -> Tensor:
+    """Solve A x = b for symmetric positive definite A, sample by sample.
+
+    Args:
+        product: A applied to (batch, n).
+        b: shape (batch, n).
+        iterations: products at most.
+        tolerance: stop when every residual is below this fraction of its right-hand side.
+    """
+    x, residual = torch.zeros_like(b), b
+    direction, rho = residual, (residual**2).sum(dim=-1, keepdim=True)
+    target = tolerance**2 * rho
+    for _ in range(iterations):
+        if bool((rho <= target).all()):
+            break
+        image = product(direction)
+        step = _ratio(rho, (direction * image).sum(dim=-1, keepdim=True))
+        x, residual = x + step * direction, residual - step * image
+        previous, rho = rho, (residual**2).sum(dim=-1, keepdim=True)
+        direction = residual + _ratio(rho, previous) * direction
+    return x
+
+
+def gmres(product: Product, b: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Minimise ‖b - A x‖ over the Krylov space of ``iterations`` products, sample by sample; A need not be symmetric.
+
+    Arnoldi with modified Gram-Schmidt; a sample whose space closes early keeps its exact solution.
+
+    Args:
+        product: A applied to (batch, n), called once for each basis vector in order.
+        b: shape (batch, n).
+        iterations: size of the space.
+
+    Returns:
+        x, shape (batch, n), and its coefficients on the basis vectors given to ``product``, shape (batch, iterations): a
+        caller who kept by-products of each call can combine them alike.
+    """
+    scale = b.norm(dim=-1, keepdim=True)
+    basis = [_ratio(b, scale)]
+    hessenberg = torch.zeros(len(b), iterations + 1, iterations, dtype=b.dtype, device=b.device)
+    for k in range(iterations):
+        w = product(basis[k])
+        magnitude = w.norm(dim=-1)
+        for j, q in enumerate(basis):
+            overlap = (q * w).sum(dim=-1)
+            hessenberg[:, j, k] = overlap
+            w = w - overlap.unsqueeze(-1) * q
+        length = w.norm(dim=-1)
+        length = torch.where(length <= 8 * torch.finfo(b.dtype).eps * magnitude, 0.0, length)
+        hessenberg[:, k + 1, k] = length
+        basis.append(_ratio(w * (length > 0).unsqueeze(-1), length.unsqueeze(-1)))
+    target = torch.zeros(len(b), iterations + 1, dtype=b.dtype, device=b.device)
+    target[:, 0] = scale[:, 0]
+    coefficients = (torch.linalg.pinv(hessenberg) @ target.unsqueeze(-1)).squeeze(-1)
+    return torch.einsum("kbn,bk->bn", torch.stack(basis[:iterations]), coefficients), coefficients
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Division in which nothing over nothing is nothing."""
+    return numerator / torch.where(denominator == 0, 1.0, denominator)

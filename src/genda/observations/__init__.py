@@ -1,0 +1,1 @@
+"""Observations: the table every point source shares, its readers and checks, simulated networks and operators."""

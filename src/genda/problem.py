@@ -1,0 +1,87 @@
+"""The assimilation problem between files and methods: p(x | x_b, y) ∝ p(x | x_b) N(y; H(x), R), in normalised units.
+
+Every method sees observations only as a list of :class:`Source`; several sources are independent, and a weight lambda on a
+source divides its error covariance by lambda (Eq. 14 of the multimodal paper).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import torch
+from torch import Tensor
+
+from genda.linalg import Covariance, Diagonal
+from genda.observations.operators import Operator, Stack
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of observations.
+
+    Attributes:
+        values: y, shape (m,).
+        operator: H.
+        covariance: R.
+        name: for messages and reports.
+        weight: lambda, 1 for a source that is taken at its word.
+    """
+
+    values: Tensor
+    operator: Operator
+    covariance: Covariance
+    name: str = "observations"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 1 or not bool(torch.isfinite(self.values).all()):
+            raise ValueError(f"{self.name}: expected a vector of finite observed values")
+        if not self.weight > 0:
+            raise ValueError(f"{self.name}: found weight {self.weight:g}, expected a positive number")
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """y - H(x) for states (batch, channel, lat, lon), shape (batch, m)."""
+        return self.values.to(x) - self.operator(x)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Background and observations of one analysis.
+
+    Attributes:
+        shape: (channel, lat, lon) of the state.
+        sources: the observations; none gives the prior.
+        background: x_b, shape (channel, lat, lon), or None where the prior stands alone.
+        condition: what the prior is conditioned on besides (the season), shape (k,), or None.
+        time: valid time, for the seeds of members.
+    """
+
+    shape: tuple[int, int, int]
+    sources: tuple[Source, ...] = ()
+    background: Tensor | None = None
+    condition: Tensor | None = None
+    time: datetime | str | None = field(default=None)
+
+    def stacked(self) -> Source:
+        """All sources as one, weights folded into a diagonal error covariance.
+
+        Raises:
+            ValueError: without sources, or with correlated errors, which have no single diagonal.
+        """
+        if not self.sources:
+            raise ValueError("problem: found no observations, expected at least one source")
+        variances = []
+        for source in self.sources:
+            if not isinstance(source.covariance, Diagonal):
+                raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
+            variances.append(source.covariance.variance / source.weight)
+        if len(self.sources) == 1:
+            only = self.sources[0]
+            return Source(only.values, only.operator, Diagonal(variances[0]), only.name)
+        return Source(
+            torch.cat([s.values for s in self.sources]),
+            Stack(tuple(s.operator for s in self.sources)),
+            Diagonal(torch.cat(variances)),
+            "+".join(s.name for s in self.sources),
+        )
