@@ -1,0 +1,35 @@
+"""Reports: figures of one analysis on one self-contained HTML page (extra ``plot``).
+
+    write_report(ReportCase("My analysis", time, channels, grid, members, truth=truth, background=background), "report.html")
+
+Matplotlib is imported when a page or picture is asked for, not before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genda.report.case import ReportCase
+
+__all__ = ["ReportCase", "overview_png", "write_report"]
+
+
+def write_report(case: ReportCase, path: str | Path) -> Path:
+    """Draw a case and write one self-contained HTML page, whole or not at all.
+
+    Raises:
+        FileNotFoundError: where the folder does not exist.
+        ModuleNotFoundError: without matplotlib (``pip install genda[plot]``).
+    """
+    from genda.report.page import write_report as write
+
+    return write(case, path)
+
+
+def overview_png(case: ReportCase, channels: tuple[str, ...] = ()) -> bytes:
+    """One picture of input, truth, mean, error and spread as PNG bytes, for a README or a slide."""
+    from genda.report.maps import overview
+    from genda.report.style import style
+
+    with style():
+        return overview(case, channels).png

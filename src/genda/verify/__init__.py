@@ -1,0 +1,88 @@
+"""Verification: scores, ensemble statistics, spectra, and the table that holds them.
+
+rows = {"background": field_statistics(background, truth, times=…, channels=…, grid=…),
+        "analysis": field_statistics(members, truth, times=…, channels=…, grid=…)}
+print(ScoreTable(rows, reference="background").to_text(RMSE))
+"""
+
+from genda.verify.ensemble import fair_crps, rank_histogram, spread_skill_ratio, squared_spread
+from genda.verify.scores import area_mean, bias, mae, mse, normalised_mse, rmse
+from genda.verify.specdiv import (
+    BatchSpectralDivergence,
+    divergence_of_spectra,
+    radial_power,
+    sample_spectral_divergence,
+)
+from genda.verify.spectra import (
+    has_harmonics,
+    kinetic_energy_spectrum,
+    spherical_power,
+    zonal_kinetic_energy_spectrum,
+    zonal_power,
+)
+from genda.verify.stations import LevelBin, level_bins, station_statistics
+from genda.verify.statistics import (
+    BIAS,
+    CRPS,
+    MAE,
+    METRICS,
+    MSE,
+    NMAE,
+    NMSE,
+    RMSE,
+    SPECDIV,
+    SPECDIV_MEAN,
+    SPREAD,
+    SPREAD_SKILL,
+    Estimate,
+    Metric,
+    Statistics,
+    estimate,
+    field_statistics,
+    ratio,
+)
+from genda.verify.table import ScoreTable
+
+__all__ = [
+    "BIAS",
+    "CRPS",
+    "MAE",
+    "METRICS",
+    "MSE",
+    "NMAE",
+    "NMSE",
+    "RMSE",
+    "SPECDIV",
+    "SPECDIV_MEAN",
+    "SPREAD",
+    "SPREAD_SKILL",
+    "BatchSpectralDivergence",
+    "Estimate",
+    "LevelBin",
+    "Metric",
+    "ScoreTable",
+    "Statistics",
+    "area_mean",
+    "bias",
+    "divergence_of_spectra",
+    "estimate",
+    "fair_crps",
+    "field_statistics",
+    "has_harmonics",
+    "kinetic_energy_spectrum",
+    "level_bins",
+    "mae",
+    "mse",
+    "normalised_mse",
+    "radial_power",
+    "rank_histogram",
+    "ratio",
+    "rmse",
+    "sample_spectral_divergence",
+    "spherical_power",
+    "spread_skill_ratio",
+    "squared_spread",
+    "station_statistics",
+    "zonal_kinetic_energy_spectrum",
+    "zonal_power",
+]

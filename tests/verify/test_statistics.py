@@ -1,0 +1,176 @@
+"""Chunks merge to the whole, standard errors are the textbook ones, station scores are what a loop computes."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from genda import verify
+from genda.grid import LatLonGrid
+from genda.verify.stations import assign_channels
+
+GRID = LatLonGrid.gaussian(16, 32)
+CHANNELS = ("z500", "t2m", "q700")
+TIMES = np.datetime64("2001-01-01", "ns") + np.arange(6) * np.timedelta64(5, "D").astype("timedelta64[ns]")
+STD = np.array([2.0, 1.0, 0.5])
+
+
+def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(6, 3, *GRID.shape, generator=generator)
+    size = torch.rand(6, 1, 1, 1, generator=generator) + 0.5
+    background = truth + size * torch.randn(truth.shape, generator=generator)
+    members = truth[:, None] + 0.5 * size[:, None] * torch.randn(6, 4, 3, *GRID.shape, generator=generator)
+    return members, background, truth
+
+
+def table(dates: slice) -> verify.ScoreTable:
+    members, background, truth = case()
+    options = {"times": TIMES[dates], "channels": CHANNELS, "grid": GRID, "min_degree": 3}
+    rows = {
+        "background": verify.field_statistics(background[dates], truth[dates], **options),
+        "analysis": verify.field_statistics(members[dates], truth[dates], **options),
+    }
+    return verify.ScoreTable(rows, "background", STD)
+
+
+def test_chunks_give_the_same_table_as_the_whole() -> None:
+    whole = table(slice(None)).to_dict()
+    chunked = table(slice(0, 1)).merge(table(slice(1, 4))).merge(table(slice(4, 6))).to_dict()
+    assert chunked == whole
+    assert {"rmse", "crps", "spread_skill", "specdiv", "nmse"} <= set(whole["rows"][1]["metrics"])
+    with pytest.raises(ValueError, match="sample twice"):
+        table(slice(0, 2)).merge(table(slice(1, 3)))
+
+
+def test_scores_are_means_over_dates_before_roots() -> None:
+    members, _, truth = case()
+    rmse = table(slice(None)).score("analysis", verify.RMSE)
+    assert rmse is not None
+    mse = verify.mse(members.double().mean(dim=1), truth, GRID.area_weights).mean(dim=0)
+    np.testing.assert_allclose(rmse.mean, mse.sqrt(), rtol=1e-12)
+    nmse = table(slice(None)).score("analysis", verify.NMSE)
+    assert nmse is not None
+    np.testing.assert_allclose(nmse.mean, [(mse.numpy() / STD**2).mean()], rtol=1e-12)
+
+
+def test_standard_error_of_a_mean_is_s_over_root_n_and_of_a_root_its_delta_method() -> None:
+    mse = table(slice(None)).rows["analysis"].values["squared_error"]
+    of_mean = verify.estimate(table(slice(None)).rows["analysis"], verify.MSE)
+    expected = mse.std(axis=0, ddof=1) / np.sqrt(6)
+    np.testing.assert_allclose(of_mean.stderr, expected, rtol=1e-10)
+    of_root = verify.estimate(table(slice(None)).rows["analysis"], verify.RMSE)
+    np.testing.assert_allclose(of_root.stderr, expected / (2 * of_root.mean), rtol=0.2)
+
+
+def test_a_paired_ratio_is_surer_than_its_parts() -> None:
+    """Hard and easy dates are shared by both methods: they widen each score and cancel in the ratio."""
+    scores = table(slice(None))
+    relative, single = scores.ratio("analysis", verify.RMSE), scores.score("analysis", verify.RMSE)
+    assert relative is not None and single is not None
+    assert (relative.stderr / relative.mean < 0.5 * single.stderr / single.mean).all()
+    itself = scores.ratio("background", verify.RMSE)
+    assert itself is not None
+    np.testing.assert_allclose(itself.mean, 1.0)
+    np.testing.assert_allclose(itself.stderr, 0.0, atol=1e-12)
+    other = table(slice(0, 3)).rows["analysis"]
+    with pytest.raises(ValueError, match="paired ratio"):
+        verify.ratio(other, scores.rows["background"], verify.RMSE)
+
+
+def test_one_date_has_a_score_and_no_error() -> None:
+    document = table(slice(0, 1)).to_dict()
+    cell = document["rows"][1]["metrics"]["rmse"]["z500"]
+    assert cell["stderr"] is None and cell["mean"] > 0
+    assert "NaN" not in json.dumps(document)
+
+
+def test_text_forms_hold_every_method_units_and_a_dash_for_what_is_undefined() -> None:
+    scores = table(slice(None))
+    for text in (scores.to_text(verify.SPREAD), scores.to_markdown(verify.SPREAD)):
+        assert "z500 [m2 s-2]" in text and "analysis" in text and "±" in text
+        assert "–" in next(line for line in text.splitlines() if "background" in line)
+    assert scores.to_text(verify.RMSE, ["t2m"], relative=True).count("\n") == 3
+    assert scores.to_rich(verify.RMSE).row_count == 2
+
+
+def test_a_value_that_is_not_finite_is_named() -> None:
+    members, _, truth = case()
+    members[2, 1, 1, 3, 3] = float("nan")
+    with pytest.raises(ValueError, match="forecast: found a value that is not finite in t2m at 2001-01-11"):
+        verify.field_statistics(members, truth, times=TIMES, channels=CHANNELS, grid=GRID)
+
+
+def observations(rng: np.random.Generator, n: int = 400) -> pd.DataFrame:
+    variable = rng.choice(["t", "u", "t2m"], n)
+    pressure = np.where(variable == "t2m", np.nan, rng.choice([85000.0, 50000.0, 3000.0], n))
+    observation = rng.normal(250, 10, n)
+    return pd.DataFrame(
+        {
+            "time": np.datetime64("2001-01-01", "ns"),
+            "latitude": rng.uniform(-90, 90, n),
+            "longitude": rng.uniform(0, 360, n),
+            "pressure": pressure,
+            "elevation": np.nan,
+            "variable": variable,
+            "observation": observation,
+            "obs_error": 1.0,
+            "station": rng.choice([f"s{i}" for i in range(12)], n),
+            "source": "simulated",
+            "quality": rng.choice([0, 0, 0, 4], n).astype(np.int16),
+            "hx_b": observation + rng.normal(0.5, 2, n),
+            "hx_a": observation + rng.normal(0, 1, n),
+        }
+    )
+
+
+def test_station_scores_match_a_plain_loop() -> None:
+    frame = observations(np.random.default_rng(0))
+    rows = {name: verify.station_statistics(frame, name) for name in ("hx_b", "hx_a")}
+    scores = verify.ScoreTable(rows, "hx_b")
+    assert scores.channels == ("t850", "t500", "u850", "u500", "t2m")
+    rmse, bias = scores.score("hx_a", verify.RMSE), scores.score("hx_a", verify.BIAS)
+    assert rmse is not None and bias is not None
+    for i, (variable, pressure) in enumerate([("t", 85000), ("t", 50000), ("u", 85000), ("u", 50000), ("t2m", None)]):
+        chosen = frame[(frame.variable == variable) & (frame.quality == 0)]
+        chosen = chosen if pressure is None else chosen[chosen.pressure == pressure]
+        error = chosen.hx_a - chosen.observation
+        assert rmse.mean[i] == pytest.approx(np.sqrt((error**2).mean()))
+        assert bias.mean[i] == pytest.approx(error.mean())
+        assert rows["hx_a"].weight[:, i].sum() == len(chosen)
+    ratio = scores.ratio("hx_a", verify.RMSE)
+    assert ratio is not None
+    background = scores.score("hx_b", verify.RMSE)
+    assert background is not None
+    np.testing.assert_allclose(ratio.mean, rmse.mean / background.mean)
+    assert (abs(ratio.mean - 1 / np.sqrt(4.25)) < 4 * ratio.stderr).all()
+
+
+def test_the_station_jackknife_knows_that_a_station_errs_as_one() -> None:
+    """Twelve stations with one bias each: the error of the mean bias is that of 12 numbers, not of 1,200."""
+    rng = np.random.default_rng(1)
+    frame = observations(rng, 1200)
+    offset = {name: rng.normal() for name in frame.station.unique()}
+    frame["hx_a"] = frame["observation"] + frame["station"].map(offset)
+    frame["variable"], frame["pressure"], frame["quality"] = "t", 50000.0, 0
+    estimate = verify.estimate(verify.station_statistics(frame, "hx_a"), verify.BIAS)
+    assert estimate.stderr[0] == pytest.approx(np.std(list(offset.values()), ddof=1) / np.sqrt(12), rel=0.15)
+
+
+def test_level_bins_hold_their_level_do_not_overlap_and_leave_the_far_out() -> None:
+    bins = verify.level_bins()
+    assert [b.level_hpa for b in bins] == [850, 700, 500, 300, 200]
+    assert all(b.top < 100 * b.level_hpa < b.bottom for b in bins)
+    assert all(above.bottom <= below.top + 1e-6 for below, above in zip(bins, bins[1:], strict=False))
+    frame = pd.DataFrame({"variable": ["t", "t", "msl"], "pressure": [7000.0, 84000.0, np.nan]})
+    assert assign_channels(frame, bins).fillna("none").tolist() == ["none", "t850", "msl"]
+
+
+def test_a_table_without_scorable_rows_is_refused() -> None:
+    frame = observations(np.random.default_rng(0))
+    with pytest.raises(ValueError, match="hx_c are missing"):
+        verify.station_statistics(frame, "hx_c")
+    with pytest.raises(ValueError, match="found no row"):
+        verify.station_statistics(frame.assign(quality=9))
