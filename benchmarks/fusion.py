@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genda import assimilate as library
+from genda import assimilation as library
 from genda.assets import model_directory
 from genda.checkpoint import Model, load_model
 from genda.diffusion.noise import derived_seed

@@ -7,14 +7,16 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
-    {"variables", "grid", "linalg"},
-    {"state", "sphere", "nn", "observations", "problem"},
-    {"diffusion", "physics"},
-    {"model", "checkpoint"},
+    {"variables", "grid", "linalg", "assets"},
+    {"state", "sphere", "nn", "observations"},
+    {"problem", "sample"},
+    {"diffusion", "physics", "parallel"},
+    {"checkpoint", "optimisation"},
     {"guidance"},
     {"methods", "forecast"},
-    {"cycle", "verify", "assimilate"},
-    {"report", "train", "parallel", "demo", "experiments"},
+    {"assimilation", "cycle", "verify"},
+    {"report", "training_config", "training_data"},
+    {"train", "demo", "commands"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -165,7 +165,7 @@ def nature_run(
     pairs: Annotated[int, typer.Option(min=0, help="Training dates with imperfect-model backgrounds.")] = 500,
     variant: Annotated[str, typer.Option(help="Background recipe: a or b.")] = "b",
 ) -> None:
-    """Run the general circulation model behind the embedded experiment (needs the extra [nature]); resumable."""
+    """Run the general circulation model behind the embedded experiment (needs the extra "nature"); resumable."""
     from genda.forecast.nature_run import nature_run as run
 
     run(out, years=years, seed=seed, grid=grid, members=members, pairs=pairs, variant=variant, progress=sys.stderr.isatty())

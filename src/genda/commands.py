@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from genda import assimilate as library
+from genda import assimilation as library
 from genda.assets import model_directory
 from genda.checkpoint import Model, load_model, read_card
 from genda.diffusion.sampler import Sampler

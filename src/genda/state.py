@@ -306,11 +306,18 @@ def _present_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
         if name is None:
             continue
         if item.on_levels:
-            levels, _ = _levels(dataset[name])
-            found += [Channel(item, level) for level in levels]
+            levels, dimension = _levels(dataset[name])
+            found += [Channel(item, level) for i, level in enumerate(levels) if _holds(dataset[name], dimension, i)]
         else:
             found.append(Channel(item, None))
     return tuple(found)
+
+
+def _holds(array: xr.DataArray, dimension: str | None, index: int) -> bool:
+    """Whether a level has any value: variables on different levels share one padded level axis in a file."""
+    level = array if dimension is None else array.isel({dimension: index})
+    first = level.isel(time=0) if "time" in level.dims else level
+    return bool(first.notnull().any())
 
 
 def _variable_name(dataset: xr.Dataset, item: Field) -> str | None:

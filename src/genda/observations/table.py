@@ -51,6 +51,7 @@ DTYPES: dict[str, str] = {
 COLUMNS = tuple(DTYPES)
 OPTIONAL_DTYPES = {"hx_b": "float64", "hx_a": "float64"}
 
+_HIGHEST_IN_HECTOPASCAL = 1100.0
 _KNOWN = tuple(f.id for f in FIELDS)
 _ON_LEVELS = tuple(f.id for f in FIELDS if f.on_levels)
 
@@ -98,6 +99,9 @@ def validate(table: pd.DataFrame, name: str = "observations", complete: bool = T
     _reject(
         table, name, "pressure", np.isnan(pressure) & on_levels(table) & passed, "a pressure on every upper-air row"
     )
+    highest = np.nanmax(pressure, initial=0.0)
+    if 0 < highest <= _HIGHEST_IN_HECTOPASCAL:
+        raise ValueError(f"{name}: column 'pressure': found no value above {highest:g}, expected Pa (these look like hPa)")
     _reject(table, name, "elevation", np.isinf(table["elevation"]), "metres, or NaN where unknown")
     values = table["observation"].to_numpy()
     _reject(table, name, "observation", np.isinf(values), "a finite value")
