@@ -32,7 +32,7 @@ class UNet(nn.Module):
         condition: size of the condition vector, 0 for none.
         base: channels of the finest level.
         multipliers: channels of each level in units of ``base``, finest first; each level halves the resolution.
-        blocks: residual blocks a level in the encoder.
+        blocks: residual blocks a level in the encoder, one number for all or one each; the decoder has one more.
         attention: levels (0 the finest) whose blocks end with self-attention; the middle has it where the last level has.
         patch: side of the squares folded into channels before the first level.
         dropout: dropout probability.
@@ -50,7 +50,7 @@ class UNet(nn.Module):
         condition: int = 0,
         base: int = 64,
         multipliers: Sequence[int] = (1, 2, 2),
-        blocks: int = 2,
+        blocks: int | Sequence[int] = 2,
         attention: Sequence[int] = (),
         patch: int = 2,
         dropout: float = 0.0,
@@ -73,7 +73,11 @@ class UNet(nn.Module):
 
         self.embed = NoiseEmbedding(base, width, condition)
         channels = [base * m for m in multipliers]
-        self.stem = Conv2d((in_channels + position) * patch**2, channels[0])
+        counts = [blocks] * self.levels if isinstance(blocks, int) else list(blocks)
+        if len(counts) != self.levels:
+            raise ValueError(f"blocks: found {len(counts)} numbers, expected one for each of {self.levels} levels")
+        # A patch already holds its neighbours; a 3 x 3 stem on patches would be the dearest layer of the network.
+        self.stem = Conv2d((in_channels + position) * patch**2, channels[0], kernel=3 if patch == 1 else 1)
         self.encoder, self.down, self.up, self.decoder = (nn.ModuleList() for _ in range(4))
         skips, current = [channels[0]], channels[0]
         for level, out in enumerate(channels):
@@ -81,7 +85,7 @@ class UNet(nn.Module):
                 self.down.append(block(current, current, level, 0.5) if resample_blocks else nn.Identity())
                 skips.append(current)
             stage = nn.ModuleList()
-            for _ in range(blocks):
+            for _ in range(counts[level]):
                 stage.append(block(current, out, level))
                 skips.append(current := out)
             self.encoder.append(stage)
@@ -96,7 +100,7 @@ class UNet(nn.Module):
                 self.up.append(block(current, current, level, 2) if resample_blocks else Conv2d(current, out, kernel=1))
                 current = current if resample_blocks else out
             stage = nn.ModuleList()
-            for _ in range(blocks + 1):
+            for _ in range(counts[level] + 1):
                 stage.append(block(current + skips.pop(), out, level))
                 current = out
             self.decoder.append(stage)
