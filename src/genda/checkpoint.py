@@ -41,23 +41,23 @@ class Strict(BaseModel):
 class UNetConfig(Strict):
     """Arguments of :class:`genda.nn.unet.UNet` that do not follow from the data."""
 
-    base: int = Field(64, ge=4)
+    base: int = Field(default=64, ge=4)
     multipliers: tuple[int, ...] = (1, 2, 2)
-    blocks: int = Field(2, ge=1)
+    blocks: int | tuple[int, ...] = 2
     attention: tuple[int, ...] = ()
-    patch: int = Field(2, ge=1)
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    patch: int = Field(default=2, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     resample_blocks: bool = False
     head: int | None = 64
     embedding: int | None = None
-    position: int = Field(0, ge=0)
+    position: int = Field(default=0, ge=0)
 
 
 class BaseConfig(Strict):
     """The Gaussian that the network corrects (methods.md §23); ``isotropic`` is EDM."""
 
     kind: Literal["spherical", "isotropic"] = "spherical"
-    sigma_data: float = Field(1.0, gt=0)
+    sigma_data: float = Field(default=1.0, gt=0)
 
 
 class Architecture(Strict):
@@ -126,7 +126,9 @@ def build_network(architecture: Architecture, channels: int, grid: LatLonGrid) -
     )
 
 
-def build_denoiser(architecture: Architecture, network: nn.Module, base: nn.Module, static: Tensor | None) -> PreconditionedDenoiser:
+def build_denoiser(
+    architecture: Architecture, network: nn.Module, base: nn.Module, static: Tensor | None
+) -> PreconditionedDenoiser:
     """The network on its base; the isotropic base is not shown to the network (EDM to the letter)."""
     return PreconditionedDenoiser(network, base, static, sees_base=architecture.base.kind != "isotropic")
 
@@ -168,7 +170,9 @@ def load_model(directory: str | Path) -> Model:
     directory = Path(directory)
     for name in (CARD, WEIGHTS):
         if not (directory / name).is_file():
-            raise FileNotFoundError(f"{directory / name}: no such file, expected a model directory with {CARD} and {WEIGHTS}")
+            raise FileNotFoundError(
+                f"{directory / name}: no such file, expected a model directory with {CARD} and {WEIGHTS}"
+            )
     card = read_card(directory)
     digest = hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest()
     if digest != card.sha256:
@@ -236,7 +240,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a safetensors file, found something else ({error})") from error
 
@@ -272,7 +276,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
     """A safetensors document with JSON metadata."""
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return save(on_cpu, {key: json.dumps(value) for key, value in metadata.items()})
+    return bytes(save(on_cpu, {key: json.dumps(value) for key, value in metadata.items()}))
 
 
 def _empty_denoiser(card: Card, grid: LatLonGrid) -> PreconditionedDenoiser:
@@ -282,7 +286,9 @@ def _empty_denoiser(card: Card, grid: LatLonGrid) -> PreconditionedDenoiser:
     if architecture.base.kind == "spherical":
         lmax = SphericalTransform(grid).lmax
         eye = torch.eye(channels).expand(lmax, -1, -1).contiguous()
-        base = SphericalGaussian(grid, eye, torch.ones(channels, grid.shape[0]), torch.ones(len(ERROR_SIGMAS), channels))
+        base = SphericalGaussian(
+            grid, eye, torch.ones(channels, grid.shape[0]), torch.ones(len(ERROR_SIGMAS), channels)
+        )
     else:
         base = IsotropicGaussian(architecture.base.sigma_data)
     static = torch.zeros(len(architecture.static), *grid.shape) if architecture.static else None

@@ -22,7 +22,11 @@ VALIDATION_SIGMAS = (0.02, 0.05, 0.2, 0.5, 1.0, 3.0, 10.0, 40.0)
 
 
 def draw_noise(
-    shape: Sequence[int], seeds: Sequence[int], p_mean: float = -0.5, p_std: float = 1.5, device: torch.device | str = "cpu"
+    shape: Sequence[int],
+    seeds: Sequence[int],
+    p_mean: float = -0.5,
+    p_std: float = 1.5,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Noise level and noise of each sample, a function of its seed alone and not of batch or process.
 
@@ -45,7 +49,7 @@ def draw_noise(
 
 
 def denoising_loss(
-    denoiser: Any,  # noqa: ANN401 - a Denoiser with a ``base``
+    denoiser: Any,
     x0: Tensor,
     sigma: Tensor,
     noise: Tensor,
@@ -67,7 +71,8 @@ def denoising_loss(
     """
     error = denoiser(x0 + per_sample(sigma, x0) * noise, sigma, condition) - x0
     scaled = error / denoiser.base.error_std(sigma)
-    return (area_weights.view(-1, 1) * scaled**2).mean(dim=(1, 2, 3))
+    loss: Tensor = (area_weights.view(-1, 1) * scaled**2).mean(dim=(1, 2, 3))
+    return loss
 
 
 @torch.no_grad()
@@ -103,7 +108,9 @@ def error_by_noise_level(
             seeds = [derived_seed(seed, sigma, i) for i in range(start, start + len(x))]
             noise = draw_noise(x.shape[1:], seeds)[1].to(x)
             level = torch.full((len(x),), sigma, device=x.device)
-            estimate = denoiser(x + sigma * noise, level, None if condition is None else condition[start : start + batch])
+            estimate = denoiser(
+                x + sigma * noise, level, None if condition is None else condition[start : start + batch]
+            )
             total += (weights * (estimate - x) ** 2).mean(dim=(2, 3)).sum(dim=0).double()
         rows.append(total / len(x0))
     return torch.stack(rows)

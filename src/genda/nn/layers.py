@@ -63,7 +63,9 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, features: int, width: int, condition: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(-3, 3, features // 2, base=2.0), persistent=False)
+        self.register_buffer(
+            "frequencies", 2 * math.pi * torch.logspace(-3, 3, features // 2, base=2.0), persistent=False
+        )
         self.first = nn.Linear(features, width)
         self.second = nn.Linear(width, width)
         self.condition = nn.Linear(condition, width) if condition else None
@@ -78,7 +80,9 @@ class NoiseEmbedding(nn.Module):
                 raise ValueError(f"condition: found {found}, expected {self.condition.in_features} numbers a sample")
             hidden = hidden + self.condition(condition)
         elif condition is not None and condition.shape[-1]:
-            raise ValueError(f"condition: found {condition.shape[-1]} numbers, expected none (an unconditional network)")
+            raise ValueError(
+                f"condition: found {condition.shape[-1]} numbers, expected none (an unconditional network)"
+            )
         return F.silu(self.second(F.silu(hidden)))
 
 
@@ -103,7 +107,8 @@ class Attention(nn.Module):
         query, key, value = qkv.unbind(1)
         # Written out, not scaled_dot_product_attention: its fast kernels have no forward-mode derivative.
         weights = torch.softmax(query.transpose(-1, -2) @ key / math.sqrt(channels // self.heads), dim=-1)
-        return x + self.out((value @ weights.transpose(-1, -2)).reshape(x.shape))
+        attended: Tensor = self.out((value @ weights.transpose(-1, -2)).reshape(x.shape))
+        return x + attended
 
 
 class ResidualBlock(nn.Module):
@@ -137,7 +142,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = group_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = Conv2d(out_channels, out_channels, gain=1e-5)
-        self.skip = nn.Identity() if in_channels == out_channels else Conv2d(in_channels, out_channels, kernel=1)
+        self.skip = nn.Identity() if in_channels == out_channels and resample == 1 else Conv2d(in_channels, out_channels, kernel=1)
         self.attention = Attention(out_channels, head) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -147,7 +152,8 @@ class ResidualBlock(nn.Module):
         hidden = torch.addcmul(shift, self.norm2(hidden), scale + 1)
         hidden = self.conv2(self.dropout(F.silu(hidden)))
         summed = (self.skip(resample(x, self.resample)) + hidden) * math.sqrt(0.5)
-        return self.attention(summed)  # type: ignore[no-any-return]
+        attended: Tensor = self.attention(summed)
+        return attended
 
 
 def resample(x: Tensor, factor: float) -> Tensor:

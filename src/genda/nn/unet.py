@@ -32,8 +32,9 @@ class UNet(nn.Module):
         condition: size of the condition vector, 0 for none.
         base: channels of the finest level.
         multipliers: channels of each level in units of ``base``, finest first; each level halves the resolution.
-        blocks: residual blocks a level in the encoder.
-        attention: levels (0 the finest) whose blocks end with self-attention; the middle has it where the last level has.
+        blocks: residual blocks a level in the encoder, one number for all or one each; the decoder has one more.
+        attention: levels (0 the finest) with self-attention after every encoder block and after the last decoder block;
+            the middle has it where any level has.
         patch: side of the squares folded into channels before the first level.
         dropout: dropout probability.
         resample_blocks: change resolution inside residual blocks (SongUNet) instead of without parameters.
@@ -50,7 +51,7 @@ class UNet(nn.Module):
         condition: int = 0,
         base: int = 64,
         multipliers: Sequence[int] = (1, 2, 2),
-        blocks: int = 2,
+        blocks: int | Sequence[int] = 2,
         attention: Sequence[int] = (),
         patch: int = 2,
         dropout: float = 0.0,
@@ -67,37 +68,37 @@ class UNet(nn.Module):
         width = embedding or 4 * base
         self.position = nn.Parameter(0.02 * torch.randn(1, position, *grid)) if position and grid else None
 
-        def block(channels_in: int, channels_out: int, level: int, factor: float = 1) -> ResidualBlock:
-            with_attention = level in attention and factor == 1
-            return ResidualBlock(channels_in, channels_out, width, dropout, with_attention, head, factor)
+        def block(channels_in: int, channels_out: int, attends: bool = False, factor: float = 1) -> ResidualBlock:
+            return ResidualBlock(channels_in, channels_out, width, dropout, attends, head, factor)
 
         self.embed = NoiseEmbedding(base, width, condition)
         channels = [base * m for m in multipliers]
-        self.stem = Conv2d((in_channels + position) * patch**2, channels[0])
+        counts = [blocks] * self.levels if isinstance(blocks, int) else list(blocks)
+        if len(counts) != self.levels:
+            raise ValueError(f"blocks: found {len(counts)} numbers, expected one for each of {self.levels} levels")
+        # A patch already holds its neighbours; a 3 x 3 stem on patches would be the dearest layer of the network.
+        self.stem = Conv2d((in_channels + position) * patch**2, base, kernel=3 if patch == 1 else 1)
         self.encoder, self.down, self.up, self.decoder = (nn.ModuleList() for _ in range(4))
-        skips, current = [channels[0]], channels[0]
+        skips, current = [base], base
         for level, out in enumerate(channels):
             if level:
-                self.down.append(block(current, current, level, 0.5) if resample_blocks else nn.Identity())
+                self.down.append(block(current, current, factor=0.5) if resample_blocks else nn.Identity())
                 skips.append(current)
             stage = nn.ModuleList()
-            for _ in range(blocks):
-                stage.append(block(current, out, level))
+            for _ in range(counts[level]):
+                stage.append(block(current, out, level in attention))
                 skips.append(current := out)
             self.encoder.append(stage)
-        last = self.levels - 1
-        middle_attention = last in attention
-        self.middle = nn.ModuleList(
-            ResidualBlock(current, current, width, dropout, middle_attention and first, head) for first in (True, False)
-        )
+        self.middle = nn.ModuleList(block(current, current, attends) for attends in (bool(attention), False))
         for level in reversed(range(self.levels)):
             out = channels[level]
-            if level < last:
-                self.up.append(block(current, current, level, 2) if resample_blocks else Conv2d(current, out, kernel=1))
+            if level < self.levels - 1:
+                self.up.append(block(current, current, factor=2) if resample_blocks else Conv2d(current, out, kernel=1))
                 current = current if resample_blocks else out
             stage = nn.ModuleList()
-            for _ in range(blocks + 1):
-                stage.append(block(current + skips.pop(), out, level))
+            for index in range(counts[level] + 1):
+                attends = level in attention and index == counts[level]
+                stage.append(block(current + skips.pop(), out, attends))
                 current = out
             self.decoder.append(stage)
         self.norm = group_norm(current)

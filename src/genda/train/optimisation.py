@@ -111,37 +111,34 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of all parameters that have a gradient."""
         for group in self.param_groups:
-            update = self._orthogonal if group["orthogonal"] else self._adam
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.sub_(update(parameter, self.state[parameter], group), alpha=group["lr"])
+                if parameter.grad is None:
+                    continue
+                state: dict[str, Tensor] = self.state[parameter]
+                if group["orthogonal"]:
+                    update = _orthogonal_update(parameter.grad, state, group["momentum"])
+                else:
+                    update = _adam_update(parameter.grad, state, *group["betas"])
+                parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
 
-    @staticmethod
-    def _orthogonal(parameter: Tensor, state: dict[str, Tensor], group: dict[str, object]) -> Tensor:
-        momentum = float(group["momentum"])  # type: ignore[arg-type]
-        gradient = parameter.grad
-        assert gradient is not None
-        average = state.setdefault("momentum", torch.zeros_like(parameter))
-        average.lerp_(gradient, 1 - momentum)
-        matrix = gradient.lerp(average, momentum).flatten(1)
-        scale = 0.2 * math.sqrt(max(matrix.shape))
-        return (orthogonalised(matrix) * scale).view_as(parameter)
 
-    @staticmethod
-    def _adam(parameter: Tensor, state: dict[str, Tensor], group: dict[str, object]) -> Tensor:
-        first, second = group["betas"]  # type: ignore[misc]
-        gradient = parameter.grad
-        assert gradient is not None
-        if not state:
-            state["step"] = torch.zeros(())
-            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
-        step = float(state["step"])
-        state["mean"].lerp_(gradient, 1 - first)
-        state["square"].lerp_(gradient.square(), 1 - second)
-        root = (state["square"] / (1 - second**step)).sqrt_().add_(1e-8)
-        return state["mean"] / (1 - first**step) / root
+def _orthogonal_update(gradient: Tensor, state: dict[str, Tensor], momentum: float) -> Tensor:
+    average = state.setdefault("momentum", torch.zeros_like(gradient))
+    average.lerp_(gradient, 1 - momentum)
+    matrix = gradient.lerp(average, momentum).flatten(1)
+    return (orthogonalised(matrix) * (0.2 * math.sqrt(max(matrix.shape)))).view_as(gradient)
+
+
+def _adam_update(gradient: Tensor, state: dict[str, Tensor], first: float, second: float) -> Tensor:
+    if not state:
+        state["step"] = torch.zeros(())
+        state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+    state["step"] += 1
+    step = float(state["step"])
+    mean = state["mean"].lerp_(gradient, 1 - first) / (1 - first**step)
+    square = state["square"].lerp_(gradient.square(), 1 - second) / (1 - second**step)
+    update: Tensor = mean / (square.sqrt() + 1e-8)
+    return update
 
 
 def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -157,4 +154,5 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+    result: Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result

@@ -17,9 +17,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ from torch import Tensor, nn
 
 from genda import parallel
 from genda.checkpoint import (
-    Architecture,
     Model,
     build_denoiser,
     build_network,
@@ -47,10 +45,10 @@ from genda.diffusion.gaussian import SphericalGaussian
 from genda.diffusion.loss import denoising_loss, draw_noise, error_by_noise_level
 from genda.diffusion.noise import derived_seed
 from genda.grid import LatLonGrid
-from genda.optimisation import Muon, WeightAverage, learning_rate_factor
 from genda.state import Normalisation, read_state
-from genda.training_config import MAY_CHANGE, OptimiserConfig, TrainConfig, read_config
-from genda.training_data import Fields, InMemory, OnDisk, condition_of, sample_order, select_times, static_maps
+from genda.train.config import MAY_CHANGE, OptimiserConfig, TrainConfig
+from genda.train.data import Fields, InMemory, OnDisk, condition_of, sample_order, select_times, static_maps
+from genda.train.optimisation import Muon, WeightAverage, learning_rate_factor
 
 log = logging.getLogger(__name__)
 STATE, LOG = "state.safetensors", "log.jsonl"
@@ -110,7 +108,9 @@ def prepare(config: TrainConfig, resume: bool = False) -> Run:
         raise FileNotFoundError(f"{path}: no such data set (data.path)")
     saved, metadata = _read_state_file(config) if resume else (None, {})
     times = select_times(path, config.data.train)
-    fit_times = times if config.data.storage != "disk" else select_times(path, config.data.train, config.data.fit_samples)
+    fit_times = (
+        times if config.data.storage != "disk" else select_times(path, config.data.train, config.data.fit_samples)
+    )
     fitting = read_state(path, names, fit_times) if config.data.storage != "disk" or saved is None else None
     grid = fitting.grid if fitting else read_state(path, names, times[:1]).grid
     if saved is not None:
@@ -154,7 +154,9 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
     """
     with parallel.processes(parallel.local_device(config.device)):
         if not resume and (config.out / STATE).exists():
-            raise FileExistsError(f"{config.out}: holds a training run, expected --resume or another directory (out=...)")
+            raise FileExistsError(
+                f"{config.out}: holds a training run, expected --resume or another directory (out=...)"
+            )
         run = prepare(config, resume)
         if parallel.rank() == 0:
             config.out.mkdir(parents=True, exist_ok=True)
@@ -169,7 +171,9 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
 def _loop(run: Run) -> None:
     config = run.config
     total_steps = math.ceil(config.max_images / config.batch)
-    module = parallel.wrap(torch.compile(run.objective) if config.compile else run.objective)
+    if config.compile:
+        run.objective.compile()
+    module = parallel.wrap(run.objective)
     resumed_at, started, saved_at, seen = run.seconds, time.monotonic(), time.monotonic(), []
     marked_at, marked_step = time.monotonic(), run.step
     run.objective.train()
@@ -190,9 +194,15 @@ def _loop(run: Run) -> None:
                 if not math.isfinite(mean_loss):
                     raise FloatingPointError(f"step {run.step}: the loss is not finite (learning rate {rate:.2g})")
                 speed = (run.step - marked_step) * config.batch / max(now - marked_at, 1e-9)
-                _write_log(run, {"loss": mean_loss, "lr": rate, "grad_norm": float(norm), "images_per_s": round(speed, 2)})
+                _write_log(
+                    run, {"loss": mean_loss, "lr": rate, "grad_norm": float(norm), "images_per_s": round(speed, 2)}
+                )
                 marked_at, marked_step, seen = now, run.step, []
-            if stop or run.images // config.validation.every_images > (run.images - config.batch) // config.validation.every_images:
+            if (
+                stop
+                or run.images // config.validation.every_images
+                > (run.images - config.batch) // config.validation.every_images
+            ):
                 if parallel.rank() == 0:
                     _write_log(run, {"validation": validate(run)})
                 marked_at, marked_step = time.monotonic(), run.step
@@ -217,7 +227,9 @@ def _batch(run: Run, step: int) -> tuple[Tensor, Tensor | None, list[int]]:
     return run.train[index], condition, [derived_seed(config.seed, "noise", first + j) for j in mine]
 
 
-def _step(run: Run, module: nn.Module, x0: Tensor, condition: Tensor | None, seeds: list[int]) -> tuple[Tensor, Tensor, float]:
+def _step(
+    run: Run, module: nn.Module, x0: Tensor, condition: Tensor | None, seeds: list[int]
+) -> tuple[Tensor, Tensor, float]:
     """One update; loss, gradient norm and learning rate."""
     config, device = run.config, run.device
     sigma, noise = draw_noise(x0.shape[1:], seeds, config.noise.p_mean, config.noise.p_std)
@@ -253,7 +265,8 @@ def validate(run: Run) -> dict[str, Any]:
     denoiser, sigmas = run.objective.denoiser, run.config.validation.sigmas
     with averaged(run):
         errors = error_by_noise_level(denoiser, x0, condition, run.objective.area_weights, sigmas)
-    base = denoiser.base.error_std(torch.tensor(sigmas, device=run.device)).flatten(1).square().double()
+    base_std: Tensor = denoiser.base.error_std(torch.tensor(sigmas, device=run.device))  # type: ignore[operator]
+    base = base_std.flatten(1).square().double()
     return {
         "sigma": list(sigmas),
         "error": [round(float(e), 6) for e in errors.mean(dim=1)],
@@ -317,7 +330,9 @@ def _read_state_file(config: TrainConfig) -> tuple[dict[str, Tensor], dict[str, 
     for key in TrainConfig.model_fields:
         found, wanted = getattr(saved, key), getattr(config, key)
         if found != wanted and key not in MAY_CHANGE:
-            raise ValueError(f"{path}: {key}: found {found!r:.200}, expected {wanted!r:.200}; a resumed run keeps its {key}")
+            raise ValueError(
+                f"{path}: {key}: found {found!r:.200}, expected {wanted!r:.200}; a resumed run keeps its {key}"
+            )
         if found != wanted:
             log.warning("resuming with %s changed from %s to %s", key, found, wanted)
     return tensors, document
@@ -344,17 +359,23 @@ def _restore(run: Run, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> 
         write_atomically(run.config.out / LOG, "".join(kept).encode())
 
 
-def _base(config: TrainConfig, grid: LatLonGrid, anomalies: Tensor | None, saved: dict[str, Tensor] | None) -> nn.Module:
+def _base(
+    config: TrainConfig, grid: LatLonGrid, anomalies: Tensor | None, saved: dict[str, Tensor] | None
+) -> nn.Module:
     if config.architecture.base.kind == "isotropic":
         return IsotropicGaussian(config.architecture.base.sigma_data)
     if saved is not None:
-        return SphericalGaussian(grid, *(saved[f"denoiser.base.{name}"] for name in ("covariance", "remainder", "error")))
+        return SphericalGaussian(
+            grid, *(saved[f"denoiser.base.{name}"] for name in ("covariance", "remainder", "error"))
+        )
     if anomalies is None:
         raise ValueError("base: found no anomalies to fit it to")
     return SphericalGaussian.fit(anomalies, grid, config.seed)
 
 
-def _validation_set(config: TrainConfig, normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _validation_set(
+    config: TrainConfig, normalisation: Normalisation, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
     times = select_times(config.data.path, config.data.validation, config.validation.samples)
     state = read_state(config.data.path, config.data.names, times)
     condition = condition_of(config.architecture.condition, times)
@@ -366,7 +387,9 @@ def _optimiser(config: OptimiserConfig, network: nn.Module) -> torch.optim.Optim
     if config.kind == "adamw":
         return torch.optim.AdamW(network.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
     inner = {
-        name for name, p in network.named_parameters() if p.ndim == 4 and not name.startswith(("stem", "head", "position"))
+        name
+        for name, p in network.named_parameters()
+        if p.ndim == 4 and not name.startswith(("stem", "head", "position"))
     }
     matrices = [p for name, p in network.named_parameters() if name in inner]
     others = [p for name, p in network.named_parameters() if name not in inner]
@@ -389,26 +412,3 @@ def _write_log(run: Run, values: dict[str, Any]) -> None:
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m genda.train CONFIG.yaml [key=value …] [--resume]``, what ``genda train`` and torchrun start."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    resume = "--resume" in given
-    given = [argument for argument in given if argument != "--resume"]
-    try:
-        if not given:
-            raise ValueError("found no configuration, expected CONFIG.yaml [key=value …] [--resume]")
-        train(read_config(given[0], given[1:]), resume)
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except FloatingPointError as error:
-        sys.stderr.write(f"{error}\n")
-        return 4
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -81,7 +81,7 @@ def select_times(path: Path, which: str | tuple[str, str], limit: int | None = N
             chosen = (times >= first) & (times.astype(last.dtype) <= last)
         if "written" in dataset.variables:
             chosen &= np.asarray(dataset["written"].values) == 1
-    selected = times[chosen]
+    selected: Times = times[chosen]
     if not selected.size:
         raise ValueError(f"{path}: found no finished times for {which!r}, expected at least one")
     if limit is not None and selected.size > limit:

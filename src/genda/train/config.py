@@ -24,7 +24,7 @@ class DataConfig(Strict):
     channels: Literal["embedded", "era5"] | tuple[str, ...] = "embedded"
     train: str | tuple[str, str] = "train"
     validation: str | tuple[str, str] = "validation"
-    harmonics: int = Field(2, ge=0)
+    harmonics: int = Field(default=2, ge=0)
     fit_samples: Annotated[int, Field(ge=2)] | None = None
     storage: Literal["float32", "float16", "disk"] = "float32"
 
@@ -43,23 +43,23 @@ class DataConfig(Strict):
 
 class OptimiserConfig(Strict):
     kind: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_images: int = Field(2000, ge=0)
-    decay: float = Field(1.0, ge=0, le=1)
-    clip: float = Field(1.0, gt=0)
-    ema: float = Field(0.05, gt=0, lt=0.28)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_images: int = Field(default=2000, ge=0)
+    decay: float = Field(default=1.0, ge=0, le=1)
+    clip: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.05, gt=0, lt=0.28)
 
 
 class NoiseConfig(Strict):
     p_mean: float = -0.5
-    p_std: float = Field(1.5, gt=0)
+    p_std: float = Field(default=1.5, gt=0)
 
 
 class ValidationConfig(Strict):
-    every_images: int = Field(5000, ge=1)
-    samples: int = Field(32, ge=1)
+    every_images: int = Field(default=5000, ge=1)
+    samples: int = Field(default=32, ge=1)
     sigmas: tuple[float, ...] = VALIDATION_SIGMAS
 
 
@@ -67,17 +67,17 @@ class TrainConfig(Strict):
     """A whole run; every key may be overridden as ``section.key=value``."""
 
     out: Path = Path("runs/embedded")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     data: DataConfig = DataConfig()
     architecture: Architecture = Architecture()
     noise: NoiseConfig = NoiseConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     validation: ValidationConfig = ValidationConfig()
-    batch: int = Field(32, ge=1)
-    max_images: int = Field(100_000, ge=1)
+    batch: int = Field(default=32, ge=1)
+    max_images: int = Field(default=100_000, ge=1)
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    checkpoint_minutes: float = Field(10.0, ge=0)
-    log_steps: int = Field(20, ge=1)
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    log_steps: int = Field(default=20, ge=1)
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     bfloat16: bool = False
