@@ -34,14 +34,18 @@ from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA
 from genda.methods.fusion import Fusion
-from genda.methods.interpolation import interpolate
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations.networks import columns_table, station_network
 from genda.observations.operators import LinearOperator, coarse
 from genda.problem import Source
 from genda.sample import Sample, read_sample
 from genda.state import State
-from genda.verify import CRPS, NMSE, RMSE, SPREAD_SKILL, ScoreTable, Statistics, field_statistics, kinetic_energy_spectrum
+from genda.verify import (
+    ScoreTable,
+    Statistics,
+    field_statistics,
+    kinetic_energy_spectrum,
+)
 
 CHANNELS = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
 STATION_ERROR = 0.1
@@ -55,7 +59,9 @@ Draw = Callable[[list[Source], np.datetime64], torch.Tensor]
 def coarse_field(state: State, factor: int) -> State:
     """Area means over factor × factor blocks."""
     target = state.grid.coarsened(factor)
-    operator = LinearOperator(coarse(state.grid, state.channels, target, "area"), (len(state.channels), *state.grid.shape))
+    operator = LinearOperator(
+        coarse(state.grid, state.channels, target, "area"), (len(state.channels), *state.grid.shape)
+    )
     values = operator(state.values.double()).float().view(-1, len(state.channels), *target.shape)
     return State(values, state.channels, target, state.times)
 
@@ -85,10 +91,14 @@ def methods(model: Model, args: argparse.Namespace, *, gammas=()) -> dict[str, D
     rows: dict[str, Draw] = {
         "optimal interpolation": run(OptimalInterpolation(model.denoiser.base), 1),
         "EDM, MMPS": fusion(partial(MMPS, iterations=args.iterations)),
-        "EDM, Gaussian covariance": fusion(partial(GaussianGuidance, covariance=model.denoiser.base, iterations=args.cg)),
+        "EDM, Gaussian covariance": fusion(
+            partial(GaussianGuidance, covariance=model.denoiser.base, iterations=args.cg)
+        ),
     }
     rows |= {f"EDM, SDA Γ = {g:g}": fusion(partial(SDA, gamma=g, clip=args.clip)) for g in gammas}
-    rows["unconditional"] = lambda sources, time: run(Fusion(model.denoiser, MMPS, sampler, args.batch), args.members)([], time)
+    rows["unconditional"] = lambda sources, time: run(Fusion(model.denoiser, MMPS, sampler, args.batch), args.members)(
+        [], time
+    )
     return rows
 
 
@@ -111,7 +121,10 @@ def gridded(args: argparse.Namespace, model: Model, sample: Sample, build, extra
         t = sample.truth
         state = State(t.values[i : i + 1], t.channels, t.grid, t.times[i : i + 1])
         for name, make in rows.items():
-            file = store / f"{np.datetime_as_string(state.times[0], 'h')}_{''.join(c if c.isalnum() else '-' for c in name)}.npz"
+            file = (
+                store
+                / f"{np.datetime_as_string(state.times[0], 'h')}_{''.join(c if c.isalnum() else '-' for c in name)}.npz"
+            )
             if not file.exists():
                 started = clock.perf_counter()
                 try:

@@ -11,12 +11,12 @@ LAYERS = (
     {"state", "sphere", "nn", "observations"},
     {"problem", "sample"},
     {"diffusion", "physics", "parallel"},
-    {"checkpoint", "optimisation"},
+    {"checkpoint"},
     {"guidance"},
     {"methods", "forecast"},
     {"assimilation", "cycle", "verify"},
-    {"report", "training_config", "training_data"},
-    {"train", "demo", "commands"},
+    {"report", "train"},
+    {"demo", "commands"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -161,7 +161,9 @@ def field_source(
     matrix = operators.coarse(model.grid, coarse.channels, coarse.grid, method)
     inner = operators.LinearOperator(matrix, (len(index), *model.grid.shape))
     std = model.normalisation.std[index].view(1, -1, 1, 1)
-    mean = inner(climatology(model, coarse.times[0])[index].double().unsqueeze(0)).view(1, len(index), *coarse.grid.shape)
+    mean = inner(climatology(model, coarse.times[0])[index].double().unsqueeze(0)).view(
+        1, len(index), *coarse.grid.shape
+    )
     values = ((coarse.values.double() - mean) / std).flatten().float()
     operator = operators.LinearOperator(_on_channels(matrix, index, model), (len(model.channels), *model.grid.shape))
     return Source(values, operator, Diagonal(torch.full_like(values, error**2)), name, weight)
@@ -176,7 +178,9 @@ def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
     columns = np.asarray(index)[coordinates.col // cells] * cells + coordinates.col % cells
     import scipy.sparse as sp
 
-    return sp.csr_array((coordinates.data, (coordinates.row, columns)), shape=(matrix.shape[0], len(model.channels) * cells))
+    return sp.csr_array(
+        (coordinates.data, (coordinates.row, columns)), shape=(matrix.shape[0], len(model.channels) * cells)
+    )
 
 
 def make_method(

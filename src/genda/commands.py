@@ -142,7 +142,9 @@ def assimilate_files(
         ValueError, FileNotFoundError: for unusable input, before anything is written.
     """
     if not observations and not fields and method != "unconditional":
-        raise ValueError("no observations and no fields given: expected --observations or --field (or --method unconditional)")
+        raise ValueError(
+            "no observations and no fields given: expected --observations or --field (or --method unconditional)"
+        )
     prior = load_model(model_directory(model))
     coarse = [read_state(path) for path in fields]
     table = read_observations(observations) if observations else None
@@ -196,7 +198,9 @@ def assimilate_files(
     if report is not None:
         write_report(_report_case(prior, analysis, coarse, table), report)
     spread = analysis.members.values[0].std(dim=0).mean(dim=(-2, -1)) / prior.normalisation.std
-    text = "\n".join([*warnings, f"{out}: {members} members at {_iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"])
+    text = "\n".join(
+        [*warnings, f"{out}: {members} members at {_iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"]
+    )
     document = {
         "out": str(out),
         "time": _iso(when),
@@ -223,9 +227,13 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
             try:
                 reference = from_dataset(dataset.sel(time=state.times), state.channels)
             except KeyError:
-                raise ValueError(f"{truth}: found no field at {_iso(state.times[0])}, expected the analysis time") from None
+                raise ValueError(
+                    f"{truth}: found no field at {_iso(state.times[0])}, expected the analysis time"
+                ) from None
         if not library.same_grid(reference.grid, state.grid):
-            raise ValueError(f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}")
+            raise ValueError(
+                f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}"
+            )
         rows = {
             "analysis": field_statistics(
                 state.values, reference.values, times=state.times, channels=state.channels, grid=state.grid
@@ -251,7 +259,10 @@ def inspect_model(name: str) -> Outcome:
     grid = card.pop("grid")
     shape = [len(grid["latitude"]), len(grid["longitude"])]
     document = {"directory": str(directory), "grid": shape, **card}
-    lines = [f"{key}: {value if not isinstance(value, list) else ' '.join(map(str, value))}" for key, value in document.items()]
+    lines = [
+        f"{key}: {value if not isinstance(value, list) else ' '.join(map(str, value))}"
+        for key, value in document.items()
+    ]
     return Outcome("\n".join(lines), document)
 
 
@@ -272,20 +283,22 @@ def _observe_plain(state: State, mean: torch.Tensor, table: pd.DataFrame) -> np.
 def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFrame | None) -> np.datetime64:
     if time is not None:
         try:
-            return np.datetime64(pd.Timestamp(time).to_datetime64(), "ns")
+            return np.datetime64(pd.Timestamp(time), "ns")
         except ValueError:
             raise ValueError(f"time: found {time!r}, expected an ISO date such as 2008-12-08T12") from None
     if coarse:
         return np.datetime64(coarse[0].times[0], "ns")
     if table is not None and len(table):
-        return np.datetime64(table["time"].median().round("6h").to_datetime64(), "ns")
+        return np.datetime64(pd.Timestamp(table["time"].median()).round("6h"), "ns")
     raise ValueError("time: cannot be told from the input, expected --time")
 
 
 def _at(state: State, time: np.datetime64, path: Path) -> State:
     index = np.flatnonzero(state.times == time)
     if not index.size:
-        raise ValueError(f"{path}: found times {_iso(state.times[0])} to {_iso(state.times[-1])}, expected {_iso(time)}")
+        raise ValueError(
+            f"{path}: found times {_iso(state.times[0])} to {_iso(state.times[-1])}, expected {_iso(time)}"
+        )
     i = int(index[0])
     return State(state.values[i : i + 1], state.channels, state.grid, state.times[i : i + 1])
 
@@ -303,7 +316,9 @@ def _report_case(
         members=analysis.members.values[0].numpy(),
         background=library.climatology(model, time).numpy(),
         observations=analysis.observations if table is None else _with_flags(analysis.observations, table),
-        coarse=None if not coarse or coarse[0].channels != model.channels else (coarse[0].values[0].numpy(), coarse[0].grid),
+        coarse=None
+        if not coarse or coarse[0].channels != model.channels
+        else (coarse[0].values[0].numpy(), coarse[0].grid),
         land_sea_mask=None if mask is None else mask.numpy(),
         std=model.normalisation.std.double().numpy(),
         settings=dict(analysis.settings),
@@ -323,5 +338,3 @@ def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
 
 def _iso(time: np.datetime64) -> str:
     return str(np.datetime64(time, "m"))
-
-

@@ -1,4 +1,4 @@
-"""The shipped case: test dates of the nature run with truth, two backgrounds and climatology, for demo, tests and quick benchmarks."""
+"""The shipped case: test dates of the nature run with truth and two backgrounds, for demo, tests and quick benchmarks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ class Sample:
 
 
 def read_sample(
-    path: str | Path | None = None, *, split: str = "test", dates: int | None = None, channels: Sequence[str] | None = None
+    path: str | Path | None = None,
+    *,
+    split: str = "test",
+    dates: int | None = None,
+    channels: Sequence[str] | None = None,
 ) -> Sample:
     """Read the shipped case, or evenly spaced dates of a split of a nature run.
 
@@ -52,7 +56,9 @@ def read_sample(
             raise ValueError(f"{path}: holds test dates only, expected a nature run for split {split!r}")
         wanted = dates or (24 if "split" in dataset.coords else dataset.sizes["time"])
         if wanted > dataset.sizes["time"]:
-            raise ValueError(f"{path}: found {dataset.sizes['time']} dates of split {split!r}, expected at least {wanted}")
+            raise ValueError(
+                f"{path}: found {dataset.sizes['time']} dates of split {split!r}, expected at least {wanted}"
+            )
         chosen = dataset.isel(time=np.linspace(0, dataset.sizes["time"] - 1, wanted).round().astype(int))
         truth = from_dataset(chosen, channels)
     return Sample(truth, _backgrounds(path, truth, channels))
