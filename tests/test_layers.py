@@ -7,14 +7,16 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
-    {"variables", "grid", "linalg"},
-    {"state", "sphere", "nn", "observations", "problem"},
-    {"diffusion", "physics"},
-    {"model", "checkpoint"},
+    {"variables", "grid", "linalg", "assets"},
+    {"state", "sphere", "nn", "observations"},
+    {"problem", "sample"},
+    {"diffusion", "physics", "parallel"},
+    {"checkpoint", "optimisation"},
     {"guidance"},
     {"methods", "forecast"},
-    {"cycle", "verify", "assimilate"},
-    {"report", "train", "parallel", "demo", "experiments"},
+    {"assimilation", "cycle", "verify"},
+    {"report", "training_config", "training_data"},
+    {"train", "demo", "commands"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -28,7 +30,9 @@ def _imports(path: Path) -> set[str]:
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("genda.")}
-    return found & RANK.keys() | {name for name in found if (SOURCE / name).exists() or (SOURCE / f"{name}.py").exists()}
+    return found & RANK.keys() | {
+        name for name in found if (SOURCE / name).exists() or (SOURCE / f"{name}.py").exists()
+    }
 
 
 def test_modules_import_only_from_layers_to_their_left():

@@ -1,3 +1,48 @@
-"""genda: generative data assimilation with learned diffusion priors."""
+"""genda: generative data assimilation with learned diffusion priors.
+
+    model = genda.load("embedded")
+    sources = [genda.point_source(model, table, time), genda.field_source(model, coarse, error=0.05)]
+    analysis = genda.assimilate(model, sources, time, method="fusion", members=16, seed=0)
+
+Names are imported when they are used, so that ``import genda`` and ``genda --help`` cost nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genda.assimilation import Analysis, assimilate, field_source, point_source
+    from genda.checkpoint import Model
+    from genda.checkpoint import load_model as load
+    from genda.grid import LatLonGrid
+    from genda.observations.read import read_observations
+    from genda.sample import read_sample
+    from genda.state import State, read_state
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "Analysis": "assimilation",
+    "LatLonGrid": "grid",
+    "Model": "checkpoint",
+    "State": "state",
+    "assimilate": "assimilation",
+    "field_source": "assimilation",
+    "load": "checkpoint:load_model",
+    "point_source": "assimilation",
+    "read_observations": "observations.read",
+    "read_sample": "sample",
+    "read_state": "state",
+}
+__all__ = [*sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'genda' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    value = getattr(import_module(f"genda.{module}"), attribute or name)
+    globals()[name] = value
+    return value

@@ -68,9 +68,9 @@ class LatLonGrid:
         return LatLonGrid._of(edge - step * np.arange(nlat), np.arange(nlon) * 360.0 / nlon)
 
     @staticmethod
-    def from_coordinates(latitude: Sequence[float] | Array, longitude: Sequence[float] | Array) -> tuple[
-        LatLonGrid, NDArray[np.intp], NDArray[np.intp]
-    ]:
+    def from_coordinates(
+        latitude: Sequence[float] | Array, longitude: Sequence[float] | Array
+    ) -> tuple[LatLonGrid, NDArray[np.intp], NDArray[np.intp]]:
         """The grid of a file's coordinates in any order and longitude range.
 
         Returns:
@@ -81,7 +81,9 @@ class LatLonGrid:
         """
         lat, lon = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
         if lat.ndim != 1 or lon.ndim != 1:
-            raise ValueError(f"latitude and longitude: found shapes {lat.shape} and {lon.shape}, expected one dimension each")
+            raise ValueError(
+                f"latitude and longitude: found shapes {lat.shape} and {lon.shape}, expected one dimension each"
+            )
         if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
             raise ValueError("latitude or longitude: found a value that is not finite")
         if np.abs(lon).max(initial=0.0) > 720:
@@ -99,8 +101,21 @@ class LatLonGrid:
         return LatLonGrid._of(lat[rows], ordered), rows, columns
 
     @staticmethod
-    def _of(latitude: Array, longitude: Array) -> LatLonGrid:
+    def _of(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) -> LatLonGrid:
         return LatLonGrid(tuple(float(v) for v in latitude), tuple(float(v) for v in longitude))
+
+    def coarsened(self, factor: int) -> LatLonGrid:
+        """The grid of ``factor`` × ``factor`` blocks of cells, each standing at the mean of its coordinates.
+
+        Raises:
+            ValueError: if the blocks do not fill the grid.
+        """
+        nlat, nlon = self.shape
+        if factor < 1 or nlat % factor or nlon % factor:
+            raise ValueError(f"coarsening factor: found {factor}, expected a divisor of {nlat} and {nlon}")
+        return LatLonGrid._of(
+            np.reshape(self.latitude, (-1, factor)).mean(axis=1), np.reshape(self.longitude, (-1, factor)).mean(axis=1)
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -167,5 +182,7 @@ class LatLonGrid:
         row = np.where(latitude < lat[-1], lat.size - 1 + (lat[-1] - latitude) / (lat[-2] - lat[-1]), row)
         offset = np.mod(longitude - self.longitude[0], 360.0)
         if not self.periodic:  # just west of the first column is a small negative index, not a full turn
-            offset = np.where(offset > self.longitude[-1] - self.longitude[0] + self.longitude_step, offset - 360.0, offset)
+            offset = np.where(
+                offset > self.longitude[-1] - self.longitude[0] + self.longitude_step, offset - 360.0, offset
+            )
         return row, offset / self.longitude_step

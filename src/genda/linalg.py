@@ -36,7 +36,9 @@ class Diagonal:
 
     def __post_init__(self) -> None:
         if self.variance.ndim != 1 or not bool((self.variance > 0).all()):
-            raise ValueError("observation-error variance: found values that are not positive, expected a positive vector")
+            raise ValueError(
+                "observation-error variance: found values that are not positive, expected a positive vector"
+            )
 
     def __matmul__(self, v: Tensor) -> Tensor:
         return self.variance.to(v) * v

@@ -41,7 +41,9 @@ class SphericalTransform(nn.Module):
         elif grid.is_global and math.isclose(grid.latitude[0], 90.0, abs_tol=1e-3):
             kind = "equiangular"
         else:
-            raise ValueError(f"grid {grid.shape}: spherical harmonics expect a global Gaussian grid or rows at both poles")
+            raise ValueError(
+                f"grid {grid.shape}: spherical harmonics expect a global Gaussian grid or rows at both poles"
+            )
         self.grid, self.lmax = grid, lmax or triangular_limit(grid)
         self._analysis = RealSHT(*grid.shape, lmax=self.lmax, mmax=self.lmax, grid=kind, norm="ortho")
         self._synthesis = InverseRealSHT(*grid.shape, lmax=self.lmax, mmax=self.lmax, grid=kind, norm="ortho")

@@ -36,7 +36,13 @@ _UNIT_SPELLINGS = {
 }
 _GEOPOTENTIAL_HEIGHT_UNITS = {"m", "gpm", "metre", "meter", "metres", "meters"}
 _PRESSURE_COORDINATES = ("level", "isobaricInhPa", "pressure_level", "plev", "isobaricInPa")
-_COORDINATE_ALIASES = {"lat": "latitude", "lon": "longitude", "valid_time": "time", "member": "number", "realization": "number"}
+_COORDINATE_ALIASES = {
+    "lat": "latitude",
+    "lon": "longitude",
+    "valid_time": "time",
+    "member": "number",
+    "realization": "number",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,9 @@ class State:
         expected = (len(self.times), len(self.channels), *self.grid.shape)
         found = tuple(self.values.shape)
         if len(found) not in (4, 5) or (found[0], *found[-3:]) != expected:
-            raise ValueError(f"state: found values of shape {found}, expected (time, [member,] channel, lat, lon) = {expected}")
+            raise ValueError(
+                f"state: found values of shape {found}, expected (time, [member,] channel, lat, lon) = {expected}"
+            )
 
     def select(self, names: Sequence[str]) -> State:
         """The state with these channels in this order.
@@ -104,7 +112,10 @@ class Normalisation:
         projector = torch.linalg.pinv(basis)
         blocks = range(0, len(state.times), batch)
         mean = sum(
-            (torch.einsum("kt,tchw->kchw", projector[:, i : i + batch], state.values[i : i + batch].double()) for i in blocks),
+            (
+                torch.einsum("kt,tchw->kchw", projector[:, i : i + batch], state.values[i : i + batch].double())
+                for i in blocks
+            ),
             start=torch.zeros((basis.shape[1], *state.values.shape[1:]), dtype=torch.float64),
         )
         weights = torch.as_tensor(state.grid.area_weights).view(-1, 1)
@@ -205,7 +216,9 @@ def from_dataset(dataset: xr.Dataset, names: Sequence[str] | None = None) -> Sta
     grid, rows, columns = LatLonGrid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values)
     wanted = channels(names) if names is not None else _present_channels(dataset)
     if not wanted:
-        raise ValueError(f"no known variable: found {', '.join(map(str, dataset.data_vars))}, expected e.g. geopotential")
+        raise ValueError(
+            f"no known variable: found {', '.join(map(str, dataset.data_vars))}, expected e.g. geopotential"
+        )
     if "time" not in dataset.dims:
         stamp = dataset["time"].values if "time" in dataset.coords else np.datetime64("NaT")
         dataset = dataset.drop_vars("time", errors="ignore").expand_dims(time=[stamp])
@@ -214,7 +227,9 @@ def from_dataset(dataset: xr.Dataset, names: Sequence[str] | None = None) -> Sta
         raise ValueError("time: found no times, expected at least one")
     if np.unique(times).size != times.size:
         raise ValueError("time: found duplicate times")
-    order = ("time", "number", "latitude", "longitude") if "number" in dataset.dims else ("time", "latitude", "longitude")
+    order = (
+        ("time", "number", "latitude", "longitude") if "number" in dataset.dims else ("time", "latitude", "longitude")
+    )
     slices = []
     for item in wanted:
         values = _slice(dataset, item, order)[..., rows, :][..., columns]
@@ -238,7 +253,11 @@ def to_dataset(state: State) -> xr.Dataset:
     arrays = {}
     for item in dict.fromkeys(c.field for c in parsed):
         index = [i for i, c in enumerate(parsed) if c.field == item]
-        attributes = {"units": item.units, "standard_name": item.standard_name, "long_name": item.name.replace("_", " ")}
+        attributes = {
+            "units": item.units,
+            "standard_name": item.standard_name,
+            "long_name": item.name.replace("_", " "),
+        }
         if item.on_levels:
             stacked = np.moveaxis(values[..., index, :, :], -3, len(leading))
             levels = np.array([parsed[i].level_hpa for i in index], dtype=np.int32)
@@ -253,7 +272,11 @@ def to_dataset(state: State) -> xr.Dataset:
     dataset = dataset.assign_coords(
         time=("time", np.asarray(state.times, dtype="datetime64[ns]"), {"standard_name": "time"}),
         latitude=("latitude", np.asarray(state.grid.latitude), {"units": "degrees_north", "standard_name": "latitude"}),
-        longitude=("longitude", np.asarray(state.grid.longitude), {"units": "degrees_east", "standard_name": "longitude"}),
+        longitude=(
+            "longitude",
+            np.asarray(state.grid.longitude),
+            {"units": "degrees_east", "standard_name": "longitude"},
+        ),
     )
     if "level" in dataset.coords:
         dataset["level"].attrs = {"units": "hPa", "standard_name": "air_pressure", "positive": "down"}
@@ -283,11 +306,18 @@ def _present_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
         if name is None:
             continue
         if item.on_levels:
-            levels, _ = _levels(dataset[name])
-            found += [Channel(item, level) for level in levels]
+            levels, dimension = _levels(dataset[name])
+            found += [Channel(item, level) for i, level in enumerate(levels) if _holds(dataset[name], dimension, i)]
         else:
             found.append(Channel(item, None))
     return tuple(found)
+
+
+def _holds(array: xr.DataArray, dimension: str | None, index: int) -> bool:
+    """Whether a level has any value: variables on different levels share one padded level axis in a file."""
+    level = array if dimension is None else array.isel({dimension: index})
+    first = level.isel(time=0) if "time" in level.dims else level
+    return bool(first.notnull().any())
 
 
 def _variable_name(dataset: xr.Dataset, item: Field) -> str | None:
@@ -307,7 +337,9 @@ def _levels(array: xr.DataArray) -> tuple[list[int], str | None]:
             if len(set(levels)) != len(levels):
                 raise ValueError(f"{array.name}: found duplicate levels {levels}")
             return levels, name if name in array.dims else None
-    raise ValueError(f"{array.name}: found dimensions {array.dims}, expected a pressure coordinate such as 'level' in hPa")
+    raise ValueError(
+        f"{array.name}: found dimensions {array.dims}, expected a pressure coordinate such as 'level' in hPa"
+    )
 
 
 def _slice(dataset: xr.Dataset, item: Channel, order: tuple[str, ...]) -> NDArray[np.float32]:
@@ -339,7 +371,9 @@ def _checked(values: NDArray[np.float32], item: Channel) -> NDArray[np.float32]:
     low, high = item.field.bounds
     bad = int((~np.isfinite(values)).sum())
     if bad:
-        raise ValueError(f"{item.field.name} ({item.id}): found {bad} values that are missing or not finite, expected none")
+        raise ValueError(
+            f"{item.field.name} ({item.id}): found {bad} values that are missing or not finite, expected none"
+        )
     smallest, largest = float(values.min()), float(values.max())
     if smallest < low or largest > high:
         raise ValueError(
@@ -347,4 +381,3 @@ def _checked(values: NDArray[np.float32], item: Channel) -> NDArray[np.float32]:
             f"expected {low:g} to {high:g} {item.field.units}"
         )
     return values
-

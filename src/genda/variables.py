@@ -106,7 +106,9 @@ def channel(name: str) -> Channel:
     match = _LEVEL_CHANNEL.fullmatch(name)
     parsed = _BY_ID.get(match[1]) if match else None
     if match is None or parsed is None or not parsed.on_levels:
-        raise ValueError(f"unknown channel {name!r}: expected a field and a level in hPa (z500), or a surface field (t2m)")
+        raise ValueError(
+            f"unknown channel {name!r}: expected a field and a level in hPa (z500), or a surface field (t2m)"
+        )
     return Channel(parsed, int(match[2]))
 
 

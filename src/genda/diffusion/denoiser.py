@@ -67,7 +67,9 @@ class PreconditionedDenoiser(nn.Module):
 
     static: Tensor | None
 
-    def __init__(self, network: nn.Module, base: nn.Module, static: Tensor | None = None, sees_base: bool = True) -> None:
+    def __init__(
+        self, network: nn.Module, base: nn.Module, static: Tensor | None = None, sees_base: bool = True
+    ) -> None:
         super().__init__()
         self.network, self.base, self.sees_base = network, base, sees_base
         self.register_buffer("static", static)

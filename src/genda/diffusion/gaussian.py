@@ -192,5 +192,3 @@ def _remainder_noise(transform: SphericalTransform) -> Tensor:
     # The response at row j to a unit value at row i is K_ij ω_i; all columns of row i contribute alike.
     leaked = (kernel**2).sum(dim=-1)  # [i, j]
     return (1 - 2 * own + leaked.sum(dim=0)).unsqueeze(-1).float()
-
-

@@ -21,7 +21,9 @@ def karras_schedule(steps: int, sigma_min: float = 0.02, sigma_max: float = 80.0
     if steps < 2:
         raise ValueError(f"steps: found {steps}, expected at least 2")
     if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"sigma_min, sigma_max: found {sigma_min:g}, {sigma_max:g}, expected 0 < sigma_min < sigma_max")
+        raise ValueError(
+            f"sigma_min, sigma_max: found {sigma_min:g}, {sigma_max:g}, expected 0 < sigma_min < sigma_max"
+        )
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     levels = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     return torch.cat([levels, levels.new_zeros(1)])

@@ -66,7 +66,9 @@ class LinearOperator:
         self.matrix = sp.csr_array(matrix, dtype=np.float64)
         self.shape = shape
         if self.matrix.shape[1] != int(np.prod(shape)):
-            raise ValueError(f"operator: found {self.matrix.shape[1]} columns, expected {int(np.prod(shape))} for state {shape}")
+            raise ValueError(
+                f"operator: found {self.matrix.shape[1]} columns, expected {int(np.prod(shape))} for state {shape}"
+            )
         self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -174,7 +176,10 @@ def points(
 
 
 def coarse(
-    grid: LatLonGrid, channels: Sequence[str], target: LatLonGrid, method: Literal["bicubic", "bilinear", "area"] = "area"
+    grid: LatLonGrid,
+    channels: Sequence[str],
+    target: LatLonGrid,
+    method: Literal["bicubic", "bilinear", "area"] = "area",
 ) -> sp.csr_array:
     """All channels on a coarser or another grid, ordered (channel, lat, lon): area averages or interpolation.
 
@@ -264,7 +269,9 @@ def _vertical(channels: Sequence[str], variable: list[str], pressure: Array) -> 
         if not inside.all():
             bad = float(pressure[rows][~inside][0])
             low, high = ordered[0][0], ordered[-1][0]
-            raise ValueError(f"{name}: found an observation at {bad:g} Pa, expected pressures from {low:g} to {high:g} Pa")
+            raise ValueError(
+                f"{name}: found an observation at {bad:g} Pa, expected pressures from {low:g} to {high:g} Pa"
+            )
         position = np.interp(wanted, logs, np.arange(logs.size))
         below = np.minimum(position.astype(np.intp), max(logs.size - 2, 0))
         part = position - below

@@ -1,0 +1,287 @@
+"""From files to an analysis: model, background, observation tables and coarse fields in, an ensemble out.
+
+This is where physical units become normalised ones and back; methods in between see a :class:`genda.problem.Problem`.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from genda.checkpoint import Model
+from genda.diffusion.gaussian import SphericalGaussian
+from genda.diffusion.noise import derived_seed
+from genda.diffusion.sampler import Sampler
+from genda.grid import LatLonGrid
+from genda.guidance.gaussian import GaussianGuidance
+from genda.guidance.mmps import MMPS
+from genda.guidance.sda import SDA, smallest_stable_gamma
+from genda.linalg import Diagonal
+from genda.methods import Method
+from genda.methods.fusion import Fusion
+from genda.methods.optimal_interpolation import OptimalInterpolation
+from genda.observations import operators
+from genda.problem import Problem, Source
+from genda.state import State, season
+
+METHODS = ("fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation", "unconditional")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The result of one assimilation.
+
+    Attributes:
+        members: physical units, shape (1, member, channel, lat, lon).
+        observations: the table with hx_b (climatology) and hx_a (member mean) for the rows that were used.
+        method: its name.
+        settings: what it was run with.
+        seconds: wall time of the method itself.
+    """
+
+    members: State
+    observations: pd.DataFrame | None
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def mean(self) -> State:
+        """The member mean, shape (1, channel, lat, lon)."""
+        s = self.members
+        return State(s.values.mean(dim=1), s.channels, s.grid, s.times)
+
+
+def point_operator(
+    model: Model, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
+) -> tuple[operators.LinearOperator, np.ndarray[Any, np.dtype[np.float64]], Any]:
+    """H for the rows of an observation table.
+
+    Returns:
+        the normalised operator, the scale s_o of each row in physical units, and the physical-unit matrix.
+
+    Raises:
+        ValueError: for a variable the model lacks, a pressure outside its levels or a point outside its domain.
+    """
+    matrix = operators.points(
+        model.grid,
+        model.channels,
+        table["variable"].tolist(),
+        table["pressure"].to_numpy(dtype=np.float64),
+        table["latitude"].to_numpy(dtype=np.float64),
+        table["longitude"].to_numpy(dtype=np.float64),
+        interpolation,
+    )
+    operator, scale = operators.normalised(matrix, model.grid, model.normalisation.std)
+    return operator, scale, matrix
+
+
+def observe(model: Model, values: Tensor, table: pd.DataFrame) -> Tensor:
+    """H of physical fields (..., channel, lat, lon) at the rows of a table, physical units, shape (..., rows)."""
+    _, _, matrix = point_operator(model, table)
+    operator = operators.LinearOperator(matrix, (len(model.channels), *model.grid.shape))
+    flat = operator(values.double().reshape(-1, *values.shape[-3:]))
+    return flat.view(*values.shape[:-3], len(table))
+
+
+def climatology(model: Model, time: np.datetime64) -> Tensor:
+    """The seasonal mean state, physical units, shape (channel, lat, lon)."""
+    mean = model.normalisation.mean_at(np.array([time]))[0]
+    return mean.expand(len(model.channels), *model.grid.shape)
+
+
+def point_source(
+    model: Model,
+    table: pd.DataFrame,
+    time: np.datetime64,
+    name: str = "observations",
+    weight: float = 1.0,
+    interpolation: operators.Interpolation = "bicubic",
+) -> Source:
+    """An observation table as a source in normalised anomalies.
+
+    Args:
+        table: rows to use; every ``obs_error`` must be given and every value finite.
+
+    Raises:
+        ValueError: for an empty table, a missing error, or as :func:`point_operator`.
+    """
+    if not len(table):
+        raise ValueError(f"{name}: found no observations to use, expected at least one")
+    errors = table["obs_error"].to_numpy(dtype=np.float64)
+    if not (np.isfinite(errors) & (errors > 0)).all():
+        row = table.index[~(np.isfinite(errors) & (errors > 0))][0]
+        raise ValueError(f"{name}: row {row} has obs_error {table.loc[row, 'obs_error']}, expected a positive number")
+    operator, scale, _ = point_operator(model, table, interpolation)
+    expected = observe(model, climatology(model, time), table).numpy()
+    values = (table["observation"].to_numpy(dtype=np.float64) - expected) / scale
+    return Source(
+        torch.as_tensor(values, dtype=torch.float32),
+        operator,
+        Diagonal(torch.as_tensor((errors / scale) ** 2, dtype=torch.float32)),
+        name,
+        weight,
+    )
+
+
+def field_source(
+    model: Model,
+    coarse: State,
+    error: float,
+    name: str = "field",
+    weight: float = 1.0,
+    method: Literal["area", "bicubic", "bilinear"] = "area",
+) -> Source:
+    """A coarse field or an emulator forecast on its own grid as a source.
+
+    Args:
+        coarse: one time, shape (1, channel, lat, lon), physical units; any subset of the model's channels.
+        error: standard deviation of its error, in units of each channel's climatological std.
+        method: how the model state becomes the coarse one.
+
+    Raises:
+        ValueError: for a channel the model lacks, several times, or an error that is not positive.
+    """
+    if not error > 0:
+        raise ValueError(f"{name}: found error {error:g}, expected a positive fraction of the climatological std")
+    if coarse.values.ndim != 4 or len(coarse.times) != 1:
+        raise ValueError(f"{name}: found {tuple(coarse.values.shape)}, expected one time without members")
+    missing = [c for c in coarse.channels if c not in model.channels]
+    if missing:
+        raise ValueError(f"{name}: channels {', '.join(missing)} are not in the model: {', '.join(model.channels)}")
+    index = [model.channels.index(c) for c in coarse.channels]
+    matrix = operators.coarse(model.grid, coarse.channels, coarse.grid, method)
+    inner = operators.LinearOperator(matrix, (len(index), *model.grid.shape))
+    std = model.normalisation.std[index].view(1, -1, 1, 1)
+    mean = inner(climatology(model, coarse.times[0])[index].double().unsqueeze(0)).view(1, len(index), *coarse.grid.shape)
+    values = ((coarse.values.double() - mean) / std).flatten().float()
+    operator = operators.LinearOperator(_on_channels(matrix, index, model), (len(model.channels), *model.grid.shape))
+    return Source(values, operator, Diagonal(torch.full_like(values, error**2)), name, weight)
+
+
+def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
+    """Columns of a matrix on some channels moved to their place among all channels."""
+    if index == list(range(len(model.channels))):
+        return matrix
+    cells = model.grid.shape[0] * model.grid.shape[1]
+    coordinates = matrix.tocoo()
+    columns = np.asarray(index)[coordinates.col // cells] * cells + coordinates.col % cells
+    import scipy.sparse as sp
+
+    return sp.csr_array((coordinates.data, (coordinates.row, columns)), shape=(matrix.shape[0], len(model.channels) * cells))
+
+
+def make_method(
+    name: str,
+    model: Model,
+    *,
+    sampler: Sampler | None = None,
+    iterations: int = 3,
+    gamma: float | Mapping[str, float] = 0.03,
+    guidance_scale: float = 1.0,
+    clip: float | None = None,
+    batch: int | None = None,
+    device: str = "cpu",
+    progress: Callable[[], None] | None = None,
+) -> Method:
+    """A method of this package by its command-line name.
+
+    Raises:
+        ValueError: for an unknown name, or a Gaussian method on a model without a Gaussian base.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method {name!r} is unknown: expected one of {', '.join(METHODS)}")
+    base = getattr(model.denoiser, "base", None)
+    if name in ("optimal-interpolation", "fusion-gaussian") and not isinstance(base, SphericalGaussian):
+        raise ValueError(f"method {name!r} needs a model on a spherical Gaussian base, found {type(base).__name__}")
+    if name == "optimal-interpolation":
+        assert isinstance(base, SphericalGaussian)
+        return OptimalInterpolation(base)
+    guidance = {
+        "fusion": partial(MMPS, iterations=iterations, scale=guidance_scale),
+        "unconditional": partial(MMPS, iterations=1),
+        "fusion-sda": partial(SDA, gamma=gamma, scale=guidance_scale, clip=clip),
+        "fusion-gaussian": partial(GaussianGuidance, covariance=base),  # type: ignore[arg-type]
+    }[name]
+    return Fusion(model.denoiser, guidance, sampler or Sampler(), batch, device, progress)
+
+
+def assimilate(
+    model: Model,
+    sources: Sequence[Source],
+    time: np.datetime64,
+    method: str | Method = "fusion",
+    members: int = 16,
+    seed: int = 0,
+    *,
+    observations: pd.DataFrame | None = None,
+    **settings: Any,
+) -> Analysis:
+    """Analyse one time.
+
+    Args:
+        model: the prior.
+        sources: from :func:`point_source` and :func:`field_source`; none samples the prior.
+        time: valid time; it selects the season and, with ``seed``, the members.
+        method: a name of :data:`METHODS` with ``settings`` for :func:`make_method`, or a method object.
+        members: ensemble size.
+        seed: member i depends on (seed, time, i) alone.
+        observations: the table behind the sources, to be returned with hx_b and hx_a.
+
+    Raises:
+        ValueError: for unusable input.
+        FloatingPointError: if a member stopped being finite.
+    """
+    time = np.datetime64(time, "ns")
+    chosen = make_method(method, model, **settings) if isinstance(method, str) else method
+    name = method if isinstance(method, str) else type(method).__name__
+    problem = Problem(
+        (len(model.channels), *model.grid.shape),
+        () if name == "unconditional" else tuple(sources),
+        condition=season(np.array([time]))[0],
+        time=str(time),
+    )
+    generator = torch.Generator().manual_seed(derived_seed(seed, time))
+    started = clock.perf_counter()
+    values = chosen.analyse(problem, members, generator)
+    seconds = clock.perf_counter() - started
+    times = np.array([time])
+    physical = model.normalisation.physical(values.unsqueeze(0).cpu().float(), times)
+    state = State(physical, model.channels, model.grid, times)
+    table = None
+    if observations is not None:
+        table = observations.copy()
+        table["hx_b"] = observe(model, climatology(model, time), table).numpy()
+        table["hx_a"] = observe(model, physical[0].mean(dim=0), table).numpy()
+    shown = {key: value for key, value in settings.items() if key != "progress"}
+    return Analysis(state, table, name, {"members": members, "seed": seed, **shown}, seconds)
+
+
+def stability_warning(sampler: Sampler, gamma: float, source: Source) -> str | None:
+    """A sentence if SDA with this Γ is below its stability limit for this source, else None."""
+    from genda.diffusion.noise import karras_schedule
+
+    levels = karras_schedule(sampler.steps, sampler.sigma_min, sampler.sigma_max, sampler.rho)
+    variance = source.covariance.variance.min().item()  # type: ignore[attr-defined]
+    limit = smallest_stable_gamma(levels, variance)
+    if gamma >= limit:
+        return None
+    return (
+        f"{source.name}: gamma {gamma:g} is below {limit:.2g}, the stability limit of SDA for {sampler.steps} steps and "
+        f"observation errors of {variance**0.5:.2g}: expect divergence; raise gamma, take more steps or use MMPS"
+    )
+
+
+def same_grid(a: LatLonGrid, b: LatLonGrid) -> bool:
+    """Whether two grids are the same to within a thousandth of a degree."""
+    return a.shape == b.shape and bool(
+        np.allclose(a.latitude, b.latitude, atol=1e-3) and np.allclose(a.longitude, b.longitude, atol=1e-3)
+    )

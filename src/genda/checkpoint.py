@@ -1,0 +1,297 @@
+"""A trained model on disk: ``model.safetensors`` (tensors) and ``model.json`` (what they are); nothing is unpickled.
+
+The card names channels, grid, architecture and how the model was made, and carries the digest of the tensor file, so
+that two halves of different models are not mistaken for one. Network weights may be stored in half precision;
+climatology, Gaussian base and static maps stay in single precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from genda.diffusion.denoiser import IsotropicGaussian, PreconditionedDenoiser
+from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian
+from genda.grid import LatLonGrid
+from genda.nn.unet import UNet
+from genda.sphere import SphericalTransform
+from genda.state import Normalisation
+from genda.variables import channels as parse_channels
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+class Strict(BaseModel):
+    """A pydantic model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UNetConfig(Strict):
+    """Arguments of :class:`genda.nn.unet.UNet` that do not follow from the data."""
+
+    base: int = Field(default=64, ge=4)
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int | tuple[int, ...] = 2
+    attention: tuple[int, ...] = ()
+    patch: int = Field(default=2, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    resample_blocks: bool = False
+    head: int | None = 64
+    embedding: int | None = None
+    position: int = Field(default=0, ge=0)
+
+
+class BaseConfig(Strict):
+    """The Gaussian that the network corrects (methods.md §23); ``isotropic`` is EDM."""
+
+    kind: Literal["spherical", "isotropic"] = "spherical"
+    sigma_data: float = Field(default=1.0, gt=0)
+
+
+class Architecture(Strict):
+    """What is needed to build a denoiser before its tensors are read."""
+
+    network: UNetConfig = UNetConfig()
+    base: BaseConfig = BaseConfig()
+    condition: Literal["season", "none"] = "season"
+    static: tuple[str, ...] = ()
+
+
+class GridCard(Strict):
+    latitude: tuple[float, ...]
+    longitude: tuple[float, ...]
+
+
+class Card(Strict):
+    """``model.json``."""
+
+    format: Literal["genda-model"] = "genda-model"
+    version: Literal[1] = 1
+    channels: tuple[str, ...]
+    grid: GridCard
+    architecture: Architecture
+    harmonics: int = Field(ge=0)
+    sha256: str
+    training: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser with all that its inputs and outputs mean.
+
+    Attributes:
+        denoiser: the preconditioned network, in evaluation mode, on normalised anomalies.
+        normalisation: between physical units and anomalies.
+        channels: channel identifiers in order.
+        grid: the grid.
+        architecture: what was built.
+        card: how it was made: data, seed, images seen, validation errors.
+    """
+
+    denoiser: PreconditionedDenoiser
+    normalisation: Normalisation
+    channels: tuple[str, ...]
+    grid: LatLonGrid
+    architecture: Architecture
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def static(self) -> dict[str, Tensor]:
+        """Static maps by name, as the network sees them, each (lat, lon)."""
+        maps = self.denoiser.static
+        return {} if maps is None else dict(zip(self.architecture.static, maps, strict=True))
+
+
+def build_network(architecture: Architecture, channels: int, grid: LatLonGrid) -> UNet:
+    """A freshly initialised network (from torch's global generator) that fits the data."""
+    sees_base = architecture.base.kind != "isotropic"
+    return UNet(
+        in_channels=channels * (2 if sees_base else 1) + len(architecture.static),
+        out_channels=channels,
+        condition=2 if architecture.condition == "season" else 0,
+        grid=grid.shape,
+        **architecture.network.model_dump(),
+    )
+
+
+def build_denoiser(
+    architecture: Architecture, network: nn.Module, base: nn.Module, static: Tensor | None
+) -> PreconditionedDenoiser:
+    """The network on its base; the isotropic base is not shown to the network (EDM to the letter)."""
+    return PreconditionedDenoiser(network, base, static, sees_base=architecture.base.kind != "isotropic")
+
+
+def save_model(directory: str | Path, model: Model, half: bool = True) -> None:
+    """Write the two files, each whole or not at all.
+
+    Args:
+        directory: created where missing.
+        model: the model.
+        half: store the network's weights in float16.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {f"denoiser.{name}": value for name, value in model.denoiser.state_dict().items()}
+    if half:
+        tensors = {name: v.half() if name.startswith("denoiser.network.") else v for name, v in tensors.items()}
+    tensors |= {"normalisation.mean": model.normalisation.mean, "normalisation.std": model.normalisation.std}
+    blob = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    card = Card(
+        channels=model.channels,
+        grid=GridCard(latitude=model.grid.latitude, longitude=model.grid.longitude),
+        architecture=model.architecture,
+        harmonics=(model.normalisation.mean.shape[0] - 1) // 2,
+        sha256=hashlib.sha256(blob).hexdigest(),
+        training=model.card,
+    )
+    write_atomically(directory / WEIGHTS, blob)
+    write_atomically(directory / CARD, (card.model_dump_json(indent=1) + "\n").encode())
+
+
+def load_model(directory: str | Path) -> Model:
+    """Read a model strictly: every tensor present, none unknown, all shapes as the card says.
+
+    Raises:
+        FileNotFoundError: where a file is missing.
+        ValueError: naming the file, what was found and what was expected.
+    """
+    directory = Path(directory)
+    for name in (CARD, WEIGHTS):
+        if not (directory / name).is_file():
+            raise FileNotFoundError(
+                f"{directory / name}: no such file, expected a model directory with {CARD} and {WEIGHTS}"
+            )
+    card = read_card(directory)
+    digest = hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest()
+    if digest != card.sha256:
+        raise ValueError(
+            f"{directory / WEIGHTS}: damaged or from another model, found sha256 {digest[:12]}, expected {card.sha256[:12]}"
+        )
+    tensors, _ = read_tensors(directory / WEIGHTS)
+    try:
+        grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
+        parse_channels(card.channels)
+        denoiser = _empty_denoiser(card, grid)
+    except ValueError as error:
+        raise ValueError(f"{directory / CARD}: {error}") from error
+    expected = {f"denoiser.{name}": tuple(value.shape) for name, value in denoiser.state_dict().items()}
+    expected["normalisation.std"] = (len(card.channels),)
+    check_tensors(directory / WEIGHTS, {k: v for k, v in tensors.items() if k != "normalisation.mean"}, expected)
+    mean = tensors["normalisation.mean"] if "normalisation.mean" in tensors else torch.empty(0)
+    if mean.ndim != 4 or mean.shape[:2] != (1 + 2 * card.harmonics, len(card.channels)):
+        raise ValueError(
+            f"{directory / WEIGHTS}: normalisation.mean: found shape {tuple(mean.shape)}, expected "
+            f"({1 + 2 * card.harmonics}, {len(card.channels)}, lat or 1, lon or 1)"
+        )
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{directory / WEIGHTS}: {name}: found a value that is not finite")
+    state = {k.removeprefix("denoiser."): v.float() for k, v in tensors.items() if k.startswith("denoiser.")}
+    base = denoiser.base
+    if isinstance(base, SphericalGaussian):  # rebuilt, because it derives tensors from the ones it stores
+        base = SphericalGaussian(grid, state["base.covariance"], state["base.remainder"], state["base.error"])
+    denoiser = build_denoiser(card.architecture, denoiser.network, base, denoiser.static)
+    denoiser.load_state_dict(state, strict=True)
+    denoiser.eval().requires_grad_(False)
+    normalisation = Normalisation(mean.float(), tensors["normalisation.std"].float())
+    return Model(denoiser, normalisation, card.channels, grid, card.architecture, card.training)
+
+
+def read_card(directory: str | Path) -> Card:
+    """The validated card of a model directory.
+
+    Raises:
+        ValueError: naming the file and the first thing wrong with it.
+    """
+    path = Path(directory) / CARD
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_complaint(error)}") from error
+
+
+def first_complaint(error: ValidationError) -> str:
+    """One line for a pydantic error: which key, what is wrong, what was found."""
+    complaint = error.errors(include_url=False)[0]
+    key = ".".join(map(str, complaint["loc"])) or "document"
+    if complaint["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    found = "" if complaint["type"] in ("missing", "json_invalid") else f", found {complaint['input']!r:.80}"
+    return f"{key}: {complaint['msg'].lower()}{found}"
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        ValueError: where it is none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a safetensors file, found something else ({error})") from error
+
+
+def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse missing, unknown and misshapen tensors, naming the first of each.
+
+    Raises:
+        ValueError: naming the file, the tensor, what was found and what was expected.
+    """
+    if missing := sorted(expected.keys() - found.keys()):
+        raise ValueError(f"{path}: found {len(found)} tensors without {missing[0]}, expected {len(expected)} with it")
+    if unknown := sorted(found.keys() - expected.keys()):
+        raise ValueError(f"{path}: found tensor {unknown[0]}, expected no such tensor for this architecture")
+    for name, shape in expected.items():
+        if tuple(found[name].shape) != shape:
+            raise ValueError(f"{path}: {name}: found shape {tuple(found[name].shape)}, expected {shape}")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all, also when the machine stops."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """A safetensors document with JSON metadata."""
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return bytes(save(on_cpu, {key: json.dumps(value) for key, value in metadata.items()}))
+
+
+def _empty_denoiser(card: Card, grid: LatLonGrid) -> PreconditionedDenoiser:
+    """The denoiser of a card, to be filled; it knows names and shapes."""
+    architecture, channels = card.architecture, len(card.channels)
+    base: nn.Module
+    if architecture.base.kind == "spherical":
+        lmax = SphericalTransform(grid).lmax
+        eye = torch.eye(channels).expand(lmax, -1, -1).contiguous()
+        base = SphericalGaussian(
+            grid, eye, torch.ones(channels, grid.shape[0]), torch.ones(len(ERROR_SIGMAS), channels)
+        )
+    else:
+        base = IsotropicGaussian(architecture.base.sigma_data)
+    static = torch.zeros(len(architecture.static), *grid.shape) if architecture.static else None
+    with torch.random.fork_rng(devices=[]):  # initial weights are about to be overwritten
+        network = build_network(architecture, channels, grid)
+    return build_denoiser(architecture, network, base, static)

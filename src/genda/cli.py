@@ -1,0 +1,219 @@
+"""The command line: parses, calls the library, prints. Nothing heavy is imported before a command runs.
+
+Exit codes: 0 done, 2 bad input or configuration, 3 data missing, 4 numerical failure. ``--json`` prints one JSON document
+on standard output; everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+app = typer.Typer(
+    name="genda",
+    help="Generative data assimilation: ensembles of atmospheric analyses from a background, observations and a learned prior.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+observations_app = typer.Typer(help="Read and check observations.", no_args_is_help=True)
+app.add_typer(observations_app, name="observations")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Seed = Annotated[int, typer.Option(help="Members and simulated observations depend on it.")]
+Members = Annotated[int, typer.Option(min=1, help="Ensemble size.")]
+
+
+def main() -> None:
+    """Run the command; turn known failures into one line and an exit code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except FileNotFoundError as error:
+        _fail(error, 3)
+    except (ValueError, OSError) as error:
+        _fail(error, 2)
+    except FloatingPointError as error:
+        _fail(error, 4)
+    except ImportError as error:
+        _fail(error, 2)
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"genda: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for analysis.nc and report.html.")] = Path("genda-demo"),
+    members: Members = 16,
+    seed: Seed = 0,
+    json_output: Json = False,
+) -> None:
+    """Analyse the shipped case offline: observations in, an ensemble, a score table and a report out."""
+    from genda.demo import run_demo
+
+    with _progress("sampling") as tick:
+        result = run_demo(out, members=members, seed=seed, progress=tick)
+    _emit(result.as_dict(), json_output, result.text)
+
+
+@app.command()
+def assimilate(
+    model: Annotated[str, typer.Option(help="A shipped model's name or a checkpoint directory.")] = "embedded",
+    method: Annotated[str, typer.Option(help="fusion, fusion-sda, fusion-gaussian, optimal-interpolation, unconditional.")] = "fusion",
+    observations: Annotated[list[Path] | None, typer.Option(help="Observation files of any readable kind.")] = None,
+    field: Annotated[list[Path] | None, typer.Option(help="Coarse fields or forecasts on their own grid (netCDF).")] = None,
+    field_error: Annotated[float, typer.Option(help="Error of the fields, in units of each channel's climatological std.")] = 0.05,
+    time: Annotated[str | None, typer.Option(help="Analysis time (ISO); by default that of the field or the observations.")] = None,
+    window_hours: Annotated[float, typer.Option(help="Half-width of the observation window.")] = 3.0,
+    map_climate: Annotated[bool, typer.Option(help="Map the observations to the model's climate first (real data, embedded model).")] = False,
+    members: Members = 16,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(min=2, help="Noise levels of the sampler.")] = 20,
+    iterations: Annotated[int, typer.Option(min=1, help="GMRES iterations of MMPS.")] = 3,
+    gamma: Annotated[float, typer.Option(min=0.0, help="Gamma of SDA.")] = 0.1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Members at a time; bounds memory, changes nothing else.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="The analysis.")] = Path("analysis.nc"),
+    report: Annotated[Path | None, typer.Option(help="Also write a self-contained HTML report.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Turn observations and coarse fields into an ensemble of analyses."""
+    from genda.commands import assimilate_files
+
+    with _progress("sampling") as tick:
+        result = assimilate_files(
+            model=model,
+            method=method,
+            observations=observations or [],
+            fields=field or [],
+            field_error=field_error,
+            time=time,
+            window_hours=window_hours,
+            map_climate=map_climate,
+            members=members,
+            seed=seed,
+            steps=steps,
+            iterations=iterations,
+            gamma=gamma,
+            batch=batch,
+            device=device,
+            out=out,
+            report=report,
+            progress=tick,
+        )
+    _emit(result.as_dict(), json_output, result.text)
+
+
+@app.command()
+def verify(
+    analysis: Annotated[Path, typer.Argument(help="An analysis written by genda.")],
+    truth: Annotated[Path | None, typer.Option(help="The truth, netCDF or Zarr.")] = None,
+    withheld: Annotated[Path | None, typer.Option(help="Observations the analysis never saw (Parquet).")] = None,
+    json_output: Json = False,
+) -> None:
+    """Score an analysis against a truth or against withheld observations."""
+    from genda.commands import verify_files
+
+    result = verify_files(analysis, truth, withheld)
+    _emit(result.as_dict(), json_output, result.text)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A shipped model's name or a checkpoint directory.")] = "embedded",
+    json_output: Json = False,
+) -> None:
+    """Say what a checkpoint is: channels, grid, data, seed, images seen, validation loss, how to reproduce it."""
+    from genda.commands import inspect_model
+
+    result = inspect_model(model)
+    _emit(result.as_dict(), json_output, result.text)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML configuration.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, dotted keys allowed.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, to the same bits.")] = False,
+) -> None:
+    """Train a prior; also under torchrun."""
+    from genda.train import train_from_file
+
+    train_from_file(config, overrides or [], resume=resume)
+
+
+@app.command("nature-run")
+def nature_run(
+    out: Annotated[Path, typer.Argument(help="Zarr store to write or to go on with.")],
+    years: Annotated[int, typer.Option(min=1, help="Training years; validation and test come on top.")] = 4,
+    seed: Seed = 0,
+    grid: Annotated[str, typer.Option(help="t21, t31 or t42.")] = "t31",
+    members: Annotated[int, typer.Option(min=1, help="Independent training runs, vectorised.")] = 1,
+    pairs: Annotated[int, typer.Option(min=0, help="Training dates with imperfect-model backgrounds.")] = 500,
+    variant: Annotated[str, typer.Option(help="Background recipe: a or b.")] = "b",
+) -> None:
+    """Run the general circulation model behind the embedded experiment (needs the extra "nature"); resumable."""
+    from genda.forecast.nature_run import nature_run as run
+
+    run(out, years=years, seed=seed, grid=grid, members=members, pairs=pairs, variant=variant, progress=sys.stderr.isatty())
+
+
+@app.command("sample-case")
+def sample_case(
+    nature: Annotated[Path, typer.Argument(help="A finished nature run.")],
+    out: Annotated[Path, typer.Argument(help="netCDF file to write.")],
+    dates: Annotated[int, typer.Option(min=1, help="Test dates.")] = 24,
+) -> None:
+    """Cut the small shipped case (truth, backgrounds, climatology) out of a nature run."""
+    from genda.forecast.sample_case import write_sample_case
+
+    write_sample_case(nature, out, dates=dates)
+
+
+@observations_app.command("read")
+def observations_read(
+    files: Annotated[list[Path], typer.Argument(help="IGRA 2 (text, gz, zip), BUFR TEMP or Parquet.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    json_output: Json = False,
+) -> None:
+    """Read observations of any supported kind into one checked table."""
+    from genda.commands import read_observation_files
+
+    result = read_observation_files(files, out)
+    _emit(result.as_dict(), json_output, result.text)
+
+
+def _emit(document: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False) if as_json else text)
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A callback ``(done, total)`` that draws a bar on a terminal, or None where nobody is watching."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

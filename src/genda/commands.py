@@ -1,0 +1,327 @@
+"""What the commands do with files: read, check, call the library, write; each returns what there is to print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from genda import assimilation as library
+from genda.assets import model_directory
+from genda.checkpoint import Model, load_model, read_card
+from genda.diffusion.sampler import Sampler
+from genda.observations.climate import ClimateMapping
+from genda.observations.errors import assign_errors
+from genda.observations.flags import Flag
+from genda.observations.quality import (
+    check_background,
+    check_bounds,
+    check_domain,
+    check_duplicates,
+    check_missing,
+    check_window,
+    run_checks,
+)
+from genda.observations.read import read_observations
+from genda.observations.soundings import select_levels
+from genda.observations.table import read_table, summary, validate, write_table
+from genda.problem import Source
+from genda.report import ReportCase, write_report
+from genda.state import State, from_dataset, open_dataset, read_state, to_dataset, write_netcdf
+from genda.variables import channels as parse_channels
+from genda.verify import CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has to say: the same facts as text and as a JSON document."""
+
+    text: str
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.document)
+
+
+def read_observation_files(files: Sequence[Path], out: Path) -> Outcome:
+    """Read, check (missing, bounds, duplicates) and write one Parquet table.
+
+    Raises:
+        ValueError: naming the file, what was found and what was expected; nothing is written then.
+    """
+    table = run_checks(read_observations(files), [check_missing, check_bounds, check_duplicates])
+    table = assign_errors(table)
+    validate(table, ", ".join(map(str, files)), complete=True)
+    write_table(table, out)
+    facts = summary(table)
+    lines = [f"{out}: {facts['rows']} rows, {facts['stations']} stations, {facts['soundings']} soundings"]
+    lines += [f"  {kind}: " + ", ".join(f"{k} {v}" for k, v in facts[kind].items()) for kind in ("variables", "flags")]
+    return Outcome("\n".join(lines), facts)
+
+
+def usable_observations(
+    model: Model, table: pd.DataFrame, time: np.datetime64, window_hours: float, gross_factor: float = 5.0
+) -> pd.DataFrame:
+    """The whole table with flags set for this model and time: window, domain, levels, variables, gross departures.
+
+    The background check is against the model's climatology with its standard deviation, so it catches gross errors only.
+    """
+    checks = [
+        check_missing,
+        check_bounds,
+        check_duplicates,
+        partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
+        partial(check_domain, grid=model.grid),
+    ]
+    table = run_checks(table.reset_index(drop=True), checks)
+    known = {c.field.id for c in parse_channels(model.channels)}
+    unknown = ~table["variable"].isin(known) & (table["quality"] == Flag.PASS)
+    table.loc[unknown, "quality"] = int(Flag.DOMAIN)
+    levels = sorted({c.pressure for c in parse_channels(model.channels) if c.pressure is not None})
+    table = assign_errors(select_levels(table, levels))
+    return _gross_check(model, table, time, gross_factor)
+
+
+def _gross_check(model: Model, table: pd.DataFrame, time: np.datetime64, factor: float) -> pd.DataFrame:
+    passing = table["quality"] == Flag.PASS
+    if not passing.any():
+        return table
+    rows = table[passing]
+    hx_b = np.full(len(table), np.nan)
+    spread = np.full(len(table), np.inf)
+    _, scale, _ = library.point_operator(model, rows)
+    hx_b[passing] = library.observe(model, library.climatology(model, time), rows).numpy()
+    spread[passing] = scale
+    checked = check_background(table[passing], hx_b[passing], spread[passing], factor)
+    table = table.copy()
+    table.loc[passing, "quality"] = checked["quality"]
+    return table
+
+
+def map_to_climate(model: Model, table: pd.DataFrame, time: np.datetime64) -> tuple[pd.DataFrame, ClimateMapping]:
+    """Observations moved to the model's climate, with the mapping that was fitted on them."""
+    mean = library.observe(model, library.climatology(model, time), table).numpy()
+    mapping = ClimateMapping.fit(table, mean)
+    mapped = table.copy()
+    mapped["observation"] = table["observation"].to_numpy() - mapping.at(table)
+    return mapped, mapping
+
+
+def assimilate_files(
+    *,
+    model: str,
+    method: str,
+    observations: Sequence[Path],
+    fields: Sequence[Path],
+    field_error: float,
+    time: str | None,
+    window_hours: float,
+    map_climate: bool,
+    members: int,
+    seed: int,
+    steps: int,
+    iterations: int,
+    gamma: float,
+    batch: int | None,
+    device: str,
+    out: Path,
+    report: Path | None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Read a model, observations and fields; analyse; write the analysis and, if asked, a report.
+
+    Raises:
+        ValueError, FileNotFoundError: for unusable input, before anything is written.
+    """
+    if not observations and not fields and method != "unconditional":
+        raise ValueError("no observations and no fields given: expected --observations or --field (or --method unconditional)")
+    prior = load_model(model_directory(model))
+    coarse = [read_state(path) for path in fields]
+    table = read_observations(observations) if observations else None
+    when = _analysis_time(time, coarse, table)
+    sampler = Sampler(steps=steps)
+    sources: list[Source] = []
+    used = None
+    if table is not None:
+        table = usable_observations(prior, table, when, window_hours)
+        used = table[table["quality"] == Flag.PASS]
+        if used.empty:
+            counts = ", ".join(f"{k} {v}" for k, v in summary(table)["flags"].items())
+            raise ValueError(
+                f"{', '.join(map(str, observations))}: found no observation to use at {_iso(when)} ± {window_hours:g} h, "
+                f"expected at least one inside window, domain and levels (flags: {counts})"
+            )
+        if map_climate:
+            used, _ = map_to_climate(prior, used, when)
+        sources.append(library.point_source(prior, used, when))
+    for path, state in zip(fields, coarse, strict=True):
+        sources.append(library.field_source(prior, _at(state, when, path), field_error, name=path.name))
+    warnings = []
+    if method == "fusion-sda":
+        warnings = [w for s in sources if (w := library.stability_warning(sampler, gamma, s))]
+    ticks = sampler.ticks(members, batch)
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, ticks)
+
+    analysis = library.assimilate(
+        prior,
+        sources,
+        when,
+        method,
+        members,
+        seed,
+        observations=used,
+        sampler=sampler,
+        iterations=iterations,
+        gamma=gamma,
+        batch=batch,
+        device=device,
+        progress=tick,
+    )
+    provenance = {"method": analysis.method, "seed": str(seed), "model": str(model), "history": "genda assimilate"}
+    write_netcdf(to_dataset(analysis.members), out, provenance)
+    if report is not None:
+        write_report(_report_case(prior, analysis, coarse, table), report)
+    spread = analysis.members.values[0].std(dim=0).mean(dim=(-2, -1)) / prior.normalisation.std
+    text = "\n".join([*warnings, f"{out}: {members} members at {_iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"])
+    document = {
+        "out": str(out),
+        "time": _iso(when),
+        "method": analysis.method,
+        "members": int(analysis.members.values.shape[1]),
+        "seconds": round(analysis.seconds, 3),
+        "observations": 0 if used is None else len(used),
+        "flags": {} if table is None else summary(table)["flags"],
+        "spread_over_climatological_std": dict(zip(prior.channels, [round(float(v), 4) for v in spread], strict=True)),
+        "warnings": warnings,
+    }
+    return Outcome(text, document)
+
+
+def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> Outcome:
+    """Score an analysis file against a truth, against withheld observations, or both."""
+    if truth is None and withheld is None:
+        raise ValueError("nothing to verify against: expected --truth or --withheld")
+    state = read_state(analysis)
+    document: dict[str, Any] = {"analysis": str(analysis)}
+    texts = []
+    if truth is not None:
+        with open_dataset(truth) as dataset:
+            try:
+                reference = from_dataset(dataset.sel(time=state.times), state.channels)
+            except KeyError:
+                raise ValueError(f"{truth}: found no field at {_iso(state.times[0])}, expected the analysis time") from None
+        if not library.same_grid(reference.grid, state.grid):
+            raise ValueError(f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}")
+        rows = {
+            "analysis": field_statistics(
+                state.values, reference.values, times=state.times, channels=state.channels, grid=state.grid
+            )
+        }
+        table = ScoreTable(rows)
+        document |= table.to_dict()
+        texts += [table.to_text(metric) for metric in (RMSE, CRPS, SPREAD_SKILL) if rows["analysis"].supports(metric)]
+    if withheld is not None:
+        stations = read_table(withheld)
+        mean = state.values.mean(dim=1)[0] if state.values.ndim == 5 else state.values[0]
+        stations = stations.assign(hx_a=_observe_plain(state, mean, stations))
+        statistics = station_statistics(stations)
+        document["withheld"] = ScoreTable({"analysis": statistics}).to_dict()
+        texts.append(ScoreTable({"analysis": statistics}).to_text(RMSE))
+    return Outcome("\n".join(texts), document)
+
+
+def inspect_model(name: str) -> Outcome:
+    """The card of a model."""
+    directory = model_directory(name)
+    card = read_card(directory).model_dump(mode="json")
+    grid = card.pop("grid")
+    shape = [len(grid["latitude"]), len(grid["longitude"])]
+    document = {"directory": str(directory), "grid": shape, **card}
+    lines = [f"{key}: {value if not isinstance(value, list) else ' '.join(map(str, value))}" for key, value in document.items()]
+    return Outcome("\n".join(lines), document)
+
+
+def _observe_plain(state: State, mean: torch.Tensor, table: pd.DataFrame) -> np.ndarray[Any, Any]:
+    from genda.observations import operators
+
+    matrix = operators.points(
+        state.grid,
+        state.channels,
+        table["variable"].tolist(),
+        table["pressure"].to_numpy(),
+        table["latitude"].to_numpy(),
+        table["longitude"].to_numpy(),
+    )
+    return np.asarray(matrix @ mean.double().numpy().ravel())
+
+
+def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFrame | None) -> np.datetime64:
+    if time is not None:
+        try:
+            return np.datetime64(pd.Timestamp(time).to_datetime64(), "ns")
+        except ValueError:
+            raise ValueError(f"time: found {time!r}, expected an ISO date such as 2008-12-08T12") from None
+    if coarse:
+        return np.datetime64(coarse[0].times[0], "ns")
+    if table is not None and len(table):
+        return np.datetime64(table["time"].median().round("6h").to_datetime64(), "ns")
+    raise ValueError("time: cannot be told from the input, expected --time")
+
+
+def _at(state: State, time: np.datetime64, path: Path) -> State:
+    index = np.flatnonzero(state.times == time)
+    if not index.size:
+        raise ValueError(f"{path}: found times {_iso(state.times[0])} to {_iso(state.times[-1])}, expected {_iso(time)}")
+    i = int(index[0])
+    return State(state.values[i : i + 1], state.channels, state.grid, state.times[i : i + 1])
+
+
+def _report_case(
+    model: Model, analysis: library.Analysis, coarse: Sequence[State], table: pd.DataFrame | None
+) -> ReportCase:
+    time = analysis.members.times[0]
+    mask = model.static.get("land_sea_mask")
+    return ReportCase(
+        title=f"Analysis of {_iso(time)}",
+        time=time,
+        channels=model.channels,
+        grid=model.grid,
+        members=analysis.members.values[0].numpy(),
+        background=library.climatology(model, time).numpy(),
+        observations=analysis.observations if table is None else _with_flags(analysis.observations, table),
+        coarse=None if not coarse or coarse[0].channels != model.channels else (coarse[0].values[0].numpy(), coarse[0].grid),
+        land_sea_mask=None if mask is None else mask.numpy(),
+        std=model.normalisation.std.double().numpy(),
+        settings=dict(analysis.settings),
+        provenance={"background": "the model's seasonal climatology", **{k: str(v) for k, v in model.card.items()}},
+        timings={"analysis": analysis.seconds},
+        flag_names={int(flag): flag.label for flag in Flag},
+    )
+
+
+def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
+    """The whole table with hx_b and hx_a where observations were used."""
+    full = table.copy()
+    for column in ("hx_b", "hx_a"):
+        full[column] = np.nan if used is None else used[column].reindex(full.index)
+    return full
+
+
+def _iso(time: np.datetime64) -> str:
+    return str(np.datetime64(time, "m"))
+
+

@@ -1,0 +1,57 @@
+r"""EDM multimodal fusion: a diffusion prior, any sources of observations, Algorithm 1 of the paper.
+
+    p(x | y_1, y_2, …) ∝ p(x) Π_s N(y_s; H_s(x), R_s / lambda_s)
+
+With no sources the members are draws of the prior. The guidance decides how the likelihood enters at each noise level.
+
+Reference: Chakraborty et al. 2025, Multimodal atmospheric super-resolution with deep generative models, arXiv 2506.22780.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from genda.diffusion.denoiser import Conditioned, Denoiser
+from genda.diffusion.sampler import Sampler
+from genda.guidance.mmps import MMPS
+from genda.problem import Problem
+
+Guidance = Callable[[Denoiser, Problem], Denoiser]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The method.
+
+    Attributes:
+        denoiser: the prior.
+        guidance: prior and problem to posterior denoiser, e.g. ``MMPS`` or ``partial(SDA, gamma=0.03)``.
+        sampler: settings of Algorithm 1.
+        batch: members at a time, None for all; bounds memory and changes nothing else.
+        device: where to sample.
+        progress: called after every sampling step of every batch.
+    """
+
+    denoiser: Denoiser
+    guidance: Guidance = MMPS
+    sampler: Sampler = field(default_factory=Sampler)
+    batch: int | None = None
+    device: torch.device | str = "cpu"
+    progress: Callable[[], None] | None = None
+
+    def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
+        prior = Conditioned(self.denoiser, problem.condition)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return self.sampler.sample(
+            self.guidance(prior, problem),
+            problem.shape,
+            members,
+            seed,
+            batch=self.batch,
+            device=self.device,
+            progress=self.progress,
+        )

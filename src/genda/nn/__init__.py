@@ -1,0 +1,1 @@
+"""Networks: every one is called as ``network(inputs, c_noise, condition)`` (see :mod:`genda.nn.unet`)."""

@@ -1,0 +1,78 @@
+r"""An explicit mapping between two climates, so that a prior trained on one can analyse observations of the other.
+
+A nature run's climate is not Earth's: its mean temperature at a station may be several kelvin off, and an analysis would
+spend its observations on that. The mapping is a low-order function of latitude for each variable and pressure,
+
+    y_mapped = y - Σ_n c_n P_n(sin latitude),
+
+with Legendre coefficients c fitted by ridge regression to y - H(mean) at the assimilated stations alone. It is reported, it
+is the same for every method compared, and it is added back to whatever is verified against real observations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClimateMapping:
+    """Legendre coefficients of Earth minus model.
+
+    Attributes:
+        coefficients: (variable, pressure in Pa or -1 at the surface) to coefficients of P_0, P_1, …, physical units.
+    """
+
+    coefficients: dict[tuple[str, float], Array]
+
+    @staticmethod
+    def fit(table: pd.DataFrame, mean_at_observations: Array, order: int = 4, ridge: float = 2.0) -> ClimateMapping:
+        """Fit to an observation table.
+
+        Args:
+            table: the assimilated observations.
+            mean_at_observations: H(model climatology) for every row, physical units.
+            order: highest Legendre degree.
+            ridge: pseudo-observations of zero on every coefficient but the first, times its degree squared; keeps a gap in
+                the network from being filled by extrapolation.
+
+        Raises:
+            ValueError: if the table is empty.
+        """
+        if not len(table):
+            raise ValueError("climate mapping: found an empty observation table, expected the assimilated observations")
+        misfit = table["observation"].to_numpy() - mean_at_observations
+        coefficients = {}
+        for key, rows in _groups(table).items():
+            basis = _legendre(table["latitude"].to_numpy()[rows], order)
+            penalty = ridge * np.diag(np.arange(order + 1, dtype=np.float64) ** 2)
+            coefficients[key] = np.linalg.solve(basis.T @ basis + penalty + 1e-9 * np.eye(order + 1), basis.T @ misfit[rows])
+        return ClimateMapping(coefficients)
+
+    def at(self, table: pd.DataFrame) -> Array:
+        """Earth minus model for every row, physical units.
+
+        Raises:
+            ValueError: for a variable and pressure that the mapping was not fitted on.
+        """
+        values = np.zeros(len(table))
+        for key, rows in _groups(table).items():
+            if key not in self.coefficients:
+                raise ValueError(f"climate mapping: found {key[0]} at {key[1]:g} Pa, expected a level it was fitted on")
+            c = self.coefficients[key]
+            values[rows] = _legendre(table["latitude"].to_numpy()[rows], len(c) - 1) @ c
+        return values
+
+
+def _groups(table: pd.DataFrame) -> dict[tuple[str, float], NDArray[np.intp]]:
+    keys = [table["variable"].to_numpy(), table["pressure"].fillna(-1.0).to_numpy()]
+    return {(str(k[0]), float(k[1])): np.asarray(rows) for k, rows in table.groupby(keys, sort=True).indices.items()}
+
+
+def _legendre(latitude: Array, order: int) -> Array:
+    return np.polynomial.legendre.legvander(np.sin(np.radians(latitude)), order)

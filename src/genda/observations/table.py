@@ -1,0 +1,211 @@
+"""The observation table: one row per scalar, pandas in memory, Parquet on disk.
+
+========== =============== ==========================================================================
+column     dtype           meaning
+========== =============== ==========================================================================
+time       datetime64[ns]  valid time, UTC
+latitude   float64         degrees north
+longitude  float64         degrees east in [0, 360)
+pressure   float64         Pa; NaN for surface fields (t2m u10 v10 msl)
+elevation  float64         station height above sea level, m; NaN unknown
+variable   str             field identifier of :mod:`genda.variables` (z t u v q t2m u10 v10 msl)
+observation float64        value in SI units
+obs_error  float64         standard deviation of the observation error, same units; NaN not assigned yet
+station    str             station identifier
+source     str             "igra", "bufr-temp", "simulated", …
+quality    int16           a :class:`~genda.observations.flags.Flag`; 0 is pass
+========== =============== ==========================================================================
+
+After an analysis the float64 columns ``hx_b`` and ``hx_a`` hold the background and analysis at the observation.
+A row that passes is complete; a flagged row may lack its value, pressure or position.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_string_dtype
+
+from genda.observations.flags import Flag
+from genda.variables import FIELDS
+
+DTYPES: dict[str, str] = {
+    "time": "datetime64[ns]",
+    "latitude": "float64",
+    "longitude": "float64",
+    "pressure": "float64",
+    "elevation": "float64",
+    "variable": "str",
+    "observation": "float64",
+    "obs_error": "float64",
+    "station": "str",
+    "source": "str",
+    "quality": "int16",
+}
+"""Columns, in order, and their dtypes."""
+COLUMNS = tuple(DTYPES)
+OPTIONAL_DTYPES = {"hx_b": "float64", "hx_a": "float64"}
+
+_HIGHEST_IN_HECTOPASCAL = 1100.0
+_KNOWN = tuple(f.id for f in FIELDS)
+_ON_LEVELS = tuple(f.id for f in FIELDS if f.on_levels)
+
+
+def empty() -> pd.DataFrame:
+    """A table of no rows with every column."""
+    return pd.DataFrame({name: pd.Series([], dtype=dtype) for name, dtype in DTYPES.items()})
+
+
+def on_levels(table: pd.DataFrame) -> pd.Series:
+    """Which rows are upper-air observations (boolean, aligned with the table)."""
+    return table["variable"].isin(_ON_LEVELS)
+
+
+def validate(table: pd.DataFrame, name: str = "observations", complete: bool = True) -> None:
+    """Check a table against the schema.
+
+    Args:
+        table: what to check.
+        name: what to call it in the error, for example its file.
+        complete: whether every row that passes must hold a value; False for a table still to be simulated.
+
+    Raises:
+        ValueError: naming the table, the column, what was found and what was expected.
+    """
+    if table.empty:
+        raise ValueError(f"{name}: found no rows, expected at least one observation")
+    _check_columns(table, name)
+    passed = table["quality"] == Flag.PASS
+    if table["time"].isna().any():
+        raise ValueError(f"{name}: column 'time': found a missing time, expected a time in every row")
+    unknown = sorted(set(table["variable"].unique()) - set(_KNOWN))
+    if unknown:
+        raise ValueError(f"{name}: column 'variable': found {unknown[0]!r}, expected one of {', '.join(_KNOWN)}")
+    for column, low, high in (("latitude", -90.0, 90.0), ("longitude", 0.0, 360.0)):
+        values = table[column].to_numpy()
+        expected = f"degrees in [{low:g}, {high:g}{']' if column == 'latitude' else ')'}"
+        inside = (values >= low) & ((values <= high) if column == "latitude" else (values < high))
+        _reject(table, name, column, ~inside & ~np.isnan(values), expected)
+        _reject(table, name, column, np.isnan(values) & passed, expected)
+    pressure = table["pressure"].to_numpy()
+    _reject(
+        table, name, "pressure", ~np.isnan(pressure) & ~((pressure > 0) & (pressure < np.inf)), "a pressure above 0 Pa"
+    )
+    _reject(
+        table, name, "pressure", np.isnan(pressure) & on_levels(table) & passed, "a pressure on every upper-air row"
+    )
+    highest = np.nanmax(pressure, initial=0.0)
+    if 0 < highest <= _HIGHEST_IN_HECTOPASCAL:
+        raise ValueError(f"{name}: column 'pressure': found no value above {highest:g}, expected Pa (these look like hPa)")
+    _reject(table, name, "elevation", np.isinf(table["elevation"]), "metres, or NaN where unknown")
+    values = table["observation"].to_numpy()
+    _reject(table, name, "observation", np.isinf(values), "a finite value")
+    if complete:
+        _reject(table, name, "observation", np.isnan(values) & passed, "a finite value in every row that passes")
+    errors = table["obs_error"].to_numpy()
+    _reject(
+        table,
+        name,
+        "obs_error",
+        ~np.isnan(errors) & ~((errors > 0) & (errors < np.inf)),
+        "a standard deviation above 0",
+    )
+
+
+def _check_columns(table: pd.DataFrame, name: str) -> None:
+    for column, dtype in (DTYPES | OPTIONAL_DTYPES).items():
+        if column not in table.columns:
+            if column in OPTIONAL_DTYPES:
+                continue
+            raise ValueError(f"{name}: column {column!r} is missing: found {', '.join(map(str, table.columns))}")
+        if not isinstance(table[column], pd.Series):
+            raise ValueError(f"{name}: column {column!r} occurs more than once")
+        found = table[column].dtype
+        if not (is_string_dtype(table[column]) if dtype == "str" else found == np.dtype(dtype)):
+            raise ValueError(f"{name}: column {column!r}: found dtype {found}, expected {dtype}")
+        if dtype == "str" and table[column].isna().any():
+            raise ValueError(f"{name}: column {column!r}: found a missing value, expected text in every row")
+
+
+def _reject(table: pd.DataFrame, name: str, column: str, wrong: Any, expected: str) -> None:
+    rows = np.flatnonzero(np.asarray(wrong))
+    if rows.size:
+        found = table[column].iloc[rows[0]]
+        raise ValueError(f"{name}: column {column!r}: found {found} in row {rows[0]}, expected {expected}")
+
+
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read and validate a Parquet observation table.
+
+    Raises:
+        ValueError: where the file is not Parquet, is damaged, or does not hold a valid table.
+        FileNotFoundError: where there is no such file.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open(path, "rb") as stream:
+            table = pq.ParquetFile(stream).read().to_pandas()
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        detail = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path}: found no readable Parquet table ({detail}), expected an observation table") from None
+    for column, dtype in DTYPES.items():  # other writers store times in microseconds and text as object
+        if column not in table.columns:
+            continue
+        if column == "time" and table[column].dtype.kind == "M" and getattr(table[column].dtype, "tz", None) is None:
+            table[column] = table[column].astype("datetime64[ns]")
+        elif dtype == "str" and is_string_dtype(table[column]) and not table[column].isna().any():
+            table[column] = table[column].astype("str")
+    validate(table, str(path))
+    ordered = [*COLUMNS, *(c for c in table.columns if c not in DTYPES)]
+    return pd.DataFrame(table[ordered]).reset_index(drop=True)
+
+
+def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Validate and write a table to Parquet; the file appears whole or not at all.
+
+    Raises:
+        ValueError: as :func:`validate`.
+    """
+    validate(table, str(path))
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    try:
+        table.to_parquet(temporary, index=False)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """Counts of rows, stations, soundings, variables and flags.
+
+    A sounding is a distinct station, time and source among the upper-air rows.
+
+    Returns:
+        ``{"rows": int, "stations": int, "soundings": int, "variables": {id: count}, "flags": {label: count}}``.
+    """
+    upper = table[on_levels(table)]
+    variables = table["variable"].value_counts()
+    flags, flag_counts = np.unique(table["quality"].to_numpy(), return_counts=True)
+    known = {int(flag): flag.label for flag in Flag}
+    return {
+        "rows": len(table),
+        "stations": int(table["station"].nunique()),
+        "soundings": int(upper.groupby(["station", "time", "source"], sort=False).ngroups) if len(upper) else 0,
+        "variables": {v: int(variables[v]) for v in _KNOWN if v in variables.index},
+        "flags": {known.get(int(q), f"flag {q}"): int(n) for q, n in zip(flags, flag_counts, strict=True)},
+    }

@@ -1,0 +1,125 @@
+"""Configuration of a training run: a YAML file checked key by key, and ``dotted.key=value`` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from genda.checkpoint import Architecture, Strict, first_complaint
+from genda.diffusion.loss import VALIDATION_SIGMAS
+from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS
+
+
+class DataConfig(Strict):
+    """Where the training states come from.
+
+    ``train`` and ``validation`` are values of the coordinate ``split`` or [first, last] dates.
+    """
+
+    path: Path = Path("nature.zarr")
+    channels: Literal["embedded", "era5"] | tuple[str, ...] = "embedded"
+    train: str | tuple[str, str] = "train"
+    validation: str | tuple[str, str] = "validation"
+    harmonics: int = Field(default=2, ge=0)
+    fit_samples: Annotated[int, Field(ge=2)] | None = None
+    storage: Literal["float32", "float16", "disk"] = "float32"
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _dates_as_text(cls, value: object) -> object:
+        """YAML reads 2020-01-01 as a date."""
+        return [str(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        if isinstance(self.channels, str):
+            return EMBEDDED_CHANNELS if self.channels == "embedded" else ERA5_CHANNELS
+        return self.channels
+
+
+class OptimiserConfig(Strict):
+    kind: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_images: int = Field(default=2000, ge=0)
+    decay: float = Field(default=1.0, ge=0, le=1)
+    clip: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.05, gt=0, lt=0.28)
+
+
+class NoiseConfig(Strict):
+    p_mean: float = -0.5
+    p_std: float = Field(default=1.5, gt=0)
+
+
+class ValidationConfig(Strict):
+    every_images: int = Field(default=5000, ge=1)
+    samples: int = Field(default=32, ge=1)
+    sigmas: tuple[float, ...] = VALIDATION_SIGMAS
+
+
+class TrainConfig(Strict):
+    """A whole run; every key may be overridden as ``section.key=value``."""
+
+    out: Path = Path("runs/embedded")
+    seed: int = Field(default=0, ge=0)
+    data: DataConfig = DataConfig()
+    architecture: Architecture = Architecture()
+    noise: NoiseConfig = NoiseConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    validation: ValidationConfig = ValidationConfig()
+    batch: int = Field(default=32, ge=1)
+    max_images: int = Field(default=100_000, ge=1)
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    log_steps: int = Field(default=20, ge=1)
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    bfloat16: bool = False
+    compile: bool = False
+
+
+MAY_CHANGE = frozenset(
+    "data out max_images max_minutes checkpoint_minutes log_steps validation device threads compile".split()
+)
+"""Keys that a resumed run may change (``data`` may have grown); the others decide what the weights mean."""
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file and apply ``dotted.key=value`` overrides (values in YAML).
+
+    Raises:
+        FileNotFoundError: where there is no file.
+        ValueError: naming file and key, what was found and what was expected.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: expected YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: found {type(document).__name__}, expected keys and values")
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key:
+            raise ValueError(f"{override!r}: expected key=value, for example optimiser.lr=1e-3")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{override!r}: expected a YAML value after '='") from error
+        *parents, leaf = key.split(".")
+        node = document
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{override!r}: {parent} holds a value, expected a section")
+        node[leaf] = value
+    try:
+        return TrainConfig.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_complaint(error)}") from error

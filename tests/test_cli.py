@@ -1,0 +1,168 @@
+"""The command from outside: outcomes, exit codes, one clear line for bad input, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import small_model
+
+from genda import cli
+from genda.demo import coarse_field, simulate_columns
+from genda.observations.table import write_table
+from genda.state import State, read_state, to_dataset, write_netcdf
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """A model directory, a truth file, a coarse field and columns of the truth at the radiosonde sites."""
+    folder = tmp_path_factory.mktemp("case")
+    small_model.saved(folder / "model")
+    model = small_model.build()
+    truth = small_model.states(1, seed=9)
+    write_netcdf(to_dataset(truth), folder / "truth.nc")
+    write_netcdf(to_dataset(coarse_field(truth, 4)), folder / "coarse.nc")
+    write_table(simulate_columns(model, truth, seed=0), folder / "columns.parquet")
+    return folder
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output, standard error."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["genda", *map(str, arguments)])
+            cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def assimilate(case, capsys, *extra, out="analysis.nc", observations="columns.parquet"):
+    arguments = ["assimilate", "--model", case / "model", "--observations", case / observations, "--out", case / out]
+    return run(capsys, *arguments, "--members", 4, "--steps", 6, "--time", "2001-01-01", "--json", *extra)
+
+
+@pytest.mark.parametrize("method", ["fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation"])
+def test_an_analysis_of_columns_and_a_field_is_nearer_the_truth_than_climatology(case, capsys, method):
+    code, out, err = assimilate(case, capsys, "--method", method, "--field", case / "coarse.nc", "--gamma", 0.5)
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["method"] == method
+    analysis, truth = read_state(case / "analysis.nc"), read_state(case / "truth.nc")
+    std = small_model.build().normalisation.std.view(-1, 1, 1)
+    error = ((analysis.values.mean(1) - truth.values) / std).pow(2).mean()
+    assert error < 0.35
+    code, out, _ = run(capsys, "verify", case / "analysis.nc", "--truth", case / "truth.nc", "--json")
+    assert code == 0
+    assert json.loads(out)["rows"][0]["metrics"]["rmse"]["t500"]["mean"] < 3.0
+
+
+def test_the_same_seed_gives_the_same_file_and_a_report_is_one_page(case, capsys):
+    for out in ("a.nc", "b.nc"):
+        code, _, err = assimilate(case, capsys, "--report", case / "report.html", out=out)
+        assert code == 0, err
+    np.testing.assert_array_equal(read_state(case / "a.nc").values, read_state(case / "b.nc").values)
+    page = (case / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "</html>" in page
+
+
+def test_inspect_says_what_a_checkpoint_is(case, capsys):
+    code, out, _ = run(capsys, "inspect", case / "model", "--json")
+    assert code == 0
+    assert json.loads(out)["channels"] == list(small_model.CHANNELS)
+
+
+def _broken_field(case, change):
+    dataset = to_dataset(coarse_field(small_model.states(1, seed=9), 4))
+    path = case / "broken.nc"
+    change(dataset).to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+BAD_FIELDS = {
+    "celsius": (lambda d: d.assign(temperature=(d.temperature - 273.15).assign_attrs(units="degC")), "temperature: found units 'degC'"),
+    "celsius unnamed": (lambda d: d.assign(temperature=d.temperature - 273.15), "temperature .* expected 150 to 350"),
+    "nan": (lambda d: d.assign(temperature=d.temperature.where(d.latitude > 0)), "temperature .* not finite"),
+    "duplicate latitude": (lambda d: d.assign_coords(latitude=d.latitude.values[[0, 0, 2, 3]]), "latitude: .* duplicates"),
+    "no known variable": (lambda d: d.rename({n: f"x{i}" for i, n in enumerate(d.data_vars)}), "no known variable"),
+    "another time": (lambda d: d.assign_coords(time=d.time + np.timedelta64(1, "D")), "expected 2001-01-01"),
+    "another level": (lambda d: d.assign_coords(level=[700, 400]), "not in the model"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+def test_a_bad_field_is_one_clear_line(case, capsys, name):
+    change, message = BAD_FIELDS[name]
+    path = _broken_field(case, change)
+    code, out, err = assimilate(case, capsys, "--field", path, out="never.nc")
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith(f"genda: {path}")
+    pytest.importorskip("re").search(message, err) or pytest.fail(err)
+    assert not list(case.glob("*never*"))
+
+
+def _rewrite(case, name, change):
+    table = pd.read_parquet(case / "columns.parquet")
+    change(table).to_parquet(case / name)
+    return name
+
+
+BAD_TABLES = {
+    "empty": (lambda t: t.iloc[:0], "empty|no rows|no observation"),
+    "outside the window": (lambda t: t.assign(time=t.time + pd.Timedelta(days=3)), "no observation to use"),
+    "unknown variable": (lambda t: t.assign(variable="cheese"), "cheese"),
+    "missing column": (lambda t: t.drop(columns="pressure"), "pressure"),
+    "latitude out of range": (lambda t: t.assign(latitude=t.latitude + 200), "latitude"),
+    "not finite": (lambda t: t.assign(observation=np.nan), "observation"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_bad_table_is_one_clear_line(case, capsys, name):
+    change, message = BAD_TABLES[name]
+    code, out, err = assimilate(case, capsys, out="never.nc", observations=_rewrite(case, "bad.parquet", change))
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    pytest.importorskip("re").search(message, err) or pytest.fail(err)
+    assert not list(case.glob("*never*"))
+
+
+def test_pressure_in_hectopascal_is_caught(case, capsys):
+    name = _rewrite(case, "hpa.parquet", lambda t: t.assign(pressure=t.pressure / 100))
+    code, _, err = assimilate(case, capsys, out="never.nc", observations=name)
+    if code == 0:  # rows may also be flagged as outside the levels, leaving the surface ones
+        pytest.fail("pressures of 850 Pa were taken at their word")
+    assert code == 2, err
+
+
+def test_missing_files_and_damaged_models_have_their_exit_codes(case, capsys, tmp_path):
+    assert assimilate(case, capsys, observations="nothing.parquet")[0] == 3
+    assert run(capsys, "inspect", tmp_path / "nowhere")[0] == 3
+    small_model.saved(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    code, _, err = run(capsys, "assimilate", "--model", tmp_path / "model", "--observations", case / "columns.parquet")
+    assert code == 2
+    assert "model.safetensors" in err
+
+
+def test_an_analysis_on_another_grid_than_the_truth_is_refused(case, capsys):
+    write_netcdf(to_dataset(small_model.states(1, seed=9)), case / "truth.nc")
+    assimilate(case, capsys)
+    code, _, err = run(capsys, "verify", case / "analysis.nc", "--truth", case / "coarse.nc")
+    assert code == 2
+    assert "grid" in err
+
+
+def test_chunks_do_not_change_members(case, capsys):
+    assimilate(case, capsys, out="whole.nc")
+    assimilate(case, capsys, "--batch", 3, out="parts.nc")
+    whole, parts = read_state(case / "whole.nc"), read_state(case / "parts.nc")
+    assert isinstance(whole, State)
+    np.testing.assert_allclose(whole.values, parts.values, rtol=2e-4, atol=2e-2)

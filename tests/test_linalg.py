@@ -1,0 +1,64 @@
+"""Krylov solvers against dense ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genda.linalg import Diagonal, conjugate_gradient, gmres
+
+
+def _systems(batch=5, n=12, symmetric=False):
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(batch, n, n, dtype=torch.float64, generator=generator)
+    a = a @ a.mT / n + torch.eye(n) if symmetric else a / n**0.5 + 2 * torch.eye(n)
+    return a.double(), torch.randn(batch, n, dtype=torch.float64, generator=generator)
+
+
+def test_conjugate_gradients_solve_symmetric_systems():
+    a, b = _systems(symmetric=True)
+    x = conjugate_gradient(lambda v: torch.einsum("bij,bj->bi", a, v), b, iterations=30)
+    torch.testing.assert_close(x, torch.linalg.solve(a, b), atol=1e-9, rtol=1e-9)
+
+
+def test_gmres_solves_unsymmetric_systems_and_returns_its_coefficients():
+    a, b = _systems()
+    basis = []
+
+    def product(v):
+        basis.append(v)
+        return torch.einsum("bij,bj->bi", a, v)
+
+    x, coefficients = gmres(product, b, iterations=12)
+    torch.testing.assert_close(x, torch.linalg.solve(a, b), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(torch.einsum("kbn,bk->bn", torch.stack(basis), coefficients), x)
+
+
+def test_gmres_minimises_the_residual_over_the_krylov_space():
+    a, b = _systems()
+    k = 4
+    x, _ = gmres(lambda v: torch.einsum("bij,bj->bi", a, v), b, iterations=k)
+    krylov = torch.stack([torch.linalg.matrix_power(a, j) @ b.unsqueeze(-1) for j in range(k)], dim=-1).squeeze(2)
+    best = torch.linalg.lstsq(a @ krylov, b.unsqueeze(-1)).solution
+    residual = (b - torch.einsum("bij,bj->bi", a, x)).norm(dim=-1)
+    torch.testing.assert_close(residual, (b.unsqueeze(-1) - a @ krylov @ best).squeeze(-1).norm(dim=-1), rtol=1e-6, atol=1e-9)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours():
+    a, b = _systems()
+    together, _ = gmres(lambda v: torch.einsum("bij,bj->bi", a, v), b, iterations=3)
+    alone, _ = gmres(lambda v: torch.einsum("bij,bj->bi", a[2:3], v), b[2:3], iterations=3)
+    torch.testing.assert_close(together[2:3], alone, rtol=1e-10, atol=1e-12)
+
+
+def test_gmres_survives_a_space_that_closes_early():
+    b = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x, _ = gmres(lambda v: 4 * v, b, iterations=5)
+    torch.testing.assert_close(x, b / 4)
+    zero, _ = gmres(lambda v: 4 * v, torch.zeros(2, 6, dtype=torch.float64), iterations=5)
+    assert bool((zero == 0).all())
+
+
+def test_a_variance_must_be_positive():
+    with pytest.raises(ValueError, match="not positive"):
+        Diagonal(torch.tensor([1.0, 0.0]))
