@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from genda.report.case import ANALYSIS, BACKGROUND, ReportCase
 from genda.report.style import (
@@ -97,28 +98,35 @@ def spectrum_picture(case: ReportCase, quantity: Quantity) -> Picture:
     figure = new_figure(4.5, 4.2 if truth is not None else 3.1)
     grid = {"height_ratios": (2.4, 1), "hspace": 0.08} if truth is not None else {}
     axes = list(figure.subplots(2 if truth is not None else 1, 1, sharex=True, gridspec_kw=grid, squeeze=False)[:, 0])
-    figure.subplots_adjust(left=0.15, right=0.97, top=0.93, bottom=0.11)
+    figure.subplots_adjust(left=0.15, right=0.97, top=0.9, bottom=0.11)
     k = np.arange(members.shape[-1])
-    _spectra_lines(axes[0], k, members, curves, truth)
-    axes[0].set_title(quantity.title[:1].upper() + quantity.title[1:], loc="left")
+    resolved = triangular_limit(case.grid)
+    _spectra_lines(axes[0], k, members, curves, truth, resolved)
+    axes[0].set_title(quantity.title[:1].upper() + quantity.title[1:], loc="left", y=1.06)
     axes[0].set_ylabel(f"per wavenumber [{quantity.units}]")
     if truth is not None:
-        _ratio_lines(axes[1], k, members, curves, truth)
+        _ratio_lines(axes[1], k, members, curves, truth, resolved)
     for ax in axes:
         ax.set_xlim(1, k[-1])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_minor_locator(NullLocator())
         _cut_offs(ax, case, named=ax is axes[0])
     kind = "total" if spectra.has_harmonics(case.grid) else "zonal"
     axes[-1].set_xlabel(f"{kind} wavenumber")
     axes[-1].set_xticks([n for n in (1, 2, 5, 10, 20, 50, 100, 200) if n <= k[-1]])
     axes[-1].xaxis.set_major_formatter("{x:g}")
-    axes[-1].minorticks_off()
     alt = f"Spectrum of {quantity.title} by {kind} wavenumber for the analysis members"
     alt += _versus(truth, members, case)
     return finish(figure, alt, quantity.title)
 
 
 def _spectra_lines(
-    ax: Axes, k: Array, members: Array, curves: list[tuple[str, Array, str, str]], truth: Array | None
+    ax: Axes,
+    k: Array,
+    members: Array,
+    curves: list[tuple[str, Array, str, str]],
+    truth: Array | None,
+    resolved: int,
 ) -> None:
     shown = slice(1, None)
     ax.set(xscale="log", yscale="log")
@@ -135,13 +143,15 @@ def _spectra_lines(
         ax.plot(k[shown], truth[shown], color=TRUTH_COLOUR, label="truth", linewidth=1.2, linestyle=(0, (4, 1)))
         everything.append(truth)
     top = max(float(p[1:].max()) for p in everything)
-    bottom = min(float(p[1:].min()) for p in everything)
-    ax.set_ylim(max(bottom, top * 1e-9) / 2, top * 2)
+    bottom = min(float(p[1:resolved].min()) for p in everything)
+    ax.set_ylim(max(bottom, top * 1e-8) / 10, top * 2)
     ax.legend(loc="lower left")
 
 
-def _ratio_lines(ax: Axes, k: Array, members: Array, curves: list[tuple[str, Array, str, str]], truth: Array) -> None:
-    kept = (k > 0) & (truth > 1e-9 * truth[1:].max())
+def _ratio_lines(
+    ax: Axes, k: Array, members: Array, curves: list[tuple[str, Array, str, str]], truth: Array, resolved: int
+) -> None:
+    kept = (k > 0) & (k < resolved) & (truth > 1e-9 * truth[1:].max())
     ax.axhspan(0.9, 1.1, color="#000000", alpha=0.1, lw=0)
     ax.axhline(1.0, color=TRUTH_COLOUR, linewidth=0.8)
     for _, power, colour, line in curves:
@@ -158,10 +168,7 @@ def _cut_offs(ax: Axes, case: ReportCase, named: bool) -> None:
     for position, text in marks:
         ax.axvline(position, color="#555555", linewidth=0.8, linestyle=":")
         if named:
-            ax.annotate(
-                text, (position, 0.98), xycoords=("data", "axes fraction"), rotation=90, fontsize=7, color="#333333",
-                ha="right", va="top", xytext=(-1, 0), textcoords="offset points",
-            )  # fmt: skip
+            ax.text(position, 1.01, text, transform=ax.get_xaxis_transform(), fontsize=7, color="#333333", ha="center")
 
 
 def _versus(truth: Array | None, members: Array, case: ReportCase) -> str:
@@ -175,14 +182,13 @@ def _versus(truth: Array | None, members: Array, case: ReportCase) -> str:
 
 def trace_picture(case: ReportCase, name: str) -> Picture:
     """Values along three latitudes: truth, ensemble mean with one and two standard deviations, baselines."""
-    i, (scale, units) = case.index(name), display_units(name)
+    i, (scale, units), title = case.index(name), display_units(name), label(name)
     rows = sorted({int(np.abs(np.asarray(case.grid.latitude) - lat).argmin()) for lat in TRACE_LATITUDES})
-    figure = new_figure(4.5, 1.25 * len(rows) + 0.75)
+    height = 1.25 * len(rows) + 1.0
+    figure = new_figure(4.5, height)
     axes = list(figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0])
-    figure.subplots_adjust(
-        left=0.13, right=0.98, top=1 - 0.5 / figure.get_figheight(), bottom=0.42 / figure.get_figheight(), hspace=0.32
-    )
-    lon, order = np.asarray(case.grid.longitude), slice(None)
+    figure.subplots_adjust(left=0.13, right=0.98, top=1 - 0.88 / height, bottom=0.42 / height, hspace=0.34)
+    lon = np.asarray(case.grid.longitude)
     mean = case.mean[i] * scale
     spread = case.members[:, i].std(axis=0, ddof=1) * scale if len(case.members) > 1 else np.zeros_like(mean)
     for ax, row in zip(axes, rows, strict=True):
@@ -198,17 +204,16 @@ def trace_picture(case: ReportCase, name: str) -> Picture:
             ax.plot(lon, best[key][i, row] * scale, color=colour, label=key, lw=0.9, linestyle="-.")
         ax.plot(lon, mean[row], color=ANALYSIS_COLOUR, label="analysis mean", lw=1.3)
         if case.truth is not None:
-            ax.plot(lon[order], case.truth[i, row] * scale, color=TRUTH_COLOUR, label="truth", lw=1.0)
-        ax.set_title(_latitude(case.grid.latitude[row]), loc="left", fontsize=8, pad=2)
-        ax.set_ylabel(f"[{units}]")
+            ax.plot(lon, case.truth[i, row] * scale, color=TRUTH_COLOUR, label="truth", lw=1.0)
+        ax.set_title(f"{_latitude(case.grid.latitude[row])} [{units}]", loc="left", y=1.0, fontsize=8, pad=2)
         ax.set_xlim(lon[0], lon[-1])
     axes[-1].set_xlabel("longitude [°E]")
     if case.grid.periodic:
         axes[-1].set_xticks(range(0, 360, 60))
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="upper left", ncols=4, bbox_to_anchor=(0.1, 1.0), columnspacing=1.0)
+    figure.text(0.13, 1 - 0.19 / height, title[:1].upper() + title[1:], fontsize=9.5)
+    figure.legend(handles, names, loc="upper left", ncols=3, bbox_to_anchor=(0.1, 1 - 0.2 / height), columnspacing=1.2)
     where = ", ".join(_latitude(case.grid.latitude[row]) for row in rows)
-    title = label(name)
     alt = f"{title} along {where}: analysis mean with one and two standard deviations"
     return finish(figure, alt + (", and the truth." if case.truth is not None else "."), title[:1].upper() + title[1:])
 

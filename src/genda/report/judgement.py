@@ -39,7 +39,7 @@ def comparison_picture(table: ScoreTable) -> Picture | None:
     ax.axhline(1.0, color=BACKGROUND_COLOUR, linewidth=0.9)
     ax.set_ylabel(f"RMSE / RMSE of {table.reference}")
     ax.set_ylim(bottom=0)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.1)
     alt = f"RMSE relative to {table.reference} per channel for {', '.join(others)}; below one is better."
     return finish(figure, alt, f"RMSE relative to {table.reference}")
 
@@ -58,7 +58,7 @@ def spread_skill_picture(table: ScoreTable) -> Picture | None:
         _dots(ax, e.mean, e.stderr, (j - (len(present) - 1) / 2) * 0.12, colour, marker, name)
     ax.set_ylabel("spread / RMSE of the mean")
     ax.set_ylim(0, max(1.5, 1.1 * max(float(np.nanmax(e.mean)) for e in present.values())))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.1)
     alt = "Spread divided by skill per channel; one is calibrated, below one over-confident. " + "; ".join(
         f"{name}: {np.nanmin(e.mean):.2f} to {np.nanmax(e.mean):.2f}" for name, e in present.items()
     )
@@ -81,7 +81,7 @@ def rank_picture(case: ReportCase) -> Picture | None:
     for ax, name, values in zip(axes, case.displayed, frequency, strict=False):
         ax.bar(np.arange(len(values)), values, width=0.9, color=ANALYSIS_COLOUR, alpha=0.8)
         ax.axhline(1.0, color="#000000", linewidth=0.8)
-        ax.set_title(label(name), loc="left", fontsize=8)
+        ax.set_title(label(name), loc="left", y=1.0, fontsize=8)
     for ax in axes[len(index) :]:
         ax.set_axis_off()
     figure.supxlabel(f"rank of the truth among {len(members)} members", fontsize=8.5, y=0.01)

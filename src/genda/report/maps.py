@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
+from matplotlib.collections import QuadMesh
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from genda.grid import LatLonGrid
 from genda.report.case import ReportCase
@@ -85,7 +87,13 @@ def channel_maps(case: ReportCase, name: str) -> list[Picture]:
     """The panels of a channel as pictures."""
     drawn = panels(case, name)
     limits = _limits(drawn, name)
-    return [_picture(case, name, panel, limits[panel.kind]) for panel in drawn]
+    frames: dict[tuple[str, LatLonGrid], _Frame] = {}
+    pictures = []
+    for panel in drawn:
+        key = (panel.kind, panel.grid)
+        frame = frames.get(key) or frames.setdefault(key, _Frame(case, name, panel, limits[panel.kind]))
+        pictures.append(frame.picture(panel))
+    return pictures
 
 
 def overview(case: ReportCase, names: tuple[str, ...] = ()) -> Picture:
@@ -132,41 +140,41 @@ def _rms(values: Array, grid: LatLonGrid) -> float:
 
 
 def _centred(grid: LatLonGrid) -> tuple[Array, int]:
-    """Column edges and the roll that puts Greenwich in the middle of a global map."""
+    """Column edges, and the roll that puts Greenwich in the middle of a map around the globe."""
     step = grid.longitude_step
-    west = np.asarray(grid.longitude) - step / 2
+    lon = np.asarray(grid.longitude)
     if not grid.periodic:
-        return np.append(west, west[-1] + step), 0
-    roll = int(np.argmax(np.asarray(grid.longitude) >= 180.0)) if grid.longitude[-1] >= 180.0 else 0
-    lon = np.roll(np.asarray(grid.longitude), -roll)
-    lon = np.where(lon >= 180.0, lon - 360.0, lon)
-    return np.append(lon - step / 2, lon[-1] + step / 2), roll
+        return np.append(lon - step / 2, lon[-1] + step / 2), 0
+    roll = int(np.argmax(lon >= 180.0)) if lon[-1] >= 180.0 else 0
+    lon = np.roll(lon, -roll)
+    first = lon[0] - 360.0 if lon[0] >= 180.0 else lon[0]
+    return first + step * (np.arange(lon.size + 2) - 0.5), roll  # the first column again at the eastern edge
+
+
+def _wrapped(values: Array, grid: LatLonGrid) -> Array:
+    rolled = np.roll(values, -_centred(grid)[1], axis=1)
+    return np.concatenate([rolled, rolled[:, :1]], axis=1) if grid.periodic else rolled
 
 
 def draw_coast(ax: Axes, mask: Array | None, grid: LatLonGrid) -> None:
     """The land–sea mask's 0.5 contour."""
     if mask is None or mask.min() > 0.5 or mask.max() < 0.5:
         return
-    edges, roll = _centred(grid)
-    land = np.roll(mask, -roll, axis=1)
+    edges, _ = _centred(grid)
     centres = 0.5 * (edges[:-1] + edges[1:])
-    if grid.periodic:  # one column more on either side, so that coasts reach the frame
-        land = np.concatenate([land[:, -1:], land, land[:, :1]], axis=1)
-        step = grid.longitude_step
-        centres = np.concatenate([[centres[0] - step], centres, [centres[-1] + step]])
-    ax.contour(centres, grid.latitude, land, levels=[0.5], colors="#222222", linewidths=0.55)
+    coast = ax.contour(centres, grid.latitude, _wrapped(mask, grid), levels=[0.5], colors="#111111", linewidths=0.6)
+    coast.set_path_effects([withStroke(linewidth=1.5, foreground="white", alpha=0.55)])
 
 
 def draw_map(
     ax: Axes, panel: Panel, limits: tuple[float, float], name: str, mask: Array | None, mask_grid: LatLonGrid
-) -> ScalarMappable:
+) -> QuadMesh:
     """Draw cells at their true edges, coastline, and degree labels."""
     colours = {"field": SIGNED if is_signed(name) else MAGNITUDE, "difference": DIFFERENCE, "spread": SPREAD}
-    edges, roll = _centred(panel.grid)
     mesh = ax.pcolormesh(
-        edges,
+        _centred(panel.grid)[0],
         panel.grid.row_edges,
-        np.roll(panel.values, -roll, axis=1),
+        _wrapped(panel.values, panel.grid),
         cmap=colours[panel.kind],
         vmin=limits[0],
         vmax=limits[1],
@@ -182,13 +190,13 @@ def frame_map(ax: Axes, grid: LatLonGrid) -> None:
     edges, _ = _centred(grid)
     if grid.periodic:
         ax.set_xlim(-180, 180)
-        ax.set_xticks(range(-120, 121, 60), ["120°W", "60°W", "0°", "60°E", "120°E"])
+        ax.set_xticks([-90, 0, 90], ["90°W", "0°", "90°E"])
     else:
         ax.set_xlim(edges[0], edges[-1])
         ax.xaxis.set_major_formatter("{x:g}°E")
     ax.set_ylim(grid.row_edges[-1], grid.row_edges[0])
     if grid.is_global:
-        ax.set_yticks([-60, -30, 0, 30, 60], ["60°S", "30°S", "0°", "30°N", "60°N"])
+        ax.set_yticks([-45, 0, 45], ["45°S", "0°", "45°N"])
     else:
         ax.yaxis.set_major_formatter("{x:g}°N")
     ax.tick_params(length=2, pad=2)
@@ -199,25 +207,38 @@ def frame_map(ax: Axes, grid: LatLonGrid) -> None:
 def map_axes_size(grid: LatLonGrid, width: float) -> float:
     """Height in inches of a plate carrée map ``width`` inches wide."""
     edges, _ = _centred(grid)
-    return width * float(grid.row_edges[0] - grid.row_edges[-1]) / float(edges[-1] - edges[0])
+    across = 360.0 if grid.periodic else float(edges[-1] - edges[0])
+    return width * float(grid.row_edges[0] - grid.row_edges[-1]) / across
 
 
-def _picture(case: ReportCase, name: str, panel: Panel, limits: tuple[float, float]) -> Picture:
-    width, left, right, above, below = 4.5, 0.42, 0.1, 0.28, 0.72
-    inner = width - left - right
-    height = map_axes_size(panel.grid, inner)
-    total = height + above + below
-    figure = new_figure(width, total)
-    ax = figure.add_axes((left / width, below / total, inner / width, height / total))
-    mesh = draw_map(ax, panel, limits, name, case.land_sea_mask, case.grid)
-    ax.set_title(panel.title, loc="left", y=1.0)
-    if panel.note:
-        ax.set_title(panel.note, loc="right", fontsize=8, color="#444444", y=1.0)
-    bar = figure.add_axes((left / width, 0.33 / total, inner / width, 0.1 / total))
-    extend = "max" if panel.kind == "spread" else "both"
-    colourbar = figure.colorbar(mesh, cax=bar, orientation="horizontal", extend=extend)
-    _, units = display_units(name)
-    colourbar.ax.tick_params(length=2, pad=1.5)
-    colourbar.set_label(f"{label(name)} [{units}]", labelpad=1)
-    alt = f"Map of {label(name)}: {panel.title}. Colour scale {limits[0]:.4g} to {limits[1]:.4g} {units}. {panel.note}"
-    return finish(figure, alt.strip(), panel.title)
+class _Frame:
+    """One figure whose map, coast and colour bar are drawn for panel after panel: building axes is what costs."""
+
+    def __init__(self, case: ReportCase, name: str, first: Panel, limits: tuple[float, float]) -> None:
+        width, left, right, above, below = 4.5, 0.42, 0.1, 0.28, 0.68
+        inner = width - left - right
+        height = map_axes_size(first.grid, inner)
+        total = height + above + below
+        self.figure = new_figure(width, total)
+        ax = self.figure.add_axes((left / width, below / total, inner / width, height / total))
+        self.mesh = draw_map(ax, first, limits, name, case.land_sea_mask, case.grid)
+        top = 1 - (above - 0.08) / total
+        self.title = self.figure.text(left / width, top, "", fontsize=9.5)
+        self.note = self.figure.text(1 - right / width, top, "", fontsize=8, color="#444444", ha="right")
+        bar = self.figure.add_axes((left / width, 0.35 / total, inner / width, 0.1 / total))
+        extend = "max" if first.kind == "spread" else "both"
+        ticks = MaxNLocator(6).tick_values(*limits)
+        ticks = ticks[(ticks >= limits[0]) & (ticks <= limits[1])]
+        colourbar = self.figure.colorbar(self.mesh, cax=bar, orientation="horizontal", extend=extend, ticks=ticks)
+        colourbar.ax.tick_params(length=2, pad=1.5)
+        self.units, self.label, self.limits = display_units(name)[1], label(name), limits
+        words = f"{self.label[:1].upper()}{self.label[1:]} [{self.units}]"
+        self.figure.text((left + inner / 2) / width, 0.04 / total, words, ha="center", va="bottom")
+
+    def picture(self, panel: Panel) -> Picture:
+        self.mesh.set_array(_wrapped(panel.values, panel.grid))
+        self.title.set_text(panel.title)
+        self.note.set_text(panel.note)
+        low, high = self.limits
+        alt = f"Map of {self.label}: {panel.title}. Colour scale {low:.4g} to {high:.4g} {self.units}. {panel.note}"
+        return finish(self.figure, alt.strip(), panel.title)

@@ -36,7 +36,7 @@ a{color:var(--link)}
 nav ul{display:flex;flex-wrap:wrap;gap:.3rem 1rem;padding:0;margin:.8rem 0;list-style:none}
 .facts{color:var(--soft)}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:.8rem;align-items:start}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto;width:fit-content;max-width:100%;margin:.6rem 0}
 .wide img{max-width:none;width:auto;height:21rem}
 figure{margin:0;padding:.35rem;background:#fff;border:1px solid var(--line);border-radius:.4rem}
 figure img{display:block;width:100%;height:auto}

@@ -111,7 +111,7 @@ def _scatter(ax: Axes, rows: pd.DataFrame, name: str, background: bool) -> str:
     ax.plot([low, high], [low, high], color="#000000", lw=0.8, label="1:1")
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     ax.locator_params(nbins=5)
-    ax.set_title(f"{name} [{units}]   N = {len(rows):,}", loc="left", fontsize=8, pad=3)
+    ax.set_title(f"{name} [{units}]   N = {len(rows):,}", loc="left", y=1.0, fontsize=8, pad=3)
     ax.set_xlabel("observed", labelpad=1)
     ax.set_ylabel("model equivalent", labelpad=1)
     short = "\n".join(n.replace("background", "b:").replace("analysis", "a:").replace(", ", "\n   ") for n in notes)

@@ -53,7 +53,7 @@ def summary(case: ReportCase, table: ScoreTable) -> str:
     columns = [c for c in case.displayed if c in table.channels]
     count = max(len(row.samples) for row in table.rows.values())
     over = f"mean ± standard error over {count} dates" if count > 1 else "one date"
-    parts = [f"<p>Area-weighted over the globe, {over}. Scores of an ensemble are those of its mean, except CRPS.</p>"]
+    parts = [f"<p>Area-weighted over the globe, {over}. Errors of an ensemble are those of its mean; the CRPS of a single field is its mean absolute error.</p>"]
     for metric in _SUMMARY:
         if metric not in table.metrics():
             continue
@@ -63,7 +63,8 @@ def summary(case: ReportCase, table: ScoreTable) -> str:
             rows = [row for row in rows if any(c != "–" for c in row[1:])]
         parts.append(html_table([metric.title, *(_heading(metric, c) for c in shown)], rows))
     if table.reference is not None:
-        rows = [[name, *(_cell(table, name, RMSE, c, relative=True) for c in columns)] for name in table.rows]
+        others = [name for name in table.rows if name != table.reference]
+        rows = [[name, *(_cell(table, name, RMSE, c, relative=True) for c in columns)] for name in others]
         parts.insert(2, html_table([f"RMSE / {table.reference}", *columns], rows))
     return "".join(parts)
 
