@@ -74,7 +74,7 @@ def usable_observations(
 
     The background check is against the model's climatology with its standard deviation, so it catches gross errors only.
     """
-    checks = [
+    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
         check_missing,
         check_bounds,
         check_duplicates,
@@ -337,4 +337,4 @@ def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _iso(time: np.datetime64) -> str:
-    return str(np.datetime64(time, "m"))
+    return str(np.datetime_as_string(time, unit="m"))

@@ -12,6 +12,7 @@ is the same for every method compared, and it is added back to whatever is verif
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ class ClimateMapping:
         for key, rows in _groups(table).items():
             basis = _legendre(table["latitude"].to_numpy()[rows], order)
             penalty = ridge * np.diag(np.arange(order + 1, dtype=np.float64) ** 2)
-            coefficients[key] = np.linalg.solve(
+            coefficients[key] = _solve(
                 basis.T @ basis + penalty + 1e-9 * np.eye(order + 1), basis.T @ misfit[rows]
             )
         return ClimateMapping(coefficients)
@@ -73,8 +74,13 @@ class ClimateMapping:
 
 def _groups(table: pd.DataFrame) -> dict[tuple[str, float], NDArray[np.intp]]:
     keys = [table["variable"].to_numpy(), table["pressure"].fillna(-1.0).to_numpy()]
-    return {(str(k[0]), float(k[1])): np.asarray(rows) for k, rows in table.groupby(keys, sort=True).indices.items()}
+    indices: dict[Any, Any] = dict(table.groupby(keys, sort=True).indices)
+    return {(str(variable), float(pressure)): np.asarray(rows) for (variable, pressure), rows in indices.items()}
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    return np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
 
 
 def _legendre(latitude: Array, order: int) -> Array:
-    return np.polynomial.legendre.legvander(np.sin(np.radians(latitude)), order)
+    return np.asarray(np.polynomial.legendre.legvander(np.sin(np.radians(latitude)), order), dtype=np.float64)
