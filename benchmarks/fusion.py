@@ -35,6 +35,7 @@ from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA
 from genda.methods.fusion import Fusion
+from genda.methods.interpolation import interpolate
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations.networks import station_network
 from genda.observations.read import read_observations
@@ -42,15 +43,20 @@ from genda.problem import Source
 from genda.sample import Sample, read_sample
 from genda.state import State
 from genda.verify import (
+    CRPS,
+    NMSE,
+    RMSE,
+    SPREAD_SKILL,
     ScoreTable,
     Statistics,
     field_statistics,
     kinetic_energy_spectrum,
+    station_statistics,
 )
 
 CHANNELS = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
 EXACT = 0.02
-"""The same for coarse fields taken as exact: 2 % of the std keeps the linear algebra well conditioned."""
+"""Error of a coarse field taken as exact: 2 % of each channel's std keeps the linear algebra well conditioned."""
 
 Draw = Callable[[list[Source], np.datetime64], torch.Tensor]
 
@@ -97,10 +103,7 @@ def gridded(args: argparse.Namespace, model: Model, sample: Sample, build, extra
         t = sample.truth
         state = State(t.values[i : i + 1], t.channels, t.grid, t.times[i : i + 1])
         for name, make in rows.items():
-            file = (
-                store
-                / f"{np.datetime_as_string(state.times[0], 'h')}_{''.join(c if c.isalnum() else '-' for c in name)}.npz"
-            )
+            file = file_of(args, name, state)
             if not file.exists():
                 started = clock.perf_counter()
                 try:
