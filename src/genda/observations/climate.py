@@ -32,14 +32,14 @@ class ClimateMapping:
     coefficients: dict[tuple[str, float], Array]
 
     @staticmethod
-    def fit(table: pd.DataFrame, mean_at_observations: Array, order: int = 4, ridge: float = 2.0) -> ClimateMapping:
+    def fit(table: pd.DataFrame, mean_at_observations: Array, order: int = 4, ridge: float = 0.2) -> ClimateMapping:
         """Fit to an observation table.
 
         Args:
             table: the assimilated observations.
             mean_at_observations: H(model climatology) for every row, physical units.
             order: highest Legendre degree.
-            ridge: pseudo-observations of zero on every coefficient but the first, times its degree squared; keeps a gap in
+            ridge: weight of zero as a guess for every coefficient but the first, times its degree squared; keeps a gap in
                 the network from being filled by extrapolation.
 
         Raises:
