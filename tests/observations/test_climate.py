@@ -9,7 +9,7 @@ import pytest
 from genda.observations.climate import ClimateMapping
 
 
-def _table(count=400, seed=0):
+def _table(count=3000, seed=0):
     rng = np.random.default_rng(seed)
     latitude = np.degrees(np.arcsin(rng.uniform(-1, 1, count)))
     return pd.DataFrame(
