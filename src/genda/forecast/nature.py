@@ -12,9 +12,10 @@ jax and jcm are imported when a model is made, not with this module; both come w
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from importlib import import_module, resources
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,9 @@ PERTURBED_PARAMETERS: dict[tuple[str, str], float] = {
 }
 """The imperfect model at full strength: SPEEDY parameter (scheme, name) and its perturbed value."""
 
+PERTURBATION_WAVENUMBER = 14
+"""Total wavenumber at which the initial perturbation's filter passes one half."""
+
 
 @dataclass(frozen=True)
 class GcmState:
@@ -61,11 +65,14 @@ class GcmState:
     step: Any
 
 
-def require_jcm() -> None:
-    """Raise a one-line ``ModuleNotFoundError`` that says how to install the model if it is absent."""
+def optional(module: str) -> Any:
+    """A module of the extra that holds the model.
+
+    Raises:
+        ModuleNotFoundError: one line that says how to install it.
+    """
     try:
-        import jax  # noqa: F401
-        import jcm  # noqa: F401
+        return import_module(module)
     except ModuleNotFoundError as missing:
         raise ModuleNotFoundError(
             f"the nature run needs {missing.name}, which is not installed: pip install 'genda[nature]'"
@@ -89,24 +96,23 @@ class NatureModel:
             raise ValueError(f"grid: found {grid!r}, expected one of {', '.join(GRIDS)}")
         if members < 1:
             raise ValueError(f"members: found {members}, expected at least 1")
-        require_jcm()
-        import jax
-        from jcm.dycore.dinosaur.dycore import DinosaurDycore
-        from jcm.forcing import ForcingData
-        from jcm.model import Model
-        from jcm.physics.speedy.speedy_coords import get_speedy_coords
-        from jcm.physics.speedy.speedy_terms import speedy_physics
-        from jcm.terrain import TerrainData
-
+        jax = optional("jax")
         truncation, nlat, nlon = GRIDS[grid]
         self.members = members
         self.grid = LatLonGrid.gaussian(nlat, nlon)
-        coords = get_speedy_coords(layers=8, spectral_truncation=truncation)
+        speedy_coords = optional("jcm.physics.speedy.speedy_coords")
+        coords = speedy_coords.get_speedy_coords(layers=8, spectral_truncation=truncation)
         boundary = resources.files("jcm") / "data" / "bc" / "t30" / "clim"
-        terrain = TerrainData.from_file(str(boundary / "terrain.nc"), coords=coords)
-        self._forcing = ForcingData.from_file(str(boundary / "forcing.nc"), coords=coords, align_mode="wrap_year")
-        self._dycore = DinosaurDycore(coords=coords, terrain=terrain, dt_seconds=60.0 * STEP_MINUTES)
-        self._model = Model(self._dycore, physics=speedy_physics(checkpoint_terms=False))
+        with warnings.catch_warnings():  # jcm reads its own files with xarray defaults that are about to change
+            warnings.simplefilter("ignore", FutureWarning)
+            terrain = optional("jcm.terrain").TerrainData.from_file(str(boundary / "terrain.nc"), coords=coords)
+            self._forcing = optional("jcm.forcing").ForcingData.from_file(
+                str(boundary / "forcing.nc"), coords=coords, align_mode="wrap_year"
+            )
+        self._dycore = optional("jcm.dycore.dinosaur.dycore").DinosaurDycore(
+            coords=coords, terrain=terrain, dt_seconds=60.0 * STEP_MINUTES
+        )
+        self._model = self._with_parameters(None)
         self.sigma = np.asarray(coords.vertical.centers, dtype=np.float64)
         orography = np.asarray(coords.horizontal.to_nodal(self._dycore.primitive.orography), dtype=np.float64)
         self.surface_geopotential = _north_up(orography) * STANDARD_GRAVITY
@@ -119,9 +125,7 @@ class NatureModel:
 
     def from_dynamics(self, dynamics: Sequence[Any], dates: Sequence[np.datetime64]) -> GcmState:
         """A state from modal dynamics, one per member, with a fresh physics carry."""
-        import jax
-        import jax.numpy as jnp
-
+        jax, jnp = optional("jax"), optional("jax.numpy")
         if len(dynamics) != self.members or len(dates) != self.members:
             raise ValueError(f"members: found {len(dynamics)} states and {len(dates)} dates, expected {self.members}")
         stack = lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves])  # noqa: E731
@@ -132,7 +136,9 @@ class NatureModel:
             step=jnp.zeros(self.members, dtype=jnp.int32),
         )
 
-    def advance(self, state: GcmState, strength: NDArray[np.float64] | None = None) -> tuple[GcmState, list[SigmaFields]]:
+    def advance(
+        self, state: GcmState, strength: NDArray[np.float64] | None = None
+    ) -> tuple[GcmState, list[SigmaFields]]:
         """One day forward.
 
         Args:
@@ -143,9 +149,7 @@ class NatureModel:
         Returns:
             the state after 24 h, and for each member its fields at 12 h and 24 h.
         """
-        import jax
-        import jax.numpy as jnp
-
+        jax, jnp = optional("jax"), optional("jax.numpy")
         if strength is None:
             strength = np.zeros((self.members, len(PERTURBED_PARAMETERS)))
         s = jnp.asarray(strength, dtype=jnp.float32)
@@ -162,24 +166,48 @@ class NatureModel:
 
     def leaves(self, state: Any) -> list[NDArray[Any]]:
         """The arrays of a state or of its dynamics, in a fixed order, on the host."""
-        import jax
-
+        jax = optional("jax")
         tree = (state.dynamics, state.physics, state.time, state.step) if isinstance(state, GcmState) else state
         return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
     def restore(self, leaves: Sequence[NDArray[Any]]) -> GcmState:
         """A whole state from its :meth:`leaves`."""
-        import jax
-
+        jax = optional("jax")
         template = self.start([0] * self.members, [np.datetime64("2001-01-01")] * self.members)
         tree = (template.dynamics, template.physics, template.time, template.step)
         return GcmState(*jax.tree.unflatten(jax.tree.structure(tree), list(leaves)))
 
-    def restore_dynamics(self, leaves: Sequence[NDArray[Any]]) -> Any:
-        """The modal dynamics of one member from its leaves, for :meth:`from_dynamics`."""
-        import jax
+    def perturbed(
+        self,
+        start: Sequence[NDArray[Any]],
+        earlier: Sequence[NDArray[Any]],
+        later: Sequence[NDArray[Any]],
+        alpha: float,
+    ) -> Any:
+        """Modal dynamics of one member, ``start + α F(l) (later − earlier)`` with ``F(l) = l⁴ / (l⁴ + 14⁴)``.
 
+        The three states are given by their :meth:`leaves`; the humidity perturbation is doubled.
+        """
+        base, before, after = (self._unflatten(leaves) for leaves in (start, earlier, later))
+        l4 = np.arange(base.vorticity.shape[-1], dtype=np.float64) ** 4
+        weight = (alpha * l4 / (l4 + PERTURBATION_WAVENUMBER**4)).astype(np.float32)
+
+        def add(name: str) -> Any:
+            return getattr(base, name) + weight * (getattr(after, name) - getattr(before, name))
+
+        humidity = "specific_humidity"
+        moist = base.tracers[humidity] + 2.0 * weight * (after.tracers[humidity] - before.tracers[humidity])
+        prognostic = ("vorticity", "divergence", "temperature_variation", "log_surface_pressure")
+        return base.replace(**{name: add(name) for name in prognostic}, tracers={humidity: moist})
+
+    def _unflatten(self, leaves: Sequence[NDArray[Any]]) -> Any:
+        jax = optional("jax")
         return jax.tree.unflatten(jax.tree.structure(self._model.initial_state()), list(leaves))
+
+    def _with_parameters(self, parameters: Any) -> Any:
+        """A jcm model with these SPEEDY parameters; None is the default ones."""
+        physics = optional("jcm.physics.speedy.speedy_terms").speedy_physics(parameters, checkpoint_terms=False)
+        return optional("jcm.model").Model(self._dycore, physics=physics)
 
     def _initial(self, seed: int) -> Any:
         horizontal = self._dycore.coords.horizontal
@@ -189,15 +217,11 @@ class NatureModel:
 
     def _one_day(self, run: Any, strength: Any, forcing: Any) -> tuple[Any, dict[str, Any]]:
         """Traced: a model with these parameters, made anew so that they are arguments of the compiled function."""
-        from jcm.model import Model
-        from jcm.physics.speedy.params import Parameters
-        from jcm.physics.speedy.speedy_terms import speedy_physics
-
-        parameters = Parameters.default()
+        parameters = optional("jcm.physics.speedy.params").Parameters.default()
         for s, ((scheme, name), value) in zip(strength, PERTURBED_PARAMETERS.items(), strict=True):
             default = getattr(getattr(parameters, scheme), name)
             setattr(getattr(parameters, scheme), name, default + s * (value - default))
-        model = Model(self._dycore, physics=speedy_physics(parameters=parameters, checkpoint_terms=False))
+        model = self._with_parameters(parameters)
         dynamics, physics, time, step = run
         final, saved = model.run_from_state_with_carry(
             dynamics, forcing, save_interval=FRAME_HOURS / 24.0, total_time=1.0,
@@ -233,6 +257,4 @@ def _north_up(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _clock(date: np.datetime64) -> Any:
-    import jax_datetime
-
-    return jax_datetime.to_datetime(str(date.astype("datetime64[s]")))
+    return optional("jax_datetime").to_datetime(str(date.astype("datetime64[s]")))

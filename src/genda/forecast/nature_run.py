@@ -1,162 +1,138 @@
-"""The nature run as files: truth every 12 h in one Zarr store, resumable chunk by chunk.
+"""The nature run as an experiment: truth streams, a source of perturbations, backgrounds; resumable at any point.
 
-``OUT.zarr`` (Zarr 3, read by ``xarray.open_zarr``) holds the fields of :data:`genda.variables.EMBEDDED_CHANNELS`
-under their WeatherBench 2 names, ``geopotential_at_surface`` and ``land_sea_mask``, and along ``time`` the coordinates
-``split`` (train, validation, test, gap), ``stream`` (which independent integration) and ``written``: 1 where the frame
-is finished, so that ``ds.sel(time=ds.written == 1)`` is the usable part of a run still going on. The group
-``background`` is written by :mod:`genda.forecast.backgrounds`.
-
-``OUT.restart/`` beside it holds, per stream, the modal state at 00 UTC of every day (five days a file) and one file
-with all that is needed to go on. A chunk of five days is written in the order fields, ``written`` flag, modal states,
-continuation file, each whole or not at all; a killed run repeats at most the chunk it was in, to the same bits.
+A chunk of five days is written in the order fields, ``written`` flag, modal states, continuation file. A killed run
+repeats at most the chunk (or the background) it was in, to the same bits.
 """
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genda.forecast.nature import GcmState, NatureModel
+from genda.forecast.backgrounds import plan, write_backgrounds
+from genda.forecast.nature import GcmState, NatureModel, optional
 from genda.forecast.pressure import to_pressure_levels
-from genda.forecast.timeline import CHUNK_DAYS, FRAMES_PER_DAY, Stream, Timeline
-from genda.grid import LatLonGrid
-from genda.variables import EMBEDDED_LEVELS, FIELDS
+from genda.forecast.store import Run, create_store, days_done, save_arrays, write_frames
+from genda.forecast.timeline import CHUNK_DAYS, DAYS_PER_YEAR, SPIN_UP_DAYS, Stream, Timeline
+from genda.variables import EMBEDDED_LEVELS
 
 Report = Callable[[str, int, int], None]
 """Called with the name of a part, the days (or dates) done and those to do."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """Where an experiment lives and what it is.
+def nature_run(
+    out: Path,
+    *,
+    years: int,
+    seed: int,
+    grid: str = "t31",
+    members: int = 1,
+    pairs: int = 500,
+    validation_pairs: int = 60,
+    test_pairs: int = 100,
+    variant: str = "b",
+    parts: Sequence[str] | None = None,
+    progress: bool = False,
+    year_days: int = DAYS_PER_YEAR,
+    spin_up: int = SPIN_UP_DAYS,
+    report: Report | None = None,
+) -> None:
+    """Make the embedded experiment's data, or go on where an earlier call stopped.
 
-    Attributes:
-        out: the Zarr store.
-        timeline: years, seed and streams.
+    Args:
+        out: the Zarr store to write; ``OUT.restart`` appears beside it and may be deleted when all is done.
+        years: training years; one validation and one test year follow.
+        seed: decides everything drawn.
         grid: ``"t21"``, ``"t31"`` or ``"t42"``.
-    """
-
-    out: Path
-    timeline: Timeline
-    grid: str
-
-    @property
-    def restart(self) -> Path:
-        return self.out.with_suffix(".restart")
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What decides the run's bits; a store with other values is refused."""
-        t = self.timeline
-        return {
-            "grid": self.grid,
-            "seed": t.seed,
-            "training_years": t.years,
-            "members": t.members,
-            "year_days": t.year_days,
-            "spin_up_days": t.spin_up,
-        }
-
-
-def create_store(run: Run, model: NatureModel) -> None:
-    """Lay out the store, or check that the one at hand is this run's.
+        members: independent streams the years are dealt to. Streams of equal length advance together, vectorised,
+            where jax finds a GPU.
+        pairs: training dates with backgrounds; ``validation_pairs`` and ``test_pairs`` likewise.
+        variant: of the backgrounds, ``"a"`` or ``"b"``.
+        parts: only these, for processes side by side: "truth-0" … , "source", "background-test",
+            "background-validation", "background-train". None is all of them, in this order.
+        progress: show a progress bar on standard error.
+        year_days: length of a year, for tests.
+        spin_up: days dropped before each stream.
+        report: called with the name of a part, what is done and what there is to do.
 
     Raises:
-        ValueError: where the store belongs to another run.
+        ValueError: for arguments out of range, an unknown part, or a store made with other arguments.
+        ModuleNotFoundError: where jcm is not installed.
+        FileNotFoundError: where a part needs another that has not come far enough.
+        FloatingPointError: where a field is not finite; nothing of that chunk or date is written.
     """
-    import xarray as xr
-    import zarr
+    timeline = Timeline(years, seed, members, year_days, spin_up)
+    counts = {"test": test_pairs, "validation": validation_pairs, "train": pairs}
+    dates = plan(timeline, counts, variant)
+    streams = {stream.name: stream for stream in (*timeline.streams, timeline.source)}
+    known = [*streams, *(f"background-{split}" for split in counts)]
+    chosen = known if parts is None else list(parts)
+    unknown = [part for part in chosen if part not in known]
+    if unknown:
+        raise ValueError(f"parts: found {', '.join(unknown)}, expected some of {', '.join(known)}")
+    optional("jcm")
+    run = Run(Path(out), timeline, grid)
+    model_of = cache(partial(NatureModel, grid))
+    create_store(run, model_of(1))
+    batch = _GPU_BATCH if _has_gpu() else 1
+    with _reporting(progress, report) as tell:
+        truths = [streams[part] for part in chosen if part.startswith("truth")]
+        for together in _groups(truths, _has_gpu()):
+            integrate(run, together, model_of(len(together)), tell)
+        if "source" in chosen:
+            integrate(run, [timeline.source], model_of(1), tell)
+        for split in counts:
+            if f"background-{split}" in chosen and any(pair.split == split for pair in dates):
+                write_backgrounds(run, dates, split, model_of(batch), variant, tell)
 
-    if run.out.exists():
-        found = zarr.open_group(run.out, mode="r").attrs
-        for name, expected in run.attributes.items():
-            if found.get(name) != expected:
-                raise ValueError(f"{run.out}: found {name} = {found.get(name)!r}, expected {expected!r}")
+
+_GPU_BATCH = 32
+
+
+def _has_gpu() -> bool:
+    return bool(optional("jax").default_backend() == "gpu")
+
+
+def _groups(streams: Sequence[Stream], together: bool) -> list[list[Stream]]:
+    """Streams of equal length in one group where they are to advance together, else one by one."""
+    if not together:
+        return [[stream] for stream in streams]
+    lengths = sorted({stream.days for stream in streams}, reverse=True)
+    return [[stream for stream in streams if stream.days == days] for days in lengths]
+
+
+@contextmanager
+def _reporting(progress: bool, report: Report | None) -> Iterator[Report]:
+    """A report that also moves a bar on standard error."""
+    if not progress:
+        yield report or (lambda name, done, total: None)
         return
-    grid, timeline = model.grid, run.timeline
-    coordinates = xr.Dataset(
-        {
-            "geopotential_at_surface": (
-                ("latitude", "longitude"),
-                model.surface_geopotential.astype(np.float32),
-                {"units": "m2 s-2", "standard_name": "surface_geopotential"},
-            ),
-            "land_sea_mask": (
-                ("latitude", "longitude"),
-                model.land_sea_mask.astype(np.float32),
-                {"units": "1", "standard_name": "land_binary_mask"},
-            ),
-        },
-        coords={
-            **grid_coordinates(grid),
-            "time": ("time", timeline.time.astype("datetime64[ns]"), {"standard_name": "time"}),
-            "split": ("time", timeline.split.astype(object), {"long_name": "train, validation, test or gap"}),
-            "stream": ("time", timeline.stream_of_frame, {"long_name": "independent integration the frame is from"}),
-        },
-        attrs={**run.attributes, **description()},
-    )
-    partial = run.out.with_name(f".{run.out.name}.partial-{os.getpid()}")
-    encoding = {"time": {"units": "hours since 1970-01-01", "dtype": "int64"}}
-    coordinates.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-    group = zarr.open_group(partial, mode="a")
-    frames, (nlat, nlon) = timeline.time.size, grid.shape
-    chunk = CHUNK_DAYS * FRAMES_PER_DAY
-    for field in FIELDS:
-        levels = (len(EMBEDDED_LEVELS),) if field.on_levels else ()
-        group.create_array(
-            field.name,
-            shape=(frames, *levels, nlat, nlon),
-            chunks=(chunk, *levels, nlat, nlon),
-            dtype="float32",
-            fill_value=float("nan"),
-            dimension_names=("time", *(("level",) if field.on_levels else ()), "latitude", "longitude"),
-            attributes={"units": field.units, "standard_name": field.standard_name},
-        )
-    group.create_array(
-        "written", shape=(frames,), chunks=(chunk,), dtype="int8", fill_value=0, dimension_names=("time",),
-        attributes={"long_name": "1 where the frame is finished"},
-    )
-    group.attrs["coordinates"] = "split stream written"
-    with warnings.catch_warnings():  # consolidated metadata is not in the Zarr 3 text yet; every reader copes
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(partial)
-    os.replace(partial, run.out)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done)
+            if report is not None:
+                report(name, done, total)
+
+        yield tell
 
 
-def grid_coordinates(grid: LatLonGrid) -> dict[str, Any]:
-    """Level, latitude and longitude with CF attributes, for :class:`xarray.Dataset`."""
-    return {
-        "level": (
-            "level",
-            np.array(EMBEDDED_LEVELS, dtype=np.int32),
-            {"units": "hPa", "standard_name": "air_pressure", "positive": "down"},
-        ),
-        "latitude": ("latitude", np.array(grid.latitude), {"units": "degrees_north", "standard_name": "latitude"}),
-        "longitude": ("longitude", np.array(grid.longitude), {"units": "degrees_east", "standard_name": "longitude"}),
-    }
-
-
-def description() -> dict[str, str]:
-    """Global attributes that say what made the data."""
-    return {
-        "Conventions": "CF-1.11",
-        "title": "genda nature run: 29 channels every 12 h from a general circulation model",
-        "source": f"SPEEDY physics, 8 sigma levels, 30-minute step: jcm {_version('jcm')}, jax {_version('jax')}, "
-        f"genda {_version('genda')}",
-        "recipe": "initial surface pressure scaled by 0.983; spin-up dropped; pressure levels by interpolation in "
-        "ln p, hydrostatic for geopotential; below ground after Trenberth et al. (1993)",
-    }
-
-
-def integrate(run: Run, streams: Sequence[Stream], report: Report | None = None) -> None:
+def integrate(
+    run: Run, streams: Sequence[Stream], model: NatureModel, report: Report | None = None
+) -> None:
     """Run streams of equal length to their end, together, from wherever they were left.
 
     Raises:
@@ -167,11 +143,9 @@ def integrate(run: Run, streams: Sequence[Stream], report: Report | None = None)
     if len({(s.days, s.spin_up) for s in streams}) != 1:
         raise ValueError("streams: found different lengths, expected equal ones to advance together")
     first = streams[0]
-    day = min(_days_done(run, s) for s in streams)
+    day = min(days_done(run, s) for s in streams)
     if day >= first.days:
         return
-    model = NatureModel(run.grid, len(streams))
-    create_store(run, model)
     if day == -first.spin_up:
         dates = [s.start - np.timedelta64(24 * s.spin_up, "h") for s in streams]
         state = model.start([s.seed for s in streams], dates)
@@ -191,40 +165,16 @@ def integrate(run: Run, streams: Sequence[Stream], report: Report | None = None)
                     raise FloatingPointError(f"temperature of {streams[member].name} is not finite, day {day}")
         for member, stream in enumerate(streams):
             if frames[member]:
-                _write_frames(run, stream, day, frames[member])
+                write_frames(run, stream, day, frames[member])
             if day >= 0:
-                _save(run.restart / stream.name / f"days-{day:05d}.npz", _by_leaf(modal[member]))
+                save_arrays(run.restart / stream.name / f"days-{day:05d}.npz", _by_leaf(modal[member]))
         day += CHUNK_DAYS
         leaves = model.leaves(state)
         for member, stream in enumerate(streams):
             latest = {f"leaf{i:03d}": leaf[member] for i, leaf in enumerate(leaves)}
-            _save(run.restart / stream.name / "latest.npz", {"day": np.array(day), **latest}, compress=False)
+            save_arrays(run.restart / stream.name / "latest.npz", {"day": np.array(day), **latest}, compress=False)
             if report is not None:
                 report(stream.name, day + stream.spin_up, stream.days + stream.spin_up)
-
-
-def modal_state(run: Run, stream: Stream, day: int) -> list[NDArray[Any]]:
-    """Leaves of the modal dynamics of a stream at 00 UTC, ``day`` days after its start.
-
-    Raises:
-        FileNotFoundError: where the stream has not come that far.
-    """
-    chunk = day - day % CHUNK_DAYS
-    with np.load(run.restart / stream.name / f"days-{chunk:05d}.npz") as saved:
-        return [saved[name][day % CHUNK_DAYS] for name in sorted(saved.files)]
-
-
-def complete(run: Run, stream: Stream) -> bool:
-    """Whether a stream has reached its end."""
-    return _days_done(run, stream) >= stream.days
-
-
-def _days_done(run: Run, stream: Stream) -> int:
-    latest = run.restart / stream.name / "latest.npz"
-    if not latest.exists():
-        return -stream.spin_up
-    with np.load(latest) as saved:
-        return int(saved["day"])
 
 
 def _load_together(run: Run, streams: Sequence[Stream], model: NatureModel, day: int) -> GcmState:
@@ -237,39 +187,7 @@ def _load_together(run: Run, streams: Sequence[Stream], model: NatureModel, day:
     return model.restore([np.stack(leaves) for leaves in zip(*members, strict=True)])
 
 
-def _write_frames(run: Run, stream: Stream, day: int, frames: Sequence[dict[str, NDArray[np.float64]]]) -> None:
-    import zarr
-
-    values = {name: np.concatenate([f[name] for f in frames]).astype(np.float32) for name in frames[0]}
-    for name, array in values.items():
-        if not np.isfinite(array).all():
-            raise FloatingPointError(f"{name} of {stream.name} is not finite in the five days from day {day}")
-    group = zarr.open_group(run.out, mode="r+")
-    begin = (stream.offset or 0) + day * FRAMES_PER_DAY
-    region = slice(begin, begin + CHUNK_DAYS * FRAMES_PER_DAY)
-    for field in FIELDS:
-        group[field.name][region] = values[field.id]
-    group["written"][region] = 1
-
-
 def _by_leaf(states: Sequence[Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     return {f"leaf{i:03d}": np.stack(leaves) for i, leaves in enumerate(zip(*states, strict=True))}
 
 
-def _save(path: Path, arrays: dict[str, NDArray[Any]], *, compress: bool = True) -> None:
-    """One npz file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            (np.savez_compressed if compress else np.savez)(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -76,10 +76,9 @@ def below_ground(t_surface: Array, geopotential: Array) -> tuple[Array, Array]:
     t_sea_level = t_surface + LAPSE_RATE * geopotential / STANDARD_GRAVITY
     flat = np.abs(geopotential) < 1.0
     safe = np.where(flat, 1.0, geopotential)
-    alpha = np.where(
-        (t_sea_level > _WARM) & (t_surface <= _WARM), GAS_CONSTANT * (_WARM - t_surface) / safe, np.full_like(safe, _ALPHA)
-    )
-    hot = (t_sea_level > _WARM) & (t_surface > _WARM)
+    warm_below = t_sea_level > _WARM
+    hot = warm_below & (t_surface > _WARM)
+    alpha = np.where(warm_below, GAS_CONSTANT * (_WARM - t_surface) / safe, _ALPHA)
     alpha = np.where(hot, 0.0, alpha)
     t_star = np.where(hot, 0.5 * (_WARM + t_surface), t_surface)
     t_star = np.where(t_surface < _COLD, 0.5 * (_COLD + t_surface), t_star)
