@@ -78,6 +78,13 @@ def open_backgrounds(path: Path, split: str | None = None) -> xr.Dataset:
     return _finished(path, "background", split)
 
 
+def with_truth(path: Path, background: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The truth at the dates of backgrounds, and the backgrounds whose truth is finished."""
+    truth = open_nature_run(path)
+    background = background.isel(time=np.isin(background.time.values, truth.time.values))
+    return truth.sel(time=background.time.values), background
+
+
 def climate_summary(path: Path, split: str = "train", stride: int = 1) -> ClimateSummary:
     """Climate of a split and, where they exist, the errors of its backgrounds.
 
@@ -160,7 +167,7 @@ def _background_errors(
         background = open_backgrounds(path, split)
     except (FileNotFoundError, ValueError, KeyError):
         return {}, {}, 0
-    truth = open_nature_run(path).sel(time=background.time)
+    truth, background = with_truth(path, background)
     leads = [int(lead) for lead in background.lead.values]
     rmse: dict[int, dict[str, float]] = {lead: {} for lead in leads}
     correlation = {}

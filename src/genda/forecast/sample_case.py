@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genda.forecast.climate import channel_values, monthly_mean, open_backgrounds, open_nature_run
+from genda.forecast.climate import channel_values, monthly_mean, open_backgrounds, open_nature_run, with_truth
 from genda.grid import LatLonGrid
 from genda.variables import EMBEDDED_CHANNELS, FIELDS, channel
 
@@ -71,12 +71,12 @@ def write_sample_case(nature: Path, out: Path, dates: int = 24, climatology_stri
     """
     import xarray as xr
 
-    background = open_backgrounds(nature, "test")
+    _, background = with_truth(nature, open_backgrounds(nature, "test"))
     if not 1 <= dates <= background.time.size:
         raise ValueError(f"dates: found {dates}, expected 1 to {background.time.size}, the finished test dates")
     chosen = np.linspace(0, background.time.size - 1, dates).round().astype(int)
     background = background.isel(time=chosen)
-    truth = open_nature_run(nature, "test").sel(time=background.time)
+    truth, _ = with_truth(nature, background)
     training = open_nature_run(nature, "train").isel(time=slice(None, None, climatology_stride))
     grid, _, _ = LatLonGrid.from_coordinates(truth.latitude.values, truth.longitude.values)
     area = grid.area_weights / grid.area_weights.sum()
