@@ -27,6 +27,7 @@ from genda.observations.quality import (
     check_missing,
     check_window,
     run_checks,
+    set_flag,
 )
 from genda.observations.read import read_observations
 from genda.observations.soundings import select_levels
@@ -68,51 +69,72 @@ def read_observation_files(files: Sequence[Path], out: Path) -> Outcome:
 
 
 def usable_observations(
-    model: Model, table: pd.DataFrame, time: np.datetime64, window_hours: float, gross_factor: float = 5.0
-) -> pd.DataFrame:
-    """The whole table with flags set for this model and time: window, domain, levels, variables, gross departures.
+    model: Model,
+    table: pd.DataFrame,
+    time: np.datetime64,
+    window_hours: float,
+    *,
+    map_climate: bool = False,
+    gross_factor: float = 5.0,
+) -> tuple[pd.DataFrame, ClimateMapping | None]:
+    """The whole table with flags set for this model and time, moved to the model's climate if asked for.
 
-    The background check is against the model's climatology with its standard deviation, so it catches gross errors only.
+    Checks in order: missing, bounds, duplicates, window, domain, variables and levels of the model, and last the departure
+    from the model's climatology in units of its standard deviation, which catches gross errors only. The mapping is fitted
+    on what has passed, once before and once after that check.
+
+    Args:
+        model: the prior.
+        table: observations, physical units.
+        time: analysis time.
+        window_hours: half-width of the window.
+        map_climate: fit and apply a :class:`ClimateMapping`; keeps only values reported at the model's levels.
+        gross_factor: standard deviations allowed by the last check.
+
+    Returns:
+        the table, and the mapping that was subtracted from it.
     """
-    checks = [
+    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
         check_missing,
         check_bounds,
         check_duplicates,
         partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
         partial(check_domain, grid=model.grid),
+        partial(_check_variables, model=model),
     ]
     table = run_checks(table.reset_index(drop=True), checks)
-    known = {c.field.id for c in parse_channels(model.channels)}
-    unknown = ~table["variable"].isin(known) & (table["quality"] == Flag.PASS)
-    table.loc[unknown, "quality"] = int(Flag.DOMAIN)
     levels = sorted({c.pressure for c in parse_channels(model.channels) if c.pressure is not None})
-    table = assign_errors(select_levels(table, levels))
-    return _gross_check(model, table, time, gross_factor)
-
-
-def _gross_check(model: Model, table: pd.DataFrame, time: np.datetime64, factor: float) -> pd.DataFrame:
-    passing = table["quality"] == Flag.PASS
+    table = assign_errors(select_levels(table, levels, exact=map_climate))
+    passing = (table["quality"] == Flag.PASS).to_numpy()
     if not passing.any():
-        return table
+        return table, None
     rows = table[passing]
-    hx_b = np.full(len(table), np.nan)
-    spread = np.full(len(table), np.inf)
-    _, scale, _ = library.point_operator(model, rows)
-    hx_b[passing] = library.observe(model, library.climatology(model, time), rows).numpy()
-    spread[passing] = scale
-    checked = check_background(table[passing], hx_b[passing], spread[passing], factor)
+    expected = library.observe(model, library.climatology(model, time), rows).numpy()
+    _, spread, _ = library.point_operator(model, rows)
+    mapping = ClimateMapping.fit(rows, expected) if map_climate else None
+    mapped = _mapped(rows, mapping)
+    checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
+    if mapping is not None:
+        good = checked == Flag.PASS
+        mapping = ClimateMapping.fit(rows[good], expected[good])
+        mapped = _mapped(rows, mapping)
+        checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
     table = table.copy()
-    table.loc[passing, "quality"] = checked["quality"]
-    return table
+    table.loc[passing, "quality"] = checked
+    table.loc[passing, "observation"] = mapped["observation"].to_numpy()
+    return table, mapping
 
 
-def map_to_climate(model: Model, table: pd.DataFrame, time: np.datetime64) -> tuple[pd.DataFrame, ClimateMapping]:
-    """Observations moved to the model's climate, with the mapping that was fitted on them."""
-    mean = library.observe(model, library.climatology(model, time), table).numpy()
-    mapping = ClimateMapping.fit(table, mean)
-    mapped = table.copy()
-    mapped["observation"] = table["observation"].to_numpy() - mapping.at(table)
-    return mapped, mapping
+def _check_variables(table: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """``DOMAIN`` where the model does not hold the variable."""
+    known = {c.field.id for c in parse_channels(model.channels)}
+    return set_flag(table, ~table["variable"].isin(known), Flag.DOMAIN)
+
+
+def _mapped(rows: pd.DataFrame, mapping: ClimateMapping | None) -> pd.DataFrame:
+    if mapping is None:
+        return rows
+    return rows.assign(observation=rows["observation"].to_numpy() - mapping.at(rows))
 
 
 def assimilate_files(
@@ -153,7 +175,7 @@ def assimilate_files(
     sources: list[Source] = []
     used = None
     if table is not None:
-        table = usable_observations(prior, table, when, window_hours)
+        table, _ = usable_observations(prior, table, when, window_hours, map_climate=map_climate)
         used = table[table["quality"] == Flag.PASS]
         if used.empty:
             counts = ", ".join(f"{k} {v}" for k, v in summary(table)["flags"].items())
@@ -161,8 +183,6 @@ def assimilate_files(
                 f"{', '.join(map(str, observations))}: found no observation to use at {_iso(when)} ± {window_hours:g} h, "
                 f"expected at least one inside window, domain and levels (flags: {counts})"
             )
-        if map_climate:
-            used, _ = map_to_climate(prior, used, when)
         sources.append(library.point_source(prior, used, when))
     for path, state in zip(fields, coarse, strict=True):
         sources.append(library.field_source(prior, _at(state, when, path), field_error, name=path.name))
@@ -337,4 +357,4 @@ def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _iso(time: np.datetime64) -> str:
-    return str(np.datetime64(time, "m"))
+    return str(np.datetime_as_string(time, unit="m"))

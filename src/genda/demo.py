@@ -151,7 +151,7 @@ def run_demo(
         ]
     )
     document = {
-        "time": str(np.datetime64(time, "m")),
+        "time": str(np.datetime_as_string(time, unit="m")),
         "members": members,
         "seconds": round(analysis.seconds, 2),
         "observations": len(used),

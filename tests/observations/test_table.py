@@ -80,7 +80,7 @@ def test_validate_names_column_found_and_expected(broken, message):
 
 
 def test_flagged_and_unfilled_rows_may_be_incomplete():
-    validate(table(observation=[1.0, np.nan, 1.0], pressure=[1.0, np.nan, np.nan], latitude=[1.0, np.nan, 1.0]))
+    validate(table(observation=[1.0, np.nan, 1.0], pressure=[5e4, np.nan, np.nan], latitude=[1.0, np.nan, 1.0]))
     validate(table(observation=[np.nan] * 3), complete=False)
 
 
