@@ -19,7 +19,9 @@ class Perceptron(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(channels + 1, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU(), nn.Linear(32, channels))
+        self.layers = nn.Sequential(
+            nn.Linear(channels + 1, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU(), nn.Linear(32, channels)
+        )
 
     def forward(self, inputs: Tensor, c_noise: Tensor, condition: Tensor | None = None) -> Tensor:
         points = inputs.movedim(1, -1)
@@ -32,7 +34,9 @@ def test_the_base_alone_scores_one_whatever_the_noise_level():
     x0 = torch.randn(4000, 2, 2, 2, generator=generator)
     sigma, noise = draw_noise(x0.shape[1:], range(4000))
     weights = torch.tensor([0.5, 1.5])
-    loss = denoising_loss(PreconditionedDenoiser(Silent(), IsotropicGaussian(), sees_base=False), x0, sigma, noise, None, weights)
+    loss = denoising_loss(
+        PreconditionedDenoiser(Silent(), IsotropicGaussian(), sees_base=False), x0, sigma, noise, None, weights
+    )
     for band in (sigma < 0.3, (sigma > 0.3) & (sigma < 1), sigma > 1):
         assert abs(float(loss[band].mean()) - 1) < 0.04
 

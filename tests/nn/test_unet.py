@@ -8,7 +8,15 @@ from genda.nn.layers import Conv2d, ResidualBlock
 from genda.nn.unet import UNet
 
 SMALL = {"base": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "condition": 2}
-SONG = {"patch": 1, "base": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "resample_blocks": True, "head": None}
+SONG = {
+    "patch": 1,
+    "base": 8,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": (1,),
+    "resample_blocks": True,
+    "head": None,
+}
 
 
 def randomised(**arguments):
@@ -55,8 +63,12 @@ def test_forward_and_reverse_derivatives_are_transposes_and_match_finite_differe
 def test_size_of_the_published_cifar_network():
     """Karras et al. 2022 quote 55.7 M for DDPM++ at 32 x 32; theirs adds the embedding, ours also scales by it."""
     with torch.device("meta"):
-        network = UNet(3, 3, base=128, multipliers=(2, 2, 2), blocks=4, attention=(1,), patch=1, resample_blocks=True, head=None)
-    scales = sum(b.affine.weight.numel() + b.affine.bias.numel() for b in network.modules() if isinstance(b, ResidualBlock))
+        network = UNet(
+            3, 3, base=128, multipliers=(2, 2, 2), blocks=4, attention=(1,), patch=1, resample_blocks=True, head=None
+        )
+    scales = sum(
+        b.affine.weight.numel() + b.affine.bias.numel() for b in network.modules() if isinstance(b, ResidualBlock)
+    )
     augmentation = 9 * 128  # an input of theirs that we have no use for
     assert sum(p.numel() for p in network.parameters()) - scales // 2 + augmentation == 55_733_891
 

@@ -27,7 +27,9 @@ def test_shipped_configurations_are_valid(name, channels):
 def test_overrides_reach_nested_keys(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("batch: 4\n")
-    config = read_config(path, ["architecture.network.base=32", "optimiser.lr=2e-4", "data.train=[2001-01-01, 2001-06-30]"])
+    config = read_config(
+        path, ["architecture.network.base=32", "optimiser.lr=2e-4", "data.train=[2001-01-01, 2001-06-30]"]
+    )
     assert (config.batch, config.architecture.network.base, config.optimiser.lr) == (4, 32, 2e-4)
     assert config.data.train == ("2001-01-01", "2001-06-30")
 

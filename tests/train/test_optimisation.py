@@ -55,7 +55,10 @@ def test_orthogonalised_has_the_singular_vectors_and_values_near_one(shape):
 def test_other_parameters_follow_torchs_adam():
     start = torch.randn(5, generator=torch.Generator().manual_seed(0))
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
-    optimisers = [Muon([], [ours], 0.1, betas=(0.9, 0.99)), torch.optim.Adam([theirs], 0.1, betas=(0.9, 0.99), eps=1e-8)]
+    optimisers = [
+        Muon([], [ours], 0.1, betas=(0.9, 0.99)),
+        torch.optim.Adam([theirs], 0.1, betas=(0.9, 0.99), eps=1e-8),
+    ]
     for _ in range(5):
         for parameter, optimiser in zip((ours, theirs), optimisers, strict=True):
             parameter.grad = 2 * parameter.detach() ** 3
