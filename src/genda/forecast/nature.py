@@ -224,8 +224,13 @@ class NatureModel:
         model = self._with_parameters(parameters)
         dynamics, physics, time, step = run
         final, saved = model.run_from_state_with_carry(
-            dynamics, forcing, save_interval=FRAME_HOURS / 24.0, total_time=1.0,
-            initial_physics_state=physics, initial_time=time, initial_step=step,
+            dynamics,
+            forcing,
+            save_interval=FRAME_HOURS / 24.0,
+            total_time=1.0,
+            initial_physics_state=physics,
+            initial_time=time,
+            initial_step=step,
         )
         grid = saved.dynamics
         frames = {

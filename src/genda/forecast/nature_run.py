@@ -130,9 +130,7 @@ def _reporting(progress: bool, report: Report | None) -> Iterator[Report]:
         yield tell
 
 
-def integrate(
-    run: Run, streams: Sequence[Stream], model: NatureModel, report: Report | None = None
-) -> None:
+def integrate(run: Run, streams: Sequence[Stream], model: NatureModel, report: Report | None = None) -> None:
     """Run streams of equal length to their end, together, from wherever they were left.
 
     Raises:
@@ -189,5 +187,3 @@ def _load_together(run: Run, streams: Sequence[Stream], model: NatureModel, day:
 
 def _by_leaf(states: Sequence[Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     return {f"leaf{i:03d}": np.stack(leaves) for i, leaves in enumerate(zip(*states, strict=True))}
-
-

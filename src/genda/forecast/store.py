@@ -116,7 +116,12 @@ def create_store(run: Run, model: NatureModel) -> None:
             attributes={"units": field.units, "standard_name": field.standard_name},
         )
     group.create_array(
-        "written", shape=(frames,), chunks=(chunk,), dtype="int8", fill_value=0, dimension_names=("time",),
+        "written",
+        shape=(frames,),
+        chunks=(chunk,),
+        dtype="int8",
+        fill_value=0,
+        dimension_names=("time",),
         attributes={"long_name": "1 where the frame is finished"},
     )
     group.attrs["coordinates"] = "split stream written"

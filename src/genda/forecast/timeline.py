@@ -73,9 +73,7 @@ class Timeline:
         if not 1 <= self.members <= self.years + 2:
             raise ValueError(f"members: found {self.members}, expected 1 to {self.years + 2}, the number of years")
         if self.year_days % CHUNK_DAYS or self.year_days <= GAP_DAYS:
-            raise ValueError(
-                f"year_days: found {self.year_days}, expected a multiple of {CHUNK_DAYS} above {GAP_DAYS}"
-            )
+            raise ValueError(f"year_days: found {self.year_days}, expected a multiple of {CHUNK_DAYS} above {GAP_DAYS}")
         if self.spin_up % CHUNK_DAYS or self.spin_up < 0:
             raise ValueError(f"spin_up: found {self.spin_up}, expected a multiple of {CHUNK_DAYS}")
         if self.seed < 0:
@@ -126,9 +124,7 @@ class Timeline:
     @property
     def stream_of_frame(self) -> NDArray[np.int16]:
         """Number of the stream each frame belongs to."""
-        return np.concatenate(
-            [np.full(s.days * FRAMES_PER_DAY, k, dtype=np.int16) for k, s in enumerate(self.streams)]
-        )
+        return np.concatenate([np.full(s.days * FRAMES_PER_DAY, k, dtype=np.int16) for k, s in enumerate(self.streams)])
 
     def _stream_seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0] >> 1)
