@@ -1,17 +1,17 @@
 """The sample case: a small netCDF file cut from a nature run, enough for the demo, the tests and quick benchmarks.
 
-Dates are spread evenly over the test year's background dates, so that all seasons occur. One variable per channel:
+Dates are spread evenly over the test year's background dates, so that all seasons occur. WeatherBench 2 names and CF
+attributes as in the nature run itself, in netCDF groups, each read by ``xarray.open_dataset(path, group=…)``:
 
-- ``z500`` … ``msl`` (time, latitude, longitude): the truth,
-- ``z500_background`` … (lead, time, latitude, longitude): the two backgrounds,
-- ``z500_mean``, ``z500_std`` … (latitude, longitude): mean and standard deviation over the training years,
-- ``transient_std`` (channel): area-mean standard deviation about the monthly climatology of the training years,
-- ``geopotential_at_surface``, ``land_sea_mask`` (latitude, longitude).
+- the root: the truth (time, level, latitude, longitude), ``geopotential_at_surface``, ``land_sea_mask``,
+- ``background``: (time, lead, level, latitude, longitude), lead in hours,
+- ``mean`` and ``std``: (level, latitude, longitude), mean and standard deviation in time over the training years, and
+  in ``std`` ``transient_std`` (channel), the area mean about the monthly climatology.
 
-Fields are packed as CF 16-bit integers in steps of 0.003 transient standard deviations, so that the rounding error's
-root mean square is 0.0009 of it (and never more than 0.0015), then shuffled and deflated: 24 dates on 48 × 96 points
-fit in 12 MiB. Channels have scales of their own, hence a variable each.
-:func:`open_sample_case` puts the channels together again under their WeatherBench 2 names.
+A channel's values are rounded to multiples of a step of at most √12 thousandths of its transient standard deviation,
+so that the root mean square rounding error is at most a thousandth of it. The levels of a field share one CF scale
+factor, the smallest step, and the others are powers of two of it: low bits that are zero cost nothing once the integers
+are shuffled and deflated, and 24 dates on 48 × 96 points fit in 12 MiB.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from numpy.typing import NDArray
 
 from genda.forecast.climate import channel_values, monthly_mean, open_backgrounds, open_nature_run, with_truth
 from genda.grid import LatLonGrid
-from genda.variables import EMBEDDED_CHANNELS, FIELDS, channel
+from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS, Channel, Field
 
 if TYPE_CHECKING:
     import xarray as xr
 
-STEP = 3.0e-3
-"""Packing step as a fraction of a channel's transient standard deviation."""
-_STATIC = ("geopotential_at_surface", "land_sea_mask")
+Array = NDArray[np.float64]
+ROUNDING = 1.0e-3
+"""Largest root mean square rounding error, as a fraction of a channel's transient standard deviation."""
 
 
 @dataclass(frozen=True)
 class SampleCase:
-    """The sample case under WeatherBench 2 names, in memory.
+    """The sample case in memory.
 
     Attributes:
-        truth: dimensions (time, level, latitude, longitude).
-        background: dimensions (lead, time, level, latitude, longitude), lead in hours.
+        truth: WeatherBench 2 names, dimensions (time, level, latitude, longitude).
+        background: dimensions (time, lead, level, latitude, longitude), lead in hours.
         mean, std: climatology of the training years, dimensions (level, latitude, longitude).
         transient_std: one number per channel identifier, SI units.
-        static: orography and land–sea mask.
+        static: ``geopotential_at_surface`` and ``land_sea_mask``.
     """
 
     truth: xr.Dataset
@@ -67,90 +67,47 @@ def write_sample_case(nature: Path, out: Path, dates: int = 24, climatology_stri
 
     Raises:
         FileNotFoundError: where there is no store.
-        ValueError: where the store lacks that many finished test dates, or a channel's range does not fit 16 bits.
+        ValueError: where the store lacks that many finished test dates or any training frame.
     """
-    import xarray as xr
-
-    _, background = with_truth(nature, open_backgrounds(nature, "test"))
+    truth, background = with_truth(nature, open_backgrounds(nature, "test"))
     if not 1 <= dates <= background.time.size:
         raise ValueError(f"dates: found {dates}, expected 1 to {background.time.size}, the finished test dates")
     chosen = np.linspace(0, background.time.size - 1, dates).round().astype(int)
-    background = background.isel(time=chosen)
-    truth, _ = with_truth(nature, background)
+    truth, background = truth.isel(time=chosen).load(), background.isel(time=chosen).load()
     training = open_nature_run(nature, "train").isel(time=slice(None, None, climatology_stride))
-    grid, _, _ = LatLonGrid.from_coordinates(truth.latitude.values, truth.longitude.values)
-    area = grid.area_weights / grid.area_weights.sum()
-    month = training.time.dt.month.values
-    variables: dict[str, Any] = {name: truth[name].load() for name in _STATIC}
-    encoding: dict[str, Any] = {name: {"zlib": True, "shuffle": True, "complevel": 9} for name in _STATIC}
-    transient = []
-    horizontal = ("latitude", "longitude")
-    for name in EMBEDDED_CHANNELS:
-        climate = channel_values(training, name)
-        anomalies = climate - monthly_mean(climate, month)
-        transient.append(float(np.sqrt(area @ anomalies.var(axis=0).mean(axis=-1))))
-        field = channel(name).field
-        attributes = {"units": field.units, "standard_name": field.standard_name}
-        mean = climate.mean(axis=0)
-        backgrounds = np.moveaxis(channel_values(background, name), 1, 0)
-        parts = {
-            name: (("time", *horizontal), channel_values(truth, name)),
-            f"{name}_background": (("lead", "time", *horizontal), backgrounds),
-            f"{name}_mean": (horizontal, mean),
-            f"{name}_std": (horizontal, climate.std(axis=0)),
-        }
-        for key, (dims, values) in parts.items():
-            variables[key] = (dims, values, attributes)
-            encoding[key] = packing(values, STEP * transient[-1], key)
-    variables["transient_std"] = (
-        "channel", np.array(transient), {"long_name": "area-mean standard deviation about the monthly climatology"}
-    )  # fmt: skip
-    dataset = xr.Dataset(
-        variables,
-        coords={
-            "time": truth.time.values,
-            "lead": ("lead", background.lead.values, {"units": "h", "long_name": "lead as played"}),
-            "channel": np.array(EMBEDDED_CHANNELS, dtype=object),
-            "latitude": truth.latitude,
-            "longitude": truth.longitude,
-        },
-        attrs={
-            **{name: truth.attrs[name] for name in ("Conventions", "source", "grid", "seed", "training_years")},
-            "title": "genda sample case: truth, two backgrounds and climatology at dates of the nature run's test year",
-            "background_variant": background.attrs["variant"],
-            "packing": f"16-bit integers in steps of {STEP} transient standard deviations",
-        },
-    )
-    dataset = dataset.drop_vars([n for n in ("split", "stream", "written", "source_day") if n in dataset.variables])
-    encoding["time"] = {"units": "hours since 1970-01-01", "dtype": "int64"}
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    mean, std, transient = _climatology(training)
+    steps = {field.id: _steps(field, transient) for field in FIELDS}
+    names = [field.name for field in FIELDS]
+    root = truth[[*names, *_STATIC]].drop_vars(["split", "stream", "written"])
+    root.attrs = {
+        **{name: truth.attrs[name] for name in ("Conventions", "source", "grid", "seed", "training_years")},
+        "title": "genda sample case: truth, two backgrounds and climatology at dates of the nature run's test year",
+        "rounding": f"root mean square at most {ROUNDING} of each channel's transient standard deviation",
+    }
+    groups = {
+        "": root,
+        "background": background[names].drop_vars(["split", "source_day", "written"]),
+        "mean": mean,
+        "std": std.assign(transient_std=("channel", [transient[name] for name in EMBEDDED_CHANNELS])),
+    }
+    groups["std"] = groups["std"].assign_coords(channel=np.array(EMBEDDED_CHANNELS, dtype=object))
     out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
-        dataset.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
+        for number, (group, dataset) in enumerate(groups.items()):
+            packed = [_packed(dataset[field.name], steps[field.id]) for field in FIELDS]
+            encoding: dict[str, Any] = {
+                field.name: how for field, (_, how) in zip(FIELDS, packed, strict=True)
+            } | {name: _DEFLATE for name in _STATIC if name in dataset}
+            if "time" in dataset:
+                encoding["time"] = {"units": "hours since 1970-01-01", "dtype": "int64"}
+            rounded = dataset.assign({field.name: values for field, (values, _) in zip(FIELDS, packed, strict=True)})
+            rounded.to_netcdf(
+                partial, mode="a" if number else "w", group=group or None, engine="h5netcdf", encoding=encoding
+            )
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def packing(values: NDArray[np.float64], step: float, name: str) -> dict[str, Any]:
-    """xarray encoding that packs values as 16-bit integers in the given step.
-
-    Raises:
-        ValueError: where the range does not fit, naming the variable.
-    """
-    middle = 0.5 * (float(values.min()) + float(values.max()))
-    steps = (float(values.max()) - middle) / step
-    if not steps < 32_767:
-        raise ValueError(f"{name}: found a range of {2 * steps:.0f} steps, expected at most 65,533 for 16 bits")
-    return {
-        "dtype": "int16",
-        "scale_factor": step,
-        "add_offset": middle,
-        "_FillValue": np.int16(-32_768),
-        "zlib": True,
-        "shuffle": True,
-        "complevel": 9,
-    }
 
 
 def open_sample_case(path: Path) -> SampleCase:
@@ -158,40 +115,81 @@ def open_sample_case(path: Path) -> SampleCase:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where the file lacks a channel.
+        ValueError: where the file lacks a field.
     """
     import xarray as xr
 
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such sample case")
-    with xr.open_dataset(path, engine="h5netcdf") as file:
-        flat = file.load()
-    missing = [name for name in EMBEDDED_CHANNELS if name not in flat]
+    found = {}
+    for group in ("", "background", "mean", "std"):
+        with xr.open_dataset(path, group=group or None, engine="h5netcdf") as file:
+            found[group] = file.load()
+    missing = [field.name for field in FIELDS if any(field.name not in dataset for dataset in found.values())]
     if missing:
         raise ValueError(f"{path}: found no {', '.join(missing)}, expected the {len(EMBEDDED_CHANNELS)} channels")
-    transient = dict(zip((str(name) for name in flat.channel.values), flat.transient_std.values.tolist(), strict=True))
+    names = [field.name for field in FIELDS]
+    transient = found["std"].transient_std
     return SampleCase(
-        truth=_stack_levels(flat, ""),
-        background=_stack_levels(flat, "_background"),
-        mean=_stack_levels(flat, "_mean"),
-        std=_stack_levels(flat, "_std"),
-        transient_std=transient,
-        static=flat[list(_STATIC)],
+        truth=found[""][names].astype(np.float32),
+        background=found["background"][names].astype(np.float32),
+        mean=found["mean"][names].astype(np.float32),
+        std=found["std"][names].astype(np.float32),
+        transient_std={str(n): float(v) for n, v in zip(transient.channel.values, transient.values, strict=True)},
+        static=found[""][list(_STATIC)],
     )
 
 
-def _stack_levels(flat: xr.Dataset, suffix: str) -> xr.Dataset:
-    """Channels with this suffix as a dataset of WeatherBench 2 variables with a level dimension before latitude."""
+_STATIC = ("geopotential_at_surface", "land_sea_mask")
+_DEFLATE = {"zlib": True, "shuffle": True, "complevel": 9}
+
+
+def _climatology(training: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, dict[str, float]]:
+    """Mean and standard deviation in time, as datasets, and the transient standard deviation of each channel."""
     import xarray as xr
 
-    out = {}
+    grid, _, _ = LatLonGrid.from_coordinates(training.latitude.values, training.longitude.values)
+    area = grid.area_weights / grid.area_weights.sum()
+    month = training.time.dt.month.values
+    transient: dict[str, float] = {}
+    maps: dict[str, list[Array]] = {"mean": [], "std": []}
+    datasets = {kind: xr.Dataset(coords={k: training[k] for k in ("level", "latitude", "longitude")}) for kind in maps}
     for field in FIELDS:
-        levels = [c.level_hpa for c in map(channel, EMBEDDED_CHANNELS) if c.field is field]
-        if levels == [None]:
-            out[field.name] = flat[f"{field.id}{suffix}"].astype(np.float32)
-            continue
-        axis = xr.DataArray(np.array(levels), dims="level", attrs={"units": "hPa", "positive": "down"}, name="level")
-        slices = [flat[f"{field.id}{level}{suffix}"].astype(np.float32) for level in levels]
-        out[field.name] = xr.concat(slices, dim=axis).transpose(..., "level", "latitude", "longitude")
-        out[field.name].attrs = {"units": field.units, "standard_name": field.standard_name}
-    return xr.Dataset(out)
+        slices: dict[str, list[Array]] = {kind: [] for kind in maps}
+        for item in _channels(field):
+            values = channel_values(training, item.id)
+            slices["mean"].append(values.mean(axis=0))
+            slices["std"].append(values.std(axis=0))
+            anomalies = values - monthly_mean(values, month)
+            transient[item.id] = float(np.sqrt(area @ anomalies.var(axis=0).mean(axis=-1)))
+        dims = ("level", "latitude", "longitude") if field.on_levels else ("latitude", "longitude")
+        attributes = {"units": field.units, "standard_name": field.standard_name}
+        for kind, values_of in slices.items():
+            stacked = np.stack(values_of) if field.on_levels else values_of[0]
+            datasets[kind][field.name] = (dims, stacked, attributes)
+    return datasets["mean"], datasets["std"], transient
+
+
+def _channels(field: Field) -> list[Channel]:
+    return [Channel(field, level) for level in EMBEDDED_LEVELS] if field.on_levels else [Channel(field, None)]
+
+
+def _steps(field: Field, transient: dict[str, float]) -> Array:
+    """Rounding step of each level: powers of two of the smallest."""
+    wanted = np.array([np.sqrt(12.0) * ROUNDING * transient[item.id] for item in _channels(field)])
+    return np.asarray(wanted.min() * 2.0 ** np.floor(np.log2(wanted / wanted.min())))
+
+
+def _packed(array: xr.DataArray, steps: Array) -> tuple[xr.DataArray, dict[str, Any]]:
+    """Values rounded to multiples of their level's step, and the encoding that stores them as integers."""
+    by_level = steps[:, None, None] if array.ndim > 2 and "level" in array.dims else steps[0]
+    values = np.asarray(array.values, dtype=np.float64)
+    offset = float(np.floor(values.min() / steps.max()) * steps.max())
+    rounded = array.copy(data=offset + np.round((values - offset) / by_level) * by_level)
+    return rounded, {
+        "dtype": "int32",
+        "scale_factor": float(steps.min()),
+        "add_offset": offset,
+        "_FillValue": np.int32(-(2**31)),
+        **_DEFLATE,
+    }
