@@ -16,7 +16,14 @@ from genda.variables import channels as parse_channels
 
 CHANNELS = ("z850", "z500", "t850", "t500", "u500", "v500", "t2m")
 GRID = LatLonGrid.gaussian(16, 32)
-_TYPICAL = {"z": (3e4, 600.0), "t": (265.0, 3.0), "u": (8.0, 6.0), "v": (0.0, 6.0), "q": (4e-3, 1e-3), "t2m": (283.0, 3.0)}
+_TYPICAL = {
+    "z": (3e4, 600.0),
+    "t": (265.0, 3.0),
+    "u": (8.0, 6.0),
+    "v": (0.0, 6.0),
+    "q": (4e-3, 1e-3),
+    "t2m": (283.0, 3.0),
+}
 
 
 def states(count: int, seed: int = 0) -> State:

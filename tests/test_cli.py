@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import small_model
 
+import small_model
 from genda import cli
 from genda.demo import coarse_field, simulate_columns
 from genda.observations.table import write_table
@@ -85,10 +85,16 @@ def _broken_field(case, change):
 
 
 BAD_FIELDS = {
-    "celsius": (lambda d: d.assign(temperature=(d.temperature - 273.15).assign_attrs(units="degC")), "temperature: found units 'degC'"),
+    "celsius": (
+        lambda d: d.assign(temperature=(d.temperature - 273.15).assign_attrs(units="degC")),
+        "temperature: found units 'degC'",
+    ),
     "celsius unnamed": (lambda d: d.assign(temperature=d.temperature - 273.15), "temperature .* expected 150 to 350"),
     "nan": (lambda d: d.assign(temperature=d.temperature.where(d.latitude > 0)), "temperature .* not finite"),
-    "duplicate latitude": (lambda d: d.assign_coords(latitude=d.latitude.values[[0, 0, 2, 3]]), "latitude: .* duplicates"),
+    "duplicate latitude": (
+        lambda d: d.assign_coords(latitude=d.latitude.values[[0, 0, 2, 3]]),
+        "latitude: .* duplicates",
+    ),
     "no known variable": (lambda d: d.rename({n: f"x{i}" for i, n in enumerate(d.data_vars)}), "no known variable"),
     "another time": (lambda d: d.assign_coords(time=d.time + np.timedelta64(1, "D")), "expected 2001-01-01"),
     "another level": (lambda d: d.assign_coords(level=[700, 400]), "not in the model"),

@@ -9,14 +9,14 @@ SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
     {"variables", "grid", "linalg", "assets"},
     {"state", "sphere", "nn", "observations"},
-    {"problem", "sample"},
+    {"problem"},
     {"diffusion", "physics", "parallel"},
-    {"checkpoint", "optimisation"},
+    {"checkpoint"},
     {"guidance"},
     {"methods", "forecast"},
-    {"assimilation", "cycle", "verify"},
-    {"report", "training_config", "training_data"},
-    {"train", "demo", "commands"},
+    {"assimilation", "cycle", "sample", "verify"},
+    {"report", "train"},
+    {"demo", "commands"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -41,7 +41,9 @@ def test_gmres_minimises_the_residual_over_the_krylov_space():
     krylov = torch.stack([torch.linalg.matrix_power(a, j) @ b.unsqueeze(-1) for j in range(k)], dim=-1).squeeze(2)
     best = torch.linalg.lstsq(a @ krylov, b.unsqueeze(-1)).solution
     residual = (b - torch.einsum("bij,bj->bi", a, x)).norm(dim=-1)
-    torch.testing.assert_close(residual, (b.unsqueeze(-1) - a @ krylov @ best).squeeze(-1).norm(dim=-1), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        residual, (b.unsqueeze(-1) - a @ krylov @ best).squeeze(-1).norm(dim=-1), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_a_sample_does_not_depend_on_its_neighbours():

@@ -10,16 +10,7 @@ Names are imported when they are used, so that ``import genda`` and ``genda --he
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from genda.assimilation import Analysis, assimilate, field_source, point_source
-    from genda.checkpoint import Model
-    from genda.checkpoint import load_model as load
-    from genda.grid import LatLonGrid
-    from genda.observations.read import read_observations
-    from genda.sample import read_sample
-    from genda.state import State, read_state
+from typing import Any
 
 __version__ = "0.1.0"
 

@@ -26,7 +26,7 @@ from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA, smallest_stable_gamma
 from genda.linalg import Diagonal
 from genda.methods import Method
-from genda.methods.fusion import Fusion
+from genda.methods.fusion import Fusion, Guidance
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations import operators
 from genda.problem import Problem, Source
@@ -161,7 +161,9 @@ def field_source(
     matrix = operators.coarse(model.grid, coarse.channels, coarse.grid, method)
     inner = operators.LinearOperator(matrix, (len(index), *model.grid.shape))
     std = model.normalisation.std[index].view(1, -1, 1, 1)
-    mean = inner(climatology(model, coarse.times[0])[index].double().unsqueeze(0)).view(1, len(index), *coarse.grid.shape)
+    mean = inner(climatology(model, coarse.times[0])[index].double().unsqueeze(0)).view(
+        1, len(index), *coarse.grid.shape
+    )
     values = ((coarse.values.double() - mean) / std).flatten().float()
     operator = operators.LinearOperator(_on_channels(matrix, index, model), (len(model.channels), *model.grid.shape))
     return Source(values, operator, Diagonal(torch.full_like(values, error**2)), name, weight)
@@ -176,7 +178,9 @@ def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
     columns = np.asarray(index)[coordinates.col // cells] * cells + coordinates.col % cells
     import scipy.sparse as sp
 
-    return sp.csr_array((coordinates.data, (coordinates.row, columns)), shape=(matrix.shape[0], len(model.channels) * cells))
+    return sp.csr_array(
+        (coordinates.data, (coordinates.row, columns)), shape=(matrix.shape[0], len(model.channels) * cells)
+    )
 
 
 def make_method(
@@ -205,13 +209,13 @@ def make_method(
     if name == "optimal-interpolation":
         assert isinstance(base, SphericalGaussian)
         return OptimalInterpolation(base)
-    guidance = {
+    guidance: dict[str, Guidance] = {
         "fusion": partial(MMPS, iterations=iterations, scale=guidance_scale),
         "unconditional": partial(MMPS, iterations=1),
         "fusion-sda": partial(SDA, gamma=gamma, scale=guidance_scale, clip=clip),
         "fusion-gaussian": partial(GaussianGuidance, covariance=base),  # type: ignore[arg-type]
-    }[name]
-    return Fusion(model.denoiser, guidance, sampler or Sampler(), batch, device, progress)
+    }
+    return Fusion(model.denoiser, guidance[name], sampler or Sampler(), batch, device, progress)
 
 
 def assimilate(
@@ -240,20 +244,19 @@ def assimilate(
         ValueError: for unusable input.
         FloatingPointError: if a member stopped being finite.
     """
-    time = np.datetime64(time, "ns")
+    times = np.array([time], dtype="datetime64[ns]")
     chosen = make_method(method, model, **settings) if isinstance(method, str) else method
     name = method if isinstance(method, str) else type(method).__name__
     problem = Problem(
         (len(model.channels), *model.grid.shape),
         () if name == "unconditional" else tuple(sources),
-        condition=season(np.array([time]))[0],
-        time=str(time),
+        condition=season(times)[0],
+        time=str(times[0]),
     )
-    generator = torch.Generator().manual_seed(derived_seed(seed, time))
+    generator = torch.Generator().manual_seed(derived_seed(seed, times[0]))
     started = clock.perf_counter()
     values = chosen.analyse(problem, members, generator)
     seconds = clock.perf_counter() - started
-    times = np.array([time])
     physical = model.normalisation.physical(values.unsqueeze(0).cpu().float(), times)
     state = State(physical, model.channels, model.grid, times)
     table = None

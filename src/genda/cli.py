@@ -72,19 +72,31 @@ def demo(
 @app.command()
 def assimilate(
     model: Annotated[str, typer.Option(help="A shipped model's name or a checkpoint directory.")] = "embedded",
-    method: Annotated[str, typer.Option(help="fusion, fusion-sda, fusion-gaussian, optimal-interpolation, unconditional.")] = "fusion",
+    method: Annotated[
+        str, typer.Option(help="fusion, fusion-sda, fusion-gaussian, optimal-interpolation, unconditional.")
+    ] = "fusion",
     observations: Annotated[list[Path] | None, typer.Option(help="Observation files of any readable kind.")] = None,
-    field: Annotated[list[Path] | None, typer.Option(help="Coarse fields or forecasts on their own grid (netCDF).")] = None,
-    field_error: Annotated[float, typer.Option(help="Error of the fields, in units of each channel's climatological std.")] = 0.05,
-    time: Annotated[str | None, typer.Option(help="Analysis time (ISO); by default that of the field or the observations.")] = None,
+    field: Annotated[
+        list[Path] | None, typer.Option(help="Coarse fields or forecasts on their own grid (netCDF).")
+    ] = None,
+    field_error: Annotated[
+        float, typer.Option(help="Error of the fields, in units of each channel's climatological std.")
+    ] = 0.05,
+    time: Annotated[
+        str | None, typer.Option(help="Analysis time (ISO); by default that of the field or the observations.")
+    ] = None,
     window_hours: Annotated[float, typer.Option(help="Half-width of the observation window.")] = 3.0,
-    map_climate: Annotated[bool, typer.Option(help="Map the observations to the model's climate first (real data, embedded model).")] = False,
+    map_climate: Annotated[
+        bool, typer.Option(help="Map the observations to the model's climate first (real data, embedded model).")
+    ] = False,
     members: Members = 16,
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(min=2, help="Noise levels of the sampler.")] = 20,
     iterations: Annotated[int, typer.Option(min=1, help="GMRES iterations of MMPS.")] = 3,
     gamma: Annotated[float, typer.Option(min=0.0, help="Gamma of SDA.")] = 0.1,
-    batch: Annotated[int | None, typer.Option(min=1, help="Members at a time; bounds memory, changes nothing else.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Members at a time; bounds memory, changes nothing else.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="The analysis.")] = Path("analysis.nc"),
     report: Annotated[Path | None, typer.Option(help="Also write a self-contained HTML report.")] = None,
@@ -150,9 +162,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, to the same bits.")] = False,
 ) -> None:
     """Train a prior; also under torchrun."""
-    from genda.train import train_from_file
+    from genda.train import read_config
+    from genda.train import train as run
 
-    train_from_file(config, overrides or [], resume=resume)
+    logging.getLogger().setLevel(logging.INFO)
+    run(read_config(config, overrides or []), resume)
 
 
 @app.command("nature-run")
@@ -168,7 +182,16 @@ def nature_run(
     """Run the general circulation model behind the embedded experiment (needs the extra "nature"); resumable."""
     from genda.forecast.nature_run import nature_run as run
 
-    run(out, years=years, seed=seed, grid=grid, members=members, pairs=pairs, variant=variant, progress=sys.stderr.isatty())
+    run(
+        out,
+        years=years,
+        seed=seed,
+        grid=grid,
+        members=members,
+        pairs=pairs,
+        variant=variant,
+        progress=sys.stderr.isatty(),
+    )
 
 
 @app.command("sample-case")
@@ -209,7 +232,12 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

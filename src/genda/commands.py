@@ -27,6 +27,7 @@ from genda.observations.quality import (
     check_missing,
     check_window,
     run_checks,
+    set_flag,
 )
 from genda.observations.read import read_observations
 from genda.observations.soundings import select_levels
@@ -68,51 +69,72 @@ def read_observation_files(files: Sequence[Path], out: Path) -> Outcome:
 
 
 def usable_observations(
-    model: Model, table: pd.DataFrame, time: np.datetime64, window_hours: float, gross_factor: float = 5.0
-) -> pd.DataFrame:
-    """The whole table with flags set for this model and time: window, domain, levels, variables, gross departures.
+    model: Model,
+    table: pd.DataFrame,
+    time: np.datetime64,
+    window_hours: float,
+    *,
+    map_climate: bool = False,
+    gross_factor: float = 5.0,
+) -> tuple[pd.DataFrame, ClimateMapping | None]:
+    """The whole table with flags set for this model and time, moved to the model's climate if asked for.
 
-    The background check is against the model's climatology with its standard deviation, so it catches gross errors only.
+    Checks in order: missing, bounds, duplicates, window, domain, variables and levels of the model, and last the departure
+    from the model's climatology in units of its standard deviation, which catches gross errors only. The mapping is fitted
+    on what has passed, once before and once after that check.
+
+    Args:
+        model: the prior.
+        table: observations, physical units.
+        time: analysis time.
+        window_hours: half-width of the window.
+        map_climate: fit and apply a :class:`ClimateMapping`; keeps only values reported at the model's levels.
+        gross_factor: standard deviations allowed by the last check.
+
+    Returns:
+        the table, and the mapping that was subtracted from it.
     """
-    checks = [
+    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
         check_missing,
         check_bounds,
         check_duplicates,
         partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
         partial(check_domain, grid=model.grid),
+        partial(_check_variables, model=model),
     ]
     table = run_checks(table.reset_index(drop=True), checks)
-    known = {c.field.id for c in parse_channels(model.channels)}
-    unknown = ~table["variable"].isin(known) & (table["quality"] == Flag.PASS)
-    table.loc[unknown, "quality"] = int(Flag.DOMAIN)
     levels = sorted({c.pressure for c in parse_channels(model.channels) if c.pressure is not None})
-    table = assign_errors(select_levels(table, levels))
-    return _gross_check(model, table, time, gross_factor)
-
-
-def _gross_check(model: Model, table: pd.DataFrame, time: np.datetime64, factor: float) -> pd.DataFrame:
-    passing = table["quality"] == Flag.PASS
+    table = assign_errors(select_levels(table, levels, exact=map_climate))
+    passing = (table["quality"] == Flag.PASS).to_numpy()
     if not passing.any():
-        return table
+        return table, None
     rows = table[passing]
-    hx_b = np.full(len(table), np.nan)
-    spread = np.full(len(table), np.inf)
-    _, scale, _ = library.point_operator(model, rows)
-    hx_b[passing] = library.observe(model, library.climatology(model, time), rows).numpy()
-    spread[passing] = scale
-    checked = check_background(table[passing], hx_b[passing], spread[passing], factor)
+    expected = library.observe(model, library.climatology(model, time), rows).numpy()
+    _, spread, _ = library.point_operator(model, rows)
+    mapping = ClimateMapping.fit(rows, expected) if map_climate else None
+    mapped = _mapped(rows, mapping)
+    checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
+    if mapping is not None:
+        good = checked == Flag.PASS
+        mapping = ClimateMapping.fit(rows[good], expected[good])
+        mapped = _mapped(rows, mapping)
+        checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
     table = table.copy()
-    table.loc[passing, "quality"] = checked["quality"]
-    return table
+    table.loc[passing, "quality"] = checked
+    table.loc[passing, "observation"] = mapped["observation"].to_numpy()
+    return table, mapping
 
 
-def map_to_climate(model: Model, table: pd.DataFrame, time: np.datetime64) -> tuple[pd.DataFrame, ClimateMapping]:
-    """Observations moved to the model's climate, with the mapping that was fitted on them."""
-    mean = library.observe(model, library.climatology(model, time), table).numpy()
-    mapping = ClimateMapping.fit(table, mean)
-    mapped = table.copy()
-    mapped["observation"] = table["observation"].to_numpy() - mapping.at(table)
-    return mapped, mapping
+def _check_variables(table: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """``DOMAIN`` where the model does not hold the variable."""
+    known = {c.field.id for c in parse_channels(model.channels)}
+    return set_flag(table, ~table["variable"].isin(known), Flag.DOMAIN)
+
+
+def _mapped(rows: pd.DataFrame, mapping: ClimateMapping | None) -> pd.DataFrame:
+    if mapping is None:
+        return rows
+    return rows.assign(observation=rows["observation"].to_numpy() - mapping.at(rows))
 
 
 def assimilate_files(
@@ -142,7 +164,9 @@ def assimilate_files(
         ValueError, FileNotFoundError: for unusable input, before anything is written.
     """
     if not observations and not fields and method != "unconditional":
-        raise ValueError("no observations and no fields given: expected --observations or --field (or --method unconditional)")
+        raise ValueError(
+            "no observations and no fields given: expected --observations or --field (or --method unconditional)"
+        )
     prior = load_model(model_directory(model))
     coarse = [read_state(path) for path in fields]
     table = read_observations(observations) if observations else None
@@ -151,7 +175,7 @@ def assimilate_files(
     sources: list[Source] = []
     used = None
     if table is not None:
-        table = usable_observations(prior, table, when, window_hours)
+        table, _ = usable_observations(prior, table, when, window_hours, map_climate=map_climate)
         used = table[table["quality"] == Flag.PASS]
         if used.empty:
             counts = ", ".join(f"{k} {v}" for k, v in summary(table)["flags"].items())
@@ -159,8 +183,6 @@ def assimilate_files(
                 f"{', '.join(map(str, observations))}: found no observation to use at {_iso(when)} ± {window_hours:g} h, "
                 f"expected at least one inside window, domain and levels (flags: {counts})"
             )
-        if map_climate:
-            used, _ = map_to_climate(prior, used, when)
         sources.append(library.point_source(prior, used, when))
     for path, state in zip(fields, coarse, strict=True):
         sources.append(library.field_source(prior, _at(state, when, path), field_error, name=path.name))
@@ -196,7 +218,9 @@ def assimilate_files(
     if report is not None:
         write_report(_report_case(prior, analysis, coarse, table), report)
     spread = analysis.members.values[0].std(dim=0).mean(dim=(-2, -1)) / prior.normalisation.std
-    text = "\n".join([*warnings, f"{out}: {members} members at {_iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"])
+    text = "\n".join(
+        [*warnings, f"{out}: {members} members at {_iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"]
+    )
     document = {
         "out": str(out),
         "time": _iso(when),
@@ -223,9 +247,13 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
             try:
                 reference = from_dataset(dataset.sel(time=state.times), state.channels)
             except KeyError:
-                raise ValueError(f"{truth}: found no field at {_iso(state.times[0])}, expected the analysis time") from None
+                raise ValueError(
+                    f"{truth}: found no field at {_iso(state.times[0])}, expected the analysis time"
+                ) from None
         if not library.same_grid(reference.grid, state.grid):
-            raise ValueError(f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}")
+            raise ValueError(
+                f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}"
+            )
         rows = {
             "analysis": field_statistics(
                 state.values, reference.values, times=state.times, channels=state.channels, grid=state.grid
@@ -251,7 +279,10 @@ def inspect_model(name: str) -> Outcome:
     grid = card.pop("grid")
     shape = [len(grid["latitude"]), len(grid["longitude"])]
     document = {"directory": str(directory), "grid": shape, **card}
-    lines = [f"{key}: {value if not isinstance(value, list) else ' '.join(map(str, value))}" for key, value in document.items()]
+    lines = [
+        f"{key}: {value if not isinstance(value, list) else ' '.join(map(str, value))}"
+        for key, value in document.items()
+    ]
     return Outcome("\n".join(lines), document)
 
 
@@ -272,20 +303,22 @@ def _observe_plain(state: State, mean: torch.Tensor, table: pd.DataFrame) -> np.
 def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFrame | None) -> np.datetime64:
     if time is not None:
         try:
-            return np.datetime64(pd.Timestamp(time).to_datetime64(), "ns")
+            return np.datetime64(pd.Timestamp(time), "ns")
         except ValueError:
             raise ValueError(f"time: found {time!r}, expected an ISO date such as 2008-12-08T12") from None
     if coarse:
         return np.datetime64(coarse[0].times[0], "ns")
     if table is not None and len(table):
-        return np.datetime64(table["time"].median().round("6h").to_datetime64(), "ns")
+        return np.datetime64(pd.Timestamp(table["time"].median()).round("6h"), "ns")
     raise ValueError("time: cannot be told from the input, expected --time")
 
 
 def _at(state: State, time: np.datetime64, path: Path) -> State:
     index = np.flatnonzero(state.times == time)
     if not index.size:
-        raise ValueError(f"{path}: found times {_iso(state.times[0])} to {_iso(state.times[-1])}, expected {_iso(time)}")
+        raise ValueError(
+            f"{path}: found times {_iso(state.times[0])} to {_iso(state.times[-1])}, expected {_iso(time)}"
+        )
     i = int(index[0])
     return State(state.values[i : i + 1], state.channels, state.grid, state.times[i : i + 1])
 
@@ -303,7 +336,9 @@ def _report_case(
         members=analysis.members.values[0].numpy(),
         background=library.climatology(model, time).numpy(),
         observations=analysis.observations if table is None else _with_flags(analysis.observations, table),
-        coarse=None if not coarse or coarse[0].channels != model.channels else (coarse[0].values[0].numpy(), coarse[0].grid),
+        coarse=None
+        if not coarse or coarse[0].channels != model.channels
+        else (coarse[0].values[0].numpy(), coarse[0].grid),
         land_sea_mask=None if mask is None else mask.numpy(),
         std=model.normalisation.std.double().numpy(),
         settings=dict(analysis.settings),
@@ -322,6 +357,4 @@ def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _iso(time: np.datetime64) -> str:
-    return str(np.datetime64(time, "m"))
-
-
+    return str(np.datetime_as_string(time, unit="m"))

@@ -63,7 +63,9 @@ def simulate_columns(model: Model, truth: State, seed: int, error: float = COLUM
     _, scale, _ = library.point_operator(model, table)
     rng = np.random.default_rng(derived_seed(seed, truth.times[0], "columns"))
     return table.assign(
-        observation=exact + error * scale * rng.standard_normal(len(table)), obs_error=error * scale, quality=np.int16(0)
+        observation=exact + error * scale * rng.standard_normal(len(table)),
+        obs_error=error * scale,
+        quality=np.int16(0),
     )
 
 
@@ -130,7 +132,10 @@ def run_demo(
         land_sea_mask=None if mask is None else mask.numpy(),
         std=model.normalisation.std.double().numpy(),
         settings=dict(analysis.settings),
-        provenance={"observations": "simulated from the test truth at real radiosonde sites", "background": "seasonal climatology"},
+        provenance={
+            "observations": "simulated from the test truth at real radiosonde sites",
+            "background": "seasonal climatology",
+        },
         timings={"analysis": analysis.seconds, "optimal interpolation": optimal.seconds},
         flag_names={int(flag): flag.label for flag in Flag},
     )
@@ -146,7 +151,7 @@ def run_demo(
         ]
     )
     document = {
-        "time": str(np.datetime64(time, "m")),
+        "time": str(np.datetime_as_string(time, unit="m")),
         "members": members,
         "seconds": round(analysis.seconds, 2),
         "observations": len(used),

@@ -1,4 +1,4 @@
-"""The shipped case: test dates of the nature run with truth, two backgrounds and climatology, for demo, tests and quick benchmarks."""
+"""The shipped case: test dates of the nature run with truth and two backgrounds, for demo, tests and quick benchmarks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from genda.assets import SAMPLE_CASE
-from genda.state import State, from_dataset, open_dataset
+from genda.forecast.climate import open_backgrounds, open_nature_run
+from genda.forecast.sample_case import open_sample_case
+from genda.state import State, from_dataset
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class Sample:
 
 
 def read_sample(
-    path: str | Path | None = None, *, split: str = "test", dates: int | None = None, channels: Sequence[str] | None = None
+    path: str | Path | None = None,
+    *,
+    split: str = "test",
+    dates: int | None = None,
+    channels: Sequence[str] | None = None,
 ) -> Sample:
     """Read the shipped case, or evenly spaced dates of a split of a nature run.
 
@@ -42,32 +47,25 @@ def read_sample(
         ValueError: for a split or number of dates that the data do not hold.
     """
     path = Path(path or SAMPLE_CASE)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such sample case or nature run")
-    with open_dataset(path) as dataset:
-        if "split" in dataset.coords:
-            usable = (dataset["split"].values.astype(str) == split) & (dataset["written"].values == 1)
-            dataset = dataset.isel(time=np.flatnonzero(usable))
-        elif split != "test":
+    if path.is_file():
+        if split != "test":
             raise ValueError(f"{path}: holds test dates only, expected a nature run for split {split!r}")
-        wanted = dates or (24 if "split" in dataset.coords else dataset.sizes["time"])
-        if wanted > dataset.sizes["time"]:
-            raise ValueError(f"{path}: found {dataset.sizes['time']} dates of split {split!r}, expected at least {wanted}")
-        chosen = dataset.isel(time=np.linspace(0, dataset.sizes["time"] - 1, wanted).round().astype(int))
-        truth = from_dataset(chosen, channels)
-    return Sample(truth, _backgrounds(path, truth, channels))
-
-
-def _backgrounds(path: Path, truth: State, channels: Sequence[str] | None) -> dict[int, State]:
-    try:
-        dataset = open_dataset(path, "background")
-    except ValueError:
-        return {}
-    with dataset:
-        held = np.isin(truth.times, dataset["time"].values)
-        if not held.all():
-            return {}
-        chosen: xr.Dataset = dataset.sel(time=truth.times)
-        return {
-            int(lead): from_dataset(chosen.sel(lead=lead).drop_vars("lead"), channels) for lead in chosen["lead"].values
-        }
+        case = open_sample_case(path)
+        truth, background = case.truth, case.background
+    else:
+        truth = open_nature_run(path, split)
+        background = open_backgrounds(path, split) if (path / "background").exists() else None
+        if background is not None:
+            truth = truth.sel(time=background["time"])
+    wanted = dates or (truth.sizes["time"] if path.is_file() else 24)
+    if wanted > truth.sizes["time"]:
+        raise ValueError(f"{path}: found {truth.sizes['time']} dates of split {split!r}, expected at least {wanted}")
+    index = np.linspace(0, truth.sizes["time"] - 1, wanted).round().astype(int)
+    state = from_dataset(truth.isel(time=index), channels)
+    if background is None:
+        return Sample(state, {})
+    leads = {
+        int(lead): from_dataset(background.sel(lead=lead, drop=True).sel(time=state.times), channels)
+        for lead in background["lead"].values
+    }
+    return Sample(state, leads)

@@ -193,7 +193,8 @@ def open_dataset(path: Path, group: str | None = None) -> xr.Dataset:
     """
     try:
         if path.is_dir():
-            return xr.open_zarr(path, group=group, consolidated=None, chunks=None)
+            dataset: xr.Dataset = xr.open_zarr(path, group=group, consolidated=None, chunks=None)
+            return dataset
         return xr.open_dataset(path, group=group, engine="h5netcdf")
     except Exception as error:  # h5py, zarr and xarray raise a dozen types for a damaged file
         raise ValueError(f"{path}: expected a netCDF-4 file or Zarr store, found something else ({error})") from error
@@ -321,10 +322,9 @@ def _holds(array: xr.DataArray, dimension: str | None, index: int) -> bool:
 
 
 def _variable_name(dataset: xr.Dataset, item: Field) -> str | None:
-    for name in (item.name, item.id, *item.aliases, *(("geopotential_height", "gh") if item.id == "z" else ())):
-        if name in dataset.data_vars:
-            return name
-    return None
+    heights = ("geopotential_height", "gh") if item.id == "z" else ()
+    names: tuple[str, ...] = (item.name, item.id, *item.aliases, *heights)
+    return next((name for name in names if name in dataset.data_vars), None)
 
 
 def _levels(array: xr.DataArray) -> tuple[list[int], str | None]:

@@ -68,7 +68,8 @@ def test_wiener_filter_beats_the_isotropic_denoiser_and_knows_its_error():
     weights = torch.as_tensor(GRID.area_weights).float().view(-1, 1)
     for sigma in (torch.tensor(0.2), torch.tensor(1.0), torch.tensor(5.0)):
         error, isotropic = (
-            (weights * (d(test + sigma * noise, sigma) - test) ** 2).mean().sqrt() for d in (fitted, IsotropicGaussian())
+            (weights * (d(test + sigma * noise, sigma) - test) ** 2).mean().sqrt()
+            for d in (fitted, IsotropicGaussian())
         )
         assert error < 0.9 * isotropic
         assert error.item() == pytest.approx(fitted.error_std(sigma.view(1)).pow(2).mean().sqrt().item(), rel=0.08)

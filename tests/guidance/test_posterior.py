@@ -96,7 +96,9 @@ def test_sda_is_exact_where_gamma_is_the_true_variance_factor():
     """With H the identity on a unit-variance white prior, H cov(x|x_t) Hᵀ / sigma² is 1 / (1 + sigma²): one step shows it."""
     n = GRID.shape[0] * GRID.shape[1]
     prior = DenseGaussian(torch.zeros(SHAPE, dtype=torch.float64), torch.eye(n, dtype=torch.float64))
-    matrix = points(GRID, ["t2m"], ["t2m"], np.array([np.nan]), np.array([GRID.latitude[3]]), np.array([GRID.longitude[5]]))
+    matrix = points(
+        GRID, ["t2m"], ["t2m"], np.array([np.nan]), np.array([GRID.latitude[3]]), np.array([GRID.longitude[5]])
+    )
     operator, _ = normalised(matrix, GRID, torch.ones(1))
     problem = Problem(SHAPE, (Source(torch.tensor([1.3]).double(), operator, Diagonal(torch.tensor([0.04]).double())),))
     sigma = torch.tensor([0.7], dtype=torch.float64)
@@ -112,10 +114,14 @@ def test_observations_that_say_nothing_give_back_the_prior():
     sigma = torch.full((4,), 3.0, dtype=torch.float64)
     for sources in (problem.sources, ()):
         silent = Problem(SHAPE, sources)
-        guidances = [SDA(prior, silent, 0.1)] + ([] if sources else [MMPS(prior, silent), GaussianGuidance(prior, silent, prior)])
+        guidances = [SDA(prior, silent, 0.1)] + (
+            [] if sources else [MMPS(prior, silent), GaussianGuidance(prior, silent, prior)]
+        )
         for guided in guidances:
             torch.testing.assert_close(guided(x, sigma), prior(x, sigma))
-    vague = Problem(SHAPE, tuple(Source(s.values, s.operator, s.covariance.scaled(1), weight=1e-12) for s in _problem()[1].sources))
+    vague = Problem(
+        SHAPE, tuple(Source(s.values, s.operator, s.covariance.scaled(1), weight=1e-12) for s in _problem()[1].sources)
+    )
     torch.testing.assert_close(MMPS(prior, vague)(x, sigma), prior(x, sigma), atol=1e-6, rtol=1e-6)
 
 

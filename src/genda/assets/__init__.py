@@ -19,4 +19,6 @@ def model_directory(name: str | Path) -> Path:
         if (candidate / "model.json").is_file():
             return candidate
     shipped = ", ".join(sorted(p.parent.name for p in DIRECTORY.glob("*/model.json")))
-    raise FileNotFoundError(f"model {str(name)!r}: found neither a shipped model ({shipped}) nor a directory with model.json")
+    raise FileNotFoundError(
+        f"model {str(name)!r}: found neither a shipped model ({shipped}) nor a directory with model.json"
+    )

@@ -108,7 +108,7 @@ class SphericalGaussian(nn.Module):
         covariance = torch.zeros(lmax, channels, channels, dtype=torch.float64)
         remainder = torch.zeros(channels, grid.shape[0], dtype=torch.float64)
         doubled = torch.full((lmax,), 2.0).index_fill(0, torch.tensor(0), 1.0)
-        for block in values.split(batch):
+        for block in torch.split(values, batch):
             x = block.float()
             a = transform.analysis(x)
             covariance += torch.einsum("bclm,bdlm,m->lcd", a, a.conj(), doubled.to(a.dtype)).real.double()

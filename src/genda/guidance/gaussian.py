@@ -51,7 +51,7 @@ class GaussianGuidance:
 
         def field(u: Tensor) -> Tensor:
             """V Hᵀ u."""
-            return self._covariance.conditional_covariance(source.operator.adjoint(u), sigma)  # type: ignore[attr-defined, no-any-return]
+            return self._covariance.conditional_covariance(source.operator.adjoint(u), sigma)  # type: ignore[attr-defined]
 
         def product(u: Tensor) -> Tensor:
             return source.covariance @ u + source.operator(field(u))

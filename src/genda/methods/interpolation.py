@@ -19,4 +19,3 @@ def interpolate(state: State, grid: LatLonGrid, method: Literal["bicubic", "bili
     leading = state.values.shape[:-3]
     values = operator(state.values.reshape(-1, *state.values.shape[-3:]).double())
     return State(values.float().view(*leading, len(state.channels), *grid.shape), state.channels, grid, state.times)
-

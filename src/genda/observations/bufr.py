@@ -134,10 +134,13 @@ def _check_sections(message: bytes, where: str) -> None:
 def _decode(batch: list[bytes], first: int, path: str | os.PathLike[str]) -> dict[str, Any]:
     """The arrays of :func:`genda.observations.bufr_decode.decode`."""
     script = str(Path(bufr_decode.__file__))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        "OPENBLAS_NUM_THREADS": "1",  # no pool of threads for a process that multiplies nothing
+    }
     last = first + len(batch) - 1
     which = f"message {first}" if first == last else f"messages {first}–{last}"
-    limit = 30 + len(batch) / 4  # s; a message takes a few milliseconds
+    limit = 60 + len(batch) / 2  # s; a message takes 10 ms
     try:
         # -P: this directory's module names must not shadow anybody's.
         process = subprocess.run(

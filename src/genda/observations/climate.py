@@ -12,6 +12,7 @@ is the same for every method compared, and it is added back to whatever is verif
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,14 +32,14 @@ class ClimateMapping:
     coefficients: dict[tuple[str, float], Array]
 
     @staticmethod
-    def fit(table: pd.DataFrame, mean_at_observations: Array, order: int = 4, ridge: float = 2.0) -> ClimateMapping:
+    def fit(table: pd.DataFrame, mean_at_observations: Array, order: int = 4, ridge: float = 0.2) -> ClimateMapping:
         """Fit to an observation table.
 
         Args:
             table: the assimilated observations.
             mean_at_observations: H(model climatology) for every row, physical units.
             order: highest Legendre degree.
-            ridge: pseudo-observations of zero on every coefficient but the first, times its degree squared; keeps a gap in
+            ridge: weight of zero as a guess for every coefficient but the first, times its degree squared; keeps a gap in
                 the network from being filled by extrapolation.
 
         Raises:
@@ -51,28 +52,29 @@ class ClimateMapping:
         for key, rows in _groups(table).items():
             basis = _legendre(table["latitude"].to_numpy()[rows], order)
             penalty = ridge * np.diag(np.arange(order + 1, dtype=np.float64) ** 2)
-            coefficients[key] = np.linalg.solve(basis.T @ basis + penalty + 1e-9 * np.eye(order + 1), basis.T @ misfit[rows])
+            coefficients[key] = _solve(
+                basis.T @ basis + penalty + 1e-9 * np.eye(order + 1), basis.T @ misfit[rows]
+            )
         return ClimateMapping(coefficients)
 
     def at(self, table: pd.DataFrame) -> Array:
-        """Earth minus model for every row, physical units.
-
-        Raises:
-            ValueError: for a variable and pressure that the mapping was not fitted on.
-        """
+        """Earth minus model for every row, physical units; zero for a level that the mapping was not fitted on."""
         values = np.zeros(len(table))
         for key, rows in _groups(table).items():
-            if key not in self.coefficients:
-                raise ValueError(f"climate mapping: found {key[0]} at {key[1]:g} Pa, expected a level it was fitted on")
-            c = self.coefficients[key]
+            c = self.coefficients.get(key, np.zeros(1))
             values[rows] = _legendre(table["latitude"].to_numpy()[rows], len(c) - 1) @ c
         return values
 
 
 def _groups(table: pd.DataFrame) -> dict[tuple[str, float], NDArray[np.intp]]:
     keys = [table["variable"].to_numpy(), table["pressure"].fillna(-1.0).to_numpy()]
-    return {(str(k[0]), float(k[1])): np.asarray(rows) for k, rows in table.groupby(keys, sort=True).indices.items()}
+    indices: dict[Any, Any] = dict(table.groupby(keys, sort=True).indices)
+    return {(str(variable), float(pressure)): np.asarray(rows) for (variable, pressure), rows in indices.items()}
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    return np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
 
 
 def _legendre(latitude: Array, order: int) -> Array:
-    return np.polynomial.legendre.legvander(np.sin(np.radians(latitude)), order)
+    return np.asarray(np.polynomial.legendre.legvander(np.sin(np.radians(latitude)), order), dtype=np.float64)

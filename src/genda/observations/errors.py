@@ -1,11 +1,11 @@
 """Default observation errors by variable and pressure.
 
-Standard deviations of what a radiosonde report says against what a forecast model's grid box means:
-instrument plus representativeness error. Temperature, wind and geopotential follow the values the ECMWF
-Integrated Forecasting System documentation (Part I, observations) lists for radiosondes, rounded, with
-geopotential the listed height error times standard gravity. Specific humidity is 15 % of the saturation value
-over water of the ICAO standard atmosphere at that pressure, the relative-humidity error commonly assigned to
-sondes, with a floor of 1e-6. Surface fields carry the errors usual for land stations.
+Standard deviations of what a radiosonde report says against what a forecast model's grid box means: instrument plus
+representativeness error. Temperature, wind and geopotential have the size that operational centres prescribe for
+radiosondes (the ECMWF Integrated Forecasting System documentation, Part I; NCEP's prepobs error tables), rounded and
+smoothed rather than transcribed from one cycle; geopotential is a height error times standard gravity. Specific humidity
+is 15 % of the saturation value over water in the ICAO standard atmosphere, the relative-humidity error commonly given to
+sondes, and constant above 200 hPa. Surface fields carry errors usual for land stations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEVELS_HPA = (1000, 850, 700, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30, 20,
 _HEIGHT = (4.3, 4.4, 5.2, 8.4, 9.8, 10.7, 11.8, 13.2, 15.2, 18.1, 19.5, 22.5, 25.0, 32.0, 40.0)
 _TEMPERATURE = (1.4, 1.25, 1.1, 0.95, 0.9, 1.0, 1.15, 1.2, 1.25, 1.3, 1.3, 1.4, 1.4, 1.4, 1.5)
 _WIND = (1.8, 1.8, 1.9, 2.1, 2.5, 2.6, 2.5, 2.5, 2.4, 2.2, 2.1, 2.0, 2.1, 2.3, 2.7)
-_HUMIDITY = (1.6e-3, 1.0e-3, 6e-4, 2.2e-4, 1.1e-4, 4e-5, 2.5e-5, 1.5e-5, 1.5e-5, 2e-5, 3e-5, 4e-5, 5e-5, 5e-5, 5e-5)
+_HUMIDITY = (1.5e-3, 1.0e-3, 5.8e-4, 2.1e-4, 1.0e-4, 3.6e-5, 1.8e-5) + 8 * (1.4e-5,)
 
 LEVEL_ERRORS: dict[str, tuple[float, ...]] = {
     "z": tuple(STANDARD_GRAVITY * h for h in _HEIGHT),

@@ -49,7 +49,7 @@ class _SparseProduct(torch.autograd.Function):
         return (matrix @ x.T).T
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         matrix, transpose = ctx.matrices
         return _SparseProduct.apply(gradient, transpose, matrix), None, None  # type: ignore[no-untyped-call]
 
@@ -62,8 +62,8 @@ class LinearOperator:
         shape: (channel, lat, lon).
     """
 
-    def __init__(self, matrix: sp.sparray | sp.spmatrix, shape: tuple[int, int, int]) -> None:
-        self.matrix = sp.csr_array(matrix, dtype=np.float64)
+    def __init__(self, matrix: sp.csr_array, shape: tuple[int, int, int]) -> None:
+        self.matrix = matrix.tocsr().astype(np.float64)
         self.shape = shape
         if self.matrix.shape[1] != int(np.prod(shape)):
             raise ValueError(
@@ -111,7 +111,7 @@ class Stack:
         linear = [operator for operator in self.operators if isinstance(operator, LinearOperator)]
         if len(linear) != len(self.operators):
             raise ValueError("stack: found a nonlinear operator, expected linear ones for an adjoint")
-        parts = y.split([len(operator) for operator in linear], dim=-1)
+        parts = torch.split(y, [len(operator) for operator in linear], dim=-1)
         return torch.stack([operator.adjoint(part) for operator, part in zip(linear, parts, strict=True)]).sum(dim=0)
 
 
@@ -345,4 +345,4 @@ def _interval_overlap(target_edges: Array, edges: Array) -> Array:
     """Length shared by each target interval and each interval, both with ascending edges: (targets, intervals)."""
     upper = np.minimum(target_edges[1:, None], edges[None, 1:])
     lower = np.maximum(target_edges[:-1, None], edges[None, :-1])
-    return np.maximum(upper - lower, 0.0)
+    return np.asarray(np.maximum(upper - lower, 0.0))

@@ -101,7 +101,9 @@ def validate(table: pd.DataFrame, name: str = "observations", complete: bool = T
     )
     highest = np.nanmax(pressure, initial=0.0)
     if 0 < highest <= _HIGHEST_IN_HECTOPASCAL:
-        raise ValueError(f"{name}: column 'pressure': found no value above {highest:g}, expected Pa (these look like hPa)")
+        raise ValueError(
+            f"{name}: column 'pressure': found no value above {highest:g}, expected Pa (these look like hPa)"
+        )
     _reject(table, name, "elevation", np.isinf(table["elevation"]), "metres, or NaN where unknown")
     values = table["observation"].to_numpy()
     _reject(table, name, "observation", np.isinf(values), "a finite value")

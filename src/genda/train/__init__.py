@@ -1,7 +1,7 @@
 """Training of a diffusion prior: ``read_config`` and ``train``; ``python -m genda.train`` starts it.
 
-:mod:`genda.train.loop` is the loop, :mod:`genda.train.config` its configuration, :mod:`genda.train.data` what it reads
-and :mod:`genda.train.optimisation` how weights move.
+Read :mod:`genda.train.loop` first; ``config`` is what a run may be told, ``data`` what it reads, ``prepare`` how it starts,
+``run`` what a step touches, ``optimisation`` how weights move, ``store`` what is on disk.
 """
 
 from genda.train.config import TrainConfig, read_config

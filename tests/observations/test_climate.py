@@ -1,0 +1,48 @@
+"""The climate mapping against a difference that was planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genda.observations.climate import ClimateMapping
+
+
+def _table(count=3000, seed=0):
+    rng = np.random.default_rng(seed)
+    latitude = np.degrees(np.arcsin(rng.uniform(-1, 1, count)))
+    return pd.DataFrame(
+        {
+            "variable": rng.choice(["t", "u"], count),
+            "pressure": rng.choice([85000.0, 50000.0], count),
+            "latitude": latitude,
+            "observation": 0.0,
+        }
+    )
+
+
+def test_a_planted_difference_of_low_order_is_found():
+    table = _table()
+    sine = np.sin(np.radians(table["latitude"]))
+    planted = np.where(table["variable"] == "t", 3 + 5 * sine**2, -2 * sine)
+    noise = np.random.default_rng(1).normal(size=len(table))
+    mapping = ClimateMapping.fit(table.assign(observation=250 + planted + 0.5 * noise), np.full(len(table), 250.0))
+    np.testing.assert_allclose(mapping.at(table), planted, atol=0.45)
+
+
+def test_a_gap_in_the_network_is_not_extrapolated():
+    north = _table(4000)
+    north = north[north["latitude"] > 20].reset_index(drop=True)
+    noise = np.random.default_rng(2).normal(size=len(north))
+    mapping = ClimateMapping.fit(north.assign(observation=2 + noise), np.zeros(len(north)))
+    south = north.assign(latitude=-north["latitude"])
+    assert np.abs(mapping.at(south)).max() < 8
+
+
+def test_unknown_levels_are_left_alone_and_an_empty_table_is_refused():
+    table = _table()
+    mapping = ClimateMapping.fit(table.assign(observation=1.0), np.zeros(len(table)))
+    assert (mapping.at(table.assign(pressure=20000.0)) == 0).all()
+    with pytest.raises(ValueError, match="empty"):
+        ClimateMapping.fit(table.iloc[:0], np.zeros(0))

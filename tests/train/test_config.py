@@ -1,0 +1,70 @@
+"""Configurations: the shipped files, overrides, and everything that is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from genda.checkpoint import build_network
+from genda.grid import LatLonGrid
+from genda.train.__main__ import main
+from genda.train.config import read_config
+from genda.train.data import sample_order
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def test_the_embedded_network_fits_the_shipped_size():
+    config = read_config(CONFIGS / "embedded.yaml")
+    network = build_network(config.architecture, len(config.data.names), LatLonGrid.gaussian(48, 96))
+    assert 2 * sum(p.numel() for p in network.parameters()) < 13.5e6  # 16 MiB less climatology and base
+
+
+@pytest.mark.parametrize(("name", "channels"), [("embedded", 29), ("paper001", 13), ("era5", 69)])
+def test_shipped_configurations_are_valid(name, channels):
+    assert len(read_config(CONFIGS / f"{name}.yaml").data.names) == channels
+
+
+def test_overrides_reach_nested_keys(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("batch: 4\n")
+    config = read_config(
+        path, ["architecture.network.base=32", "optimiser.lr=2e-4", "data.train=[2001-01-01, 2001-06-30]"]
+    )
+    assert (config.batch, config.architecture.network.base, config.optimiser.lr) == (4, 32, 2e-4)
+    assert config.data.train == ("2001-01-01", "2001-06-30")
+
+
+@pytest.mark.parametrize(
+    ("document", "override", "complaint"),
+    [
+        ("bach: 4", None, "bach: unknown key"),
+        ("batch: 4", "optimiser.learning_rate=1", "optimiser.learning_rate: unknown key"),
+        ("batch: many", None, "batch: .*integer.*found 'many'"),
+        ("batch: 4", "batch", "expected key=value"),
+        ("batch: 4", "batch.size=3", "batch holds a value"),
+        ("- 1", None, "found list, expected keys"),
+        ("a: [", None, "expected YAML"),
+    ],
+)
+def test_bad_configurations_are_one_clear_line(tmp_path, document, override, complaint):
+    path = tmp_path / "c.yaml"
+    path.write_text(document)
+    with pytest.raises(ValueError, match=complaint) as caught:
+        read_config(path, [override] if override else [])
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_input_ends_in_exit_code_2_with_nothing_written(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"out: {tmp_path / 'run'}\ndata: {{path: {tmp_path / 'none.zarr'}}}\n")
+    assert main([str(path)]) == 2
+    assert "no such data set" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_epoch_is_a_shuffle_however_it_is_cut():
+    whole = sample_order(0, 30, size=10, seed=3)
+    assert all(sorted(whole[i : i + 10]) == list(range(10)) for i in (0, 10, 20))
+    assert not (whole[:10] == whole[10:20]).all()
+    pieces = [*sample_order(0, 7, 10, 3), *sample_order(7, 16, 10, 3), *sample_order(23, 7, 10, 3)]
+    assert (whole == pieces).all()
