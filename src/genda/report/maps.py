@@ -121,7 +121,7 @@ def overview(case: ReportCase, names: tuple[str, ...] = ()) -> Picture:
             ax.tick_params(labelsize=6.5)
         for ax in line[len(drawn) :]:
             ax.set_axis_off()
-    return finish(figure, f"Overview maps of {', '.join(n for n, _ in rows)}", "Overview")
+    return finish(figure, f"Overview maps of {', '.join(n for n, _ in rows)}", "Overview", full_colour=True)
 
 
 def _limits(drawn: list[Panel], name: str) -> dict[str, tuple[float, float]]:

@@ -109,14 +109,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def finish(figure: Figure, alt: str, caption: str) -> Picture:
-    """Render to a palette PNG (a third of the size, no visible loss at 256 colours)."""
+def finish(figure: Figure, alt: str, caption: str, full_colour: bool = False) -> Picture:
+    """Render to a PNG of 256 colours, a third of the size; full colour for pictures of several colour maps."""
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         raise TypeError("figure: expected one made by new_figure")
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    palette = image.quantize(colors=256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    if not full_colour:
+        image = image.quantize(colors=256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    palette.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=True)
     return Picture(buffer.getvalue(), alt, caption, image.width, image.height)
