@@ -2,8 +2,8 @@
 
     python benchmarks/guided_step.py [--model embedded] [--batch 16] [--repeats 7] [--device cpu]
 
-SDA needs exactly one forward and one VJP, so its ratio measures what operators, bookkeeping and the sampler add (target: at most 1.15).
-MMPS with k iterations needs one forward and k VJPs; its bare cost is measured alike. Pairs alternate, the median ratio counts.
+SDA needs exactly one forward and one VJP, so its ratio measures what operators and bookkeeping add (target: at most 1.15).
+MMPS with k iterations needs one forward and k VJPs; its bare cost is measured alike. Pairs alternate; the median counts.
 """
 
 from __future__ import annotations
@@ -74,7 +74,11 @@ def main() -> None:
             "bare_s": round(statistics.median(p[1] for p in pairs), 4),
             "ratio": round(statistics.median(p[0] / p[1] for p in pairs), 3),
         }
-    print(json.dumps({"batch": args.batch, "device": args.device, "threads": torch.get_num_threads(), "rows": rows}, indent=2))
+    print(
+        json.dumps(
+            {"batch": args.batch, "device": args.device, "threads": torch.get_num_threads(), "rows": rows}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

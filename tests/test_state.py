@@ -67,7 +67,10 @@ def test_a_value_that_is_not_finite_never_reaches_a_file(tmp_path):
     ("change", "message"),
     [
         (lambda d: d.assign(temperature=d.temperature.assign_attrs(units="degC")), "temperature: found units 'degC'"),
-        (lambda d: d.assign(mean_sea_level_pressure=d.mean_sea_level_pressure / 100), "found values from .* expected 85000"),
+        (
+            lambda d: d.assign(mean_sea_level_pressure=d.mean_sea_level_pressure / 100),
+            "found values from .* expected 85000",
+        ),
         (lambda d: d.sel(level=[500]), "expected 850 hPa"),
         (lambda d: d.isel(latitude=[0, 0, 1, 2]), "duplicates"),
         (lambda d: d.isel(time=[0, 0]), "duplicate times"),
@@ -90,7 +93,9 @@ def test_seasonal_normalisation_recovers_the_cycle_and_the_std():
     fitted = Normalisation.fit(state, harmonics=2)
     assert fitted.std.item() == pytest.approx(2.5, rel=0.02)
     np.testing.assert_allclose(fitted.mean_at(times)[:, 0].mean(dim=(1, 2)), cycle, atol=0.15)
-    torch.testing.assert_close(fitted.physical(fitted.normalise(state.values, times), times), state.values, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        fitted.physical(fitted.normalise(state.values, times), times), state.values, atol=1e-3, rtol=0
+    )
 
 
 def test_season_is_a_point_on_the_circle_that_returns_after_a_year():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from genda.assets import SAMPLE_CASE
 from genda.forecast.climate import open_backgrounds, open_nature_run
@@ -47,6 +48,7 @@ def read_sample(
         ValueError: for a split or number of dates that the data do not hold.
     """
     path = Path(path or SAMPLE_CASE)
+    background: xr.Dataset | None
     if path.is_file():
         if split != "test":
             raise ValueError(f"{path}: holds test dates only, expected a nature run for split {split!r}")

@@ -1,6 +1,7 @@
 """Chunks merge to the whole, standard errors are the textbook ones, station scores are what a loop computes."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,8 @@ def test_a_paired_ratio_is_surer_than_its_parts() -> None:
     """Hard and easy dates are shared by both methods: they widen each score and cancel in the ratio."""
     scores = table(slice(None))
     relative, single = scores.ratio("analysis", verify.RMSE), scores.score("analysis", verify.RMSE)
-    assert relative is not None and single is not None
+    assert relative is not None
+    assert single is not None
     assert (relative.stderr / relative.mean < 0.5 * single.stderr / single.mean).all()
     itself = scores.ratio("background", verify.RMSE)
     assert itself is not None
@@ -83,14 +85,15 @@ def test_a_paired_ratio_is_surer_than_its_parts() -> None:
 def test_one_date_has_a_score_and_no_error() -> None:
     document = table(slice(0, 1)).to_dict()
     cell = document["rows"][1]["metrics"]["rmse"]["z500"]
-    assert cell["stderr"] is None and cell["mean"] > 0
+    assert cell["stderr"] is None
+    assert cell["mean"] > 0
     assert "NaN" not in json.dumps(document)
 
 
 def test_text_forms_hold_every_method_units_and_a_dash_for_what_is_undefined() -> None:
     scores = table(slice(None))
     for text in (scores.to_text(verify.SPREAD), scores.to_markdown(verify.SPREAD)):
-        assert "z500 [m2 s-2]" in text and "analysis" in text and "±" in text
+        assert all(part in text for part in ("z500 [m2 s-2]", "analysis", "±"))
         assert "–" in next(line for line in text.splitlines() if "background" in line)
     assert scores.to_text(verify.RMSE, ["t2m"], relative=True).count("\n") == 3
     assert scores.to_rich(verify.RMSE).row_count == 2
@@ -132,7 +135,8 @@ def test_station_scores_match_a_plain_loop() -> None:
     scores = verify.ScoreTable(rows, "hx_b")
     assert scores.channels == ("t850", "t500", "u850", "u500", "t2m")
     rmse, bias = scores.score("hx_a", verify.RMSE), scores.score("hx_a", verify.BIAS)
-    assert rmse is not None and bias is not None
+    assert rmse is not None
+    assert bias is not None
     for i, (variable, pressure) in enumerate([("t", 85000), ("t", 50000), ("u", 85000), ("u", 50000), ("t2m", None)]):
         chosen = frame[(frame.variable == variable) & (frame.quality == 0)]
         chosen = chosen if pressure is None else chosen[chosen.pressure == pressure]
@@ -163,7 +167,7 @@ def test_level_bins_hold_their_level_do_not_overlap_and_leave_the_far_out() -> N
     bins = verify.level_bins()
     assert [b.level_hpa for b in bins] == [850, 700, 500, 300, 200]
     assert all(b.top < 100 * b.level_hpa < b.bottom for b in bins)
-    assert all(above.bottom <= below.top + 1e-6 for below, above in zip(bins, bins[1:], strict=False))
+    assert all(above.bottom <= below.top + 1e-6 for below, above in pairwise(bins))
     frame = pd.DataFrame({"variable": ["t", "t", "msl"], "pressure": [7000.0, 84000.0, np.nan]})
     assert assign_channels(frame, bins).fillna("none").tolist() == ["none", "t850", "msl"]
 

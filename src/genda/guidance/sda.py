@@ -91,7 +91,8 @@ def smallest_stable_gamma(levels: Tensor, variance: float) -> float:
 
     For an observed quantity of unit prior variance the Jacobian of the denoiser is 1 / (1 + sigma²); a step of relative
     length h = 1 - t'/t multiplies the misfit by 1 - h sigma² / ((1 + sigma²)² (R + sigma² Γ)), stable while the second
-    term is below 2. Measured limits at R^½ = 0.022 are .3, .1 and .03 for 16, 64 and 128 Karras steps; this bound gives .3, .1 and .05.
+    term is below 2. Measured limits at R^½ = 0.022 are .3, .1 and .03 for 16, 64 and 128 Karras steps; this bound gives
+    .26, .09 and .05.
 
     Args:
         levels: the sampler's noise levels, shape (steps + 1,).

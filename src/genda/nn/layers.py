@@ -142,7 +142,11 @@ class ResidualBlock(nn.Module):
         self.norm2 = group_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = Conv2d(out_channels, out_channels, gain=1e-5)
-        self.skip = nn.Identity() if in_channels == out_channels and resample == 1 else Conv2d(in_channels, out_channels, kernel=1)
+        self.skip = (
+            nn.Identity()
+            if in_channels == out_channels and resample == 1
+            else Conv2d(in_channels, out_channels, kernel=1)
+        )
         self.attention = Attention(out_channels, head) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

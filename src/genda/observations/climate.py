@@ -52,9 +52,7 @@ class ClimateMapping:
         for key, rows in _groups(table).items():
             basis = _legendre(table["latitude"].to_numpy()[rows], order)
             penalty = ridge * np.diag(np.arange(order + 1, dtype=np.float64) ** 2)
-            coefficients[key] = _solve(
-                basis.T @ basis + penalty + 1e-9 * np.eye(order + 1), basis.T @ misfit[rows]
-            )
+            coefficients[key] = _solve(basis.T @ basis + penalty + 1e-9 * np.eye(order + 1), basis.T @ misfit[rows])
         return ClimateMapping(coefficients)
 
     def at(self, table: pd.DataFrame) -> Array:

@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from genda.grid import LatLonGrid
+from genda.observations.flags import Flag
 from genda.variables import channels as parse_channels
 from genda.verify.scores import Array
 from genda.verify.statistics import field_statistics
 from genda.verify.table import ScoreTable
 
 ANALYSIS = "analysis"
-BACKGROUND = "background"
 PREFERRED_CHANNELS = ("t2m", "z500", "u10", "q700")
 
 
@@ -34,6 +34,7 @@ class ReportCase:
         members: the analysis ensemble, shape (member, channel, lat, lon).
         truth: shape (channel, lat, lon).
         background: shape (channel, lat, lon).
+        background_name: what the background is, such as "24 h forecast" or "climatology".
         baselines: other methods' analyses by name, shape (channel, lat, lon) or (member, channel, lat, lon).
         observations: the assimilated observation table; with columns hx_b and hx_a, drawn as departures.
         withheld: the table of observations that were kept back, with hx_b and hx_a.
@@ -68,7 +69,8 @@ class ReportCase:
     provenance: Mapping[str, object] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     display: tuple[str, ...] = ()
-    flag_names: Mapping[int, str] = field(default_factory=lambda: {0: "pass"})
+    flag_names: Mapping[int, str] = field(default_factory=lambda: {int(flag): flag.label for flag in Flag})
+    background_name: str = "background"
 
     def __post_init__(self) -> None:
         parse_channels(self.channels)
@@ -79,7 +81,7 @@ class ReportCase:
             if getattr(self, name) is not None:
                 put(self, name, _checked(name, getattr(self, name), shape, (3,)))
         put(self, "baselines", {k: _checked(f"baseline {k!r}", v, shape, (3, 4)) for k, v in self.baselines.items()})
-        reserved = {ANALYSIS, BACKGROUND} & set(self.baselines)
+        reserved = {ANALYSIS, self.background_name} & set(self.baselines)
         if reserved:
             raise ValueError(f"baselines: found the name {reserved.pop()!r}, which is the report's own")
         if self.coarse is not None:
@@ -107,7 +109,7 @@ class ReportCase:
 
     def methods(self) -> dict[str, Array]:
         """Everything that estimates the truth, best estimates only: background, baselines, analysis; (channel, lat, lon)."""
-        fields = {} if self.background is None else {BACKGROUND: self.background}
+        fields = {} if self.background is None else {self.background_name: self.background}
         fields |= {name: v.mean(axis=0) if v.ndim == 4 else v for name, v in self.baselines.items()}
         return fields | {ANALYSIS: self.mean}
 
@@ -115,7 +117,8 @@ class ReportCase:
         """The table given, or that of this one case; None without a truth."""
         if self.scores is not None or self.truth is None:
             return self.scores
-        everything = ({} if self.background is None else {BACKGROUND: self.background}) | dict(self.baselines)
+        everything = {} if self.background is None else {self.background_name: self.background}
+        everything |= dict(self.baselines)
         truth, times = torch.as_tensor(self.truth)[None], np.asarray([self.time], dtype="datetime64[ns]")
         rows = {
             name: field_statistics(
@@ -127,7 +130,9 @@ class ReportCase:
         return ScoreTable(rows, reference, self.std)
 
 
-def _checked(name: str, values: ArrayLike | Tensor, shape: Sequence[int], ranks: tuple[int, ...]) -> NDArray[np.float64]:
+def _checked(
+    name: str, values: ArrayLike | Tensor, shape: Sequence[int], ranks: tuple[int, ...]
+) -> NDArray[np.float64]:
     array = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values, np.float64)
     if array.ndim not in ranks or array.shape[-len(shape) :] != tuple(shape) or array.size == 0:
         leading = "(member, …) " if 4 in ranks else ""

@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from genda.report.case import ANALYSIS, BACKGROUND, ReportCase
+from genda.report.case import ANALYSIS, ReportCase
 from genda.report.style import (
     ANALYSIS_COLOUR,
     BACKGROUND_COLOUR,
@@ -87,7 +87,7 @@ def spectrum_picture(case: ReportCase, quantity: Quantity) -> Picture:
     members = quantity.power(case.members)
     curves: list[tuple[str, Array, str, str]] = []
     if case.background is not None:
-        curves.append((BACKGROUND, quantity.power(case.background), BACKGROUND_COLOUR, "-"))
+        curves.append((case.background_name, quantity.power(case.background), BACKGROUND_COLOUR, "-"))
     for colour, (name, values) in zip(BASELINE_COLOURS, case.baselines.items(), strict=False):
         power = quantity.power(values)
         suffix = " (members)" if values.ndim == 4 else ""
@@ -99,7 +99,7 @@ def spectrum_picture(case: ReportCase, quantity: Quantity) -> Picture:
     grid = {"height_ratios": (2.4, 1), "hspace": 0.08} if truth is not None else {}
     axes = list(figure.subplots(2 if truth is not None else 1, 1, sharex=True, gridspec_kw=grid, squeeze=False)[:, 0])
     figure.subplots_adjust(left=0.15, right=0.97, top=0.9, bottom=0.11)
-    k = np.arange(members.shape[-1])
+    k = np.arange(members.shape[-1], dtype=np.float64)
     resolved = triangular_limit(case.grid)
     _spectra_lines(axes[0], k, members, curves, truth, resolved)
     axes[0].set_title(quantity.title[:1].upper() + quantity.title[1:], loc="left", y=1.06)
@@ -196,9 +196,8 @@ def trace_picture(case: ReportCase, name: str) -> Picture:
             low, high = mean[row] - width * spread[row], mean[row] + width * spread[row]
             ax.fill_between(lon, low, high, color=ANALYSIS_COLOUR, alpha=alpha, lw=0, label=f"±{width} std")
         if case.background is not None:
-            ax.plot(
-                lon, case.background[i, row] * scale, color=BACKGROUND_COLOUR, label=BACKGROUND, lw=0.9, linestyle=":"
-            )
+            values, name = case.background[i, row] * scale, case.background_name
+            ax.plot(lon, values, color=BACKGROUND_COLOUR, label=name, lw=0.9, linestyle=":")
         best = case.methods()
         for colour, key in zip(BASELINE_COLOURS, list(case.baselines)[:3], strict=False):
             ax.plot(lon, best[key][i, row] * scale, color=colour, label=key, lw=0.9, linestyle="-.")

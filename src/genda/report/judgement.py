@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from genda.report.case import ANALYSIS, ReportCase
 from genda.report.style import (
@@ -93,7 +94,7 @@ def rank_picture(case: ReportCase) -> Picture | None:
     return finish(figure, alt, "Rank histograms")
 
 
-def _channel_axes(channels: tuple[str, ...]) -> tuple:  # type: ignore[type-arg]
+def _channel_axes(channels: tuple[str, ...]) -> tuple[Figure, Axes]:
     width = float(np.clip(1.2 + 0.26 * len(channels), 4.5, 16.0))
     figure = new_figure(width, 3.1)
     ax: Axes = figure.add_axes((0.55 / width, 0.19, 1 - 0.65 / width, 0.68))

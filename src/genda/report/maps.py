@@ -57,7 +57,7 @@ def panels(case: ReportCase, name: str) -> list[Panel]:
         rows, columns = case.coarse[1].shape
         out.append(Panel(f"Coarse observations ({rows}×{columns})", case.coarse[0][i] * scale, case.coarse[1], "field"))
     if case.background is not None:
-        out.append(Panel("Background", case.background[i] * scale, grid, "field"))
+        out.append(Panel(_capital(case.background_name), case.background[i] * scale, grid, "field"))
     if case.truth is not None:
         out.append(Panel("Truth", case.truth[i] * scale, grid, "field"))
     many = len(case.members) > 1
@@ -66,21 +66,25 @@ def panels(case: ReportCase, name: str) -> list[Panel]:
         out.append(Panel("Member 1", case.members[0, i] * scale, grid, "field"))
     best = {key: value[i] * scale for key, value in case.methods().items()}
     baselines = list(case.baselines)[:MOST_BASELINES]
-    out += [Panel(key[:1].upper() + key[1:], best[key], grid, "field") for key in baselines]
+    out += [Panel(_capital(key), best[key], grid, "field") for key in baselines]
     if case.truth is not None:
         truth = case.truth[i] * scale
         for key in [k for k in best if k not in case.baselines or k in baselines]:
             error = best[key] - truth
             note = f"RMSE {_rms(error, grid):.3g} {units}"
-            out.append(Panel(f"{key[:1].upper() + key[1:]} − truth", error, grid, "difference", note))
+            out.append(Panel(f"{_capital(key)} − truth", error, grid, "difference", note))
     if case.background is not None:
         increment = mean - case.background[i] * scale
         note = f"rms {_rms(increment, grid):.3g} {units}"
-        out.append(Panel("Increment (analysis − background)", increment, grid, "difference", note))
+        out.append(Panel(f"Increment (analysis − {case.background_name})", increment, grid, "difference", note))
     if many:
         spread = case.members[:, i].std(axis=0, ddof=1) * scale
         out.append(Panel("Analysis spread (std)", spread, grid, "spread", f"rms {_rms(spread, grid):.3g} {units}"))
     return out
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def channel_maps(case: ReportCase, name: str) -> list[Picture]:
@@ -99,20 +103,21 @@ def channel_maps(case: ReportCase, name: str) -> list[Picture]:
 def overview(case: ReportCase, names: tuple[str, ...] = ()) -> Picture:
     """One picture of several channels: a row per channel, columns input, truth, mean, error and spread as far as given."""
     rows = [(n, panels(case, n)) for n in (names or case.displayed)]
-    wanted = ("Coarse", "Background", "Truth", "Analysis mean", "Analysis − truth", "Analysis spread")
-    rows = [(n, [p for w in wanted for p in ps if p.title.startswith(w)]) for n, ps in rows]
+    given = "Coarse" if case.coarse is not None else _capital(case.background_name)
+    wanted = (given, "Truth", "Analysis mean", "Analysis − truth", "Analysis spread")
+    rows = [(n, [p for w in wanted for p in ps if p.title.startswith(w)][: len(wanted)]) for n, ps in rows]
     columns = max(len(ps) for _, ps in rows)
-    figure = new_figure(3.1 * columns, 2.15 * len(rows))
+    figure = new_figure(3.1 * columns, 2.25 * len(rows))
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    figure.subplots_adjust(left=0.05, right=0.99, top=0.97, bottom=0.04, wspace=0.1, hspace=0.25)
+    figure.subplots_adjust(left=0.035, right=0.99, top=0.97, bottom=0.05, wspace=0.16, hspace=0.25)
     for line, (name, drawn) in zip(axes, rows, strict=True):
         limits = _limits(drawn, name)
         for ax, panel in zip(line, drawn, strict=False):
             mesh = draw_map(ax, panel, limits[panel.kind], name, case.land_sea_mask, case.grid)
-            ax.set_title(f"{name}: {panel.title}", fontsize=8, loc="left")
-            figure.colorbar(mesh, ax=ax, orientation="horizontal", fraction=0.06, pad=0.1, extend="both").ax.tick_params(
-                labelsize=7
-            )
+            ax.set_title(f"{panel.title}: {name} [{display_units(name)[1]}]", fontsize=8, loc="left", y=1.0)
+            extend = "max" if panel.kind == "spread" else "both"
+            bar = figure.colorbar(mesh, ax=ax, orientation="horizontal", fraction=0.06, pad=0.11, extend=extend)
+            bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
             ax.tick_params(labelsize=6.5)
         for ax in line[len(drawn) :]:
             ax.set_axis_off()
@@ -227,8 +232,7 @@ class _Frame:
         self.note = self.figure.text(1 - right / width, top, "", fontsize=8, color="#444444", ha="right")
         bar = self.figure.add_axes((left / width, 0.35 / total, inner / width, 0.1 / total))
         extend = "max" if first.kind == "spread" else "both"
-        ticks = MaxNLocator(6).tick_values(*limits)
-        ticks = ticks[(ticks >= limits[0]) & (ticks <= limits[1])]
+        ticks = [t for t in MaxNLocator(6).tick_values(*limits) if limits[0] <= t <= limits[1]]
         colourbar = self.figure.colorbar(self.mesh, cax=bar, orientation="horizontal", extend=extend, ticks=ticks)
         colourbar.ax.tick_params(length=2, pad=1.5)
         self.units, self.label, self.limits = display_units(name)[1], label(name), limits

@@ -127,7 +127,7 @@ def _sections(case: ReportCase) -> Iterable[tuple[str, str, str]]:
     yield "all-scores", "All scores", tables.every_score(table) if table is not None else ""
     yield "settings", "Settings", tables.mapping(case.settings) if case.settings else ""
     yield "timings", "Timings", tables.timings(case.timings) if case.timings else ""
-    yield "provenance", "Provenance", tables.mapping(dict(case.provenance) | _versions())
+    yield "provenance", "Provenance", tables.mapping({**case.provenance, **_versions()})
 
 
 def _maps(case: ReportCase) -> str:

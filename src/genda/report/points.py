@@ -20,7 +20,7 @@ from genda.report.style import (
 )
 from genda.variables import channel
 from genda.verify.scores import Array
-from genda.verify.stations import USED_QUALITY, assign_channels, level_bins
+from genda.verify.stations import USED_QUALITY, LevelBin, assign_channels, level_bins
 
 MOST_PANELS = 6
 MOST_DOTS = 2500
@@ -35,8 +35,9 @@ def station_map(case: ReportCase) -> Picture | None:
         return None
     width, inner = 4.5, 3.98
     height = map_axes_size(case.grid, inner)
-    figure = new_figure(width, height + 0.6)
-    ax = figure.add_axes((0.42 / width, 0.28 / (height + 0.6), inner / width, height / (height + 0.6)))
+    total = height + 0.78
+    figure = new_figure(width, total)
+    ax = figure.add_axes((0.42 / width, 0.28 / total, inner / width, height / total))
     draw_coast(ax, case.land_sea_mask, case.grid)
     frame_map(ax, case.grid)
     parts = []
@@ -50,7 +51,7 @@ def station_map(case: ReportCase) -> Picture | None:
         text = f"{name}: {len(places):,} places, {len(used):,} values"
         ax.scatter(lon, places["latitude"], s=size, c=colour, marker=marker, lw=0, alpha=0.85, label=text, zorder=3)
         parts.append(text)
-    figure.legend(loc="upper left", bbox_to_anchor=(0.08, 1.0), ncols=2, handletextpad=0.2)
+    figure.legend(loc="upper left", bbox_to_anchor=(0.07, 1.0), ncols=1, handletextpad=0.2)
     return finish(figure, "Map of observation places. " + "; ".join(parts) + ".", "Observation places")
 
 
@@ -82,40 +83,40 @@ def scatter_picture(case: ReportCase, table: pd.DataFrame, where: str) -> Pictur
     axes = figure.subplots(lines, width, squeeze=False).ravel()
     top = 1 - 0.42 / figure.get_figheight()
     bottom = 0.42 / figure.get_figheight()
-    figure.subplots_adjust(left=0.13, right=0.98, top=top, bottom=bottom, hspace=0.5, wspace=0.34)
+    figure.subplots_adjust(left=0.13, right=0.98, top=top, bottom=bottom, hspace=0.3, wspace=0.3)
     notes = []
     for ax, name in zip(axes, chosen, strict=False):
-        notes.append(_scatter(ax, rows[names == name], name, "hx_b" in columns))
+        notes.append(_scatter(ax, rows[names == name], name, case.background_name if "hx_b" in columns else None))
     for ax in axes[len(chosen) :]:
         ax.set_axis_off()
+    figure.supxlabel("observed", fontsize=8.5, y=0.005)
+    figure.supylabel("model equivalent H(x)", fontsize=8.5, x=0.002)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper left", ncols=3, bbox_to_anchor=(0.08, 1.0))
     title = f"At {where} stations"
     return finish(figure, f"{title}: model equivalent against observation. " + "; ".join(notes) + ".", title)
 
 
-def _scatter(ax: Axes, rows: pd.DataFrame, name: str, background: bool) -> str:
+def _scatter(ax: Axes, rows: pd.DataFrame, name: str, background: str | None) -> str:
     scale, units = display_units(name)
     observed = rows["observation"].to_numpy(dtype=np.float64) * scale
     stride = slice(None, None, -(-len(rows) // MOST_DOTS))
-    looks = [("hx_b", "background", BACKGROUND_COLOUR, "x")] if background else []
+    looks = [("hx_b", background, BACKGROUND_COLOUR, "x")] if background else []
     looks.append(("hx_a", "analysis", ANALYSIS_COLOUR, "o"))
-    notes, values = [], [observed]
+    notes, short, values = [], [], [observed]
     for column, word, colour, marker in looks:
         y = rows[column].to_numpy(dtype=np.float64) * scale
         ax.scatter(observed[stride], y[stride], s=8, c=colour, marker=marker, lw=0.6, alpha=0.6, label=word)
         rmse, bias = float(np.sqrt(np.mean((y - observed) ** 2))), float(np.mean(y - observed))
         notes.append(f"{word} RMSE {rmse:.3g}, bias {bias:+.2g}")
+        short.append(f"{column[-1]}: RMSE {rmse:.3g}\n   bias {bias:+.2g}")
         values.append(y)
     low, high = _span(values)
     ax.plot([low, high], [low, high], color="#000000", lw=0.8, label="1:1")
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    ax.locator_params(nbins=5)
+    ax.locator_params(nbins=4)
     ax.set_title(f"{name} [{units}]   N = {len(rows):,}", loc="left", y=1.0, fontsize=8, pad=3)
-    ax.set_xlabel("observed", labelpad=1)
-    ax.set_ylabel("model equivalent", labelpad=1)
-    short = "\n".join(n.replace("background", "b:").replace("analysis", "a:").replace(", ", "\n   ") for n in notes)
-    ax.text(0.03, 0.97, short, transform=ax.transAxes, va="top", fontsize=6.8, linespacing=1.15)
+    ax.text(0.03, 0.97, "\n".join(short), transform=ax.transAxes, va="top", fontsize=6.8, linespacing=1.15)
     return f"{label(name)}: {', '.join(notes)} {units}, N = {len(rows)}"
 
 
@@ -125,7 +126,7 @@ def _span(values: list[Array]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _bins(case: ReportCase) -> tuple:  # type: ignore[type-arg]
+def _bins(case: ReportCase) -> tuple[LevelBin, ...]:
     levels = [level for name in case.channels if (level := channel(name).level_hpa) is not None]
     return level_bins(levels) if levels else ()
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,9 +102,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def style() -> rc_context:  # type: ignore[valid-type]
+@contextmanager
+def style() -> Iterator[None]:
     """Context in which figures are drawn."""
-    return rc_context(RC)
+    with rc_context(RC):
+        yield
 
 
 def finish(figure: Figure, alt: str, caption: str) -> Picture:

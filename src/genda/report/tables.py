@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-from genda.report.case import BACKGROUND, ReportCase
+import numpy as np
+
+from genda.report.case import ANALYSIS, ReportCase
 from genda.report.style import display_units, squared_units
+from genda.variables import channel
 from genda.verify.stations import level_bins, station_statistics
 from genda.verify.statistics import BIAS, METRICS, MSE, RMSE, SPREAD_SKILL, Metric
 from genda.verify.table import POOLED, ScoreTable, format_estimate
-from genda.variables import channel
 
 _SUMMARY = (RMSE, METRICS["crps"], SPREAD_SKILL, METRICS["nmse"])
 
@@ -53,7 +55,10 @@ def summary(case: ReportCase, table: ScoreTable) -> str:
     columns = [c for c in case.displayed if c in table.channels]
     count = max(len(row.samples) for row in table.rows.values())
     over = f"mean ± standard error over {count} dates" if count > 1 else "one date"
-    parts = [f"<p>Area-weighted over the globe, {over}. Errors of an ensemble are those of its mean; the CRPS of a single field is its mean absolute error.</p>"]
+    parts = [
+        f"<p>Area-weighted, {over}. Errors of an ensemble are those of its mean; the CRPS of a single field is its "
+        "mean absolute error.</p>"
+    ]
     for metric in _SUMMARY:
         if metric not in table.metrics():
             continue
@@ -89,23 +94,23 @@ def withheld(case: ReportCase) -> str:
     if table is None or table.empty or "hx_a" not in table.columns:
         return ""
     levels = [level for name in case.channels if (level := channel(name).level_hpa) is not None]
-    options = {"bins": level_bins(levels) if levels else ()}
+    bins = level_bins(levels) if levels else ()
     try:
-        rows = {"analysis": station_statistics(table, "hx_a", **options)}
-        if "hx_b" in table.columns:
-            rows = {BACKGROUND: station_statistics(table, "hx_b", **options)} | rows
+        rows = {ANALYSIS: station_statistics(table, "hx_a", bins=bins)}
+        if "hx_b" in table.columns and np.isfinite(table["hx_b"].astype(float)).any():
+            rows = {case.background_name: station_statistics(table, "hx_b", bins=bins)} | rows
     except ValueError:
         return "<p>No withheld observation passed quality control.</p>"
-    scores = ScoreTable(rows, BACKGROUND if len(rows) > 1 else None)
+    scores = ScoreTable(rows, case.background_name if len(rows) > 1 else None)
     head = ["channel", "N", *(f"RMSE {name}" for name in rows), *(f"bias {name}" for name in rows)]
     head += ["RMSE ratio"] if len(rows) > 1 else []
     body = []
     for i, name in enumerate(scores.channels):
         line = [_heading(RMSE, name), f"{int(rows['analysis'].weight[:, i].sum()):,}"]
         line += [_cell(scores, row, metric, name) for metric in (RMSE, BIAS) for row in rows]
-        line += [_cell(scores, "analysis", RMSE, name, relative=True)] if len(rows) > 1 else []
+        line += [_cell(scores, ANALYSIS, RMSE, name, relative=True)] if len(rows) > 1 else []
         body.append(line)
-    stations = len(rows["analysis"].samples)
+    stations = len(rows[ANALYSIS].samples)
     caption = (
         f"Withheld stations ({stations}): model equivalent minus observation, ± standard error over stations. "
         "The observations' own error is part of every number."
@@ -121,8 +126,11 @@ def observation_counts(case: ReportCase) -> str:
     flags = sorted(int(f) for f in table["quality"].unique())
     head = ["variable", *(case.flag_names.get(f, f"flag {f}") for f in flags), "total"]
     counts = table.groupby(["variable", "quality"]).size().unstack(fill_value=0)
-    rows = [[str(v), *(f"{int(counts.loc[v, f]):,}" for f in flags), f"{int(counts.loc[v].sum()):,}"] for v in counts.index]
-    rows.append(["all", *(f"{int(counts[f].sum()):,}" for f in flags), f"{len(table):,}"])
+    rows = [
+        [str(name), *(f"{n:,}" for n in line), f"{line.sum():,}"]
+        for name, line in zip(counts.index, counts[flags].to_numpy(), strict=True)
+    ]
+    rows.append(["all", *(f"{n:,}" for n in counts[flags].to_numpy().sum(axis=0)), f"{len(table):,}"])
     sources = ", ".join(f"{s} {n:,}" for s, n in table["source"].value_counts().items())
     places = len(table[["latitude", "longitude"]].drop_duplicates())
     caption = f"Values by quality flag; {places:,} places; sources: {sources}."

@@ -75,7 +75,7 @@ def select_times(path: Path, which: str | tuple[str, str], limit: int | None = N
         if isinstance(which, str):
             if "split" not in dataset.coords and "split" not in dataset.data_vars:
                 raise ValueError(f"{path}: found no coordinate 'split', expected one or a range of dates for {which!r}")
-            chosen = np.array([str(label) == which for label in dataset["split"].values], dtype=bool)
+            chosen = np.asarray(dataset["split"].values, dtype=object) == which
         else:
             first, last = (np.datetime64(date) for date in which)
             chosen = (times >= first) & (times.astype(last.dtype) <= last)

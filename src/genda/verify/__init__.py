@@ -6,7 +6,7 @@ print(ScoreTable(rows, reference="background").to_text(RMSE))
 """
 
 from genda.verify.ensemble import fair_crps, rank_histogram, spread_skill_ratio, squared_spread
-from genda.verify.scores import area_mean, bias, mae, mse, normalised_mse, rmse
+from genda.verify.scores import area_mean, bias, channel_mean, mae, mse, rmse
 from genda.verify.specdiv import (
     BatchSpectralDivergence,
     divergence_of_spectra,
@@ -64,6 +64,7 @@ __all__ = [
     "Statistics",
     "area_mean",
     "bias",
+    "channel_mean",
     "divergence_of_spectra",
     "estimate",
     "fair_crps",
@@ -73,7 +74,6 @@ __all__ = [
     "level_bins",
     "mae",
     "mse",
-    "normalised_mse",
     "radial_power",
     "rank_histogram",
     "ratio",

@@ -68,6 +68,6 @@ def bias(forecast: Tensor, truth: Tensor, weights: Tensor | Array) -> Tensor:
     return area_mean(_error(forecast, truth), weights)
 
 
-def normalised_mse(squared_error: Array, std: Array) -> Array:
-    """One number for all channels: the channel mean of MSE / std², shapes (..., channel) and (channel,) to (...)."""
-    return np.asarray((squared_error / std**2).mean(axis=-1))
+def channel_mean(score: Array, scale: Array) -> Array:
+    """One number for all channels, the mean of score / scale (std² for a normalised MSE), (..., channel) to (...)."""
+    return np.asarray((score / scale).mean(axis=-1))

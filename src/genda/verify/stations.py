@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from genda.observations.flags import Flag
 from genda.variables import FIELDS, channel, field
 from genda.verify.scores import Array
 from genda.verify.statistics import Statistics
 
-USED_QUALITY = (0, 1)
+USED_QUALITY = (int(Flag.PASS), int(Flag.PASSIVE))
 """Flags whose rows are scored: passed, and passive (monitored only)."""
 
 

@@ -52,10 +52,10 @@ class Metric:
     pooled: bool = False
 
 
-def _normalised(values: Array, std: Array | None, power: int) -> Array:
+def _pooled(values: Array, std: Array | None, power: int) -> Array:
     if std is None:
         raise ValueError("std: a score over all channels needs one standard deviation per channel, found none")
-    return np.asarray((values / std**power).mean(axis=-1, keepdims=True))
+    return scores.channel_mean(values, std**power)[..., None]
 
 
 RMSE = Metric("rmse", "RMSE", ("squared_error",), lambda s, _: np.sqrt(s["squared_error"]))
@@ -74,10 +74,10 @@ SPREAD_SKILL = Metric(
 SPECDIV = Metric("specdiv", "SpecDiv (members)", ("specdiv",), lambda s, _: s["specdiv"], dimensional=False)
 SPECDIV_MEAN = Metric("specdiv_mean", "SpecDiv (mean)", ("specdiv_mean",), lambda s, _: s["specdiv_mean"], False)
 NMSE = Metric(
-    "nmse", "Normalised MSE", ("squared_error",), lambda s, std: _normalised(s["squared_error"], std, 2), False, True
+    "nmse", "Normalised MSE", ("squared_error",), lambda s, std: _pooled(s["squared_error"], std, 2), False, True
 )
 NMAE = Metric(
-    "nmae", "Normalised MAE", ("absolute_error",), lambda s, std: _normalised(s["absolute_error"], std, 1), False, True
+    "nmae", "Normalised MAE", ("absolute_error",), lambda s, std: _pooled(s["absolute_error"], std, 1), False, True
 )
 METRICS: Mapping[str, Metric] = {
     m.name: m for m in (RMSE, MSE, MAE, BIAS, CRPS, SPREAD, SPREAD_SKILL, SPECDIV, SPECDIV_MEAN, NMSE, NMAE)

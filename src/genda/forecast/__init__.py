@@ -1,0 +1,1 @@
+"""Forecast models: what carries a state from one analysis to the next."""

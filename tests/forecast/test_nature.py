@@ -1,0 +1,152 @@
+"""The general circulation model itself, at T21 and for a few simulated days."""
+
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import genda.forecast.nature as nature
+from genda.forecast.backgrounds import plan, write_backgrounds
+from genda.forecast.climate import channel_values, open_backgrounds, open_nature_run
+from genda.forecast.nature_run import integrate, nature_run
+from genda.forecast.store import Run, create_store, modal_state
+from genda.forecast.timeline import Timeline
+
+
+def test_without_jcm_the_error_is_one_line_that_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "jcm", None)
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'genda\[nature\]'") as error:
+        nature_run(tmp_path / "out.zarr", years=1, seed=0)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_grid_and_part_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="grid: found 't999'"):
+        nature.NatureModel("t999")
+    with pytest.raises(ValueError, match="parts: found truth-9"):
+        nature_run(tmp_path / "out.zarr", years=1, seed=0, parts=["truth-9"])
+
+
+@pytest.fixture(scope="module")
+def model():
+    pytest.importorskip("jcm", reason="the nature run's model is an optional extra: genda[nature]")
+    return nature.NatureModel("t21")
+
+
+@pytest.fixture(scope="module")
+def run(model, tmp_path_factory):
+    """A truth and a source of 15 days each, never interrupted."""
+    run = Run(tmp_path_factory.mktemp("straight") / "n.zarr", Timeline(1, 5, 3, year_days=15, spin_up=5), "t21")
+    create_store(run, model)
+    integrate(run, [run.timeline.streams[2]], model)
+    integrate(run, [run.timeline.source], model)
+    return run
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_continues_to_the_same_bits(run, model, tmp_path):
+    stream = run.timeline.streams[2]
+    again = Run(tmp_path / "n.zarr", run.timeline, "t21")
+    create_store(again, model)
+    calls = 0
+
+    class Dying:
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+        def advance(self, state):
+            nonlocal calls
+            calls += 1
+            if calls in (3, 12):  # in the spin-up, and inside the second chunk kept
+                raise Killed
+            return model.advance(state)
+
+    dying = Dying()
+    for _ in range(2):
+        with pytest.raises(Killed):
+            integrate(again, [stream], dying)
+    integrate(again, [stream], dying)
+    assert calls == 20 + 2 + 2 + 1 - 1  # days, repeated days of two broken chunks, and the two that died less one each
+    straight, resumed = open_nature_run(run.out), open_nature_run(again.out)
+    assert straight.time.size == 30
+    for name in straight.data_vars:
+        assert (straight[name].values == resumed[name].values).all(), name
+    for a, b in zip(modal_state(run, stream, 14), modal_state(again, stream, 14), strict=True):
+        assert (a == b).all()
+    integrate(again, [stream], dying)
+    assert calls == 24  # a finished run is not computed again
+
+
+def test_fields_are_plausible_and_the_initial_pressure_is_scaled(model, run):
+    state = model.start([3], [np.datetime64("2001-01-01")])
+    _, fields = model.advance(state)
+    area = model.grid.area_weights
+    mean = float((fields[0].surface_pressure[0].mean(axis=-1) * area).mean())
+    other = 1e5 * nature.SURFACE_PRESSURE_SCALE
+    assert 0.96 * other < mean < 1.02 * other
+    truth = open_nature_run(run.out)
+    t2m = truth["2m_temperature"]
+    zonal = t2m.mean(("time", "longitude"))
+    assert zonal.sel(latitude=0, method="nearest") > zonal.sel(latitude=80, method="nearest")  # the equator is warm
+    assert (truth.geopotential.diff("level") > 0).all()  # levels run downwards in pressure, upwards in height
+    tibet = float(truth.geopotential_at_surface.sel(latitude=33, longitude=90, method="nearest"))
+    assert (
+        25000 < tibet < 60000
+        and abs(float(truth.geopotential_at_surface.sel(latitude=0, longitude=180, method="nearest"))) < 3000
+    )
+    assert float(truth.land_sea_mask.sel(latitude=50, longitude=90, method="nearest")) > 0.5  # Siberia
+
+
+def test_backgrounds_grow_from_the_perturbation_alone(run, model):
+    """Unperturbed, the forecast is the truth to within the restart of the radiation's substeps."""
+    pairs = plan(run.timeline, {"test": 2})
+    write_backgrounds(run, pairs, "test", model)
+    background = open_backgrounds(run.out, "test")
+    truth = open_nature_run(run.out).sel(time=background.time)
+    errors = channel_values(background, "z500") - channel_values(truth, "z500")[:, None]
+    rmse = np.sqrt((errors**2).mean(axis=(0, 2, 3)))
+    pair = pairs[0]
+    day = pair.day - 3
+    state = model.from_dynamics(
+        [model.perturbed(*[modal_state(run, pair.stream, day)] * 3, alpha=1.0)],
+        [pair.stream.start + np.timedelta64(24 * day, "h")],
+    )
+    for _ in range(3):
+        state, fields = model.advance(state)
+    from genda.forecast.pressure import to_pressure_levels
+
+    unperturbed = to_pressure_levels(fields[0], [50000.0])["z"][-1, 0] - channel_values(truth, "z500")[0]
+    assert np.sqrt((unperturbed**2).mean()) < 0.2 * rmse[0]
+    assert rmse.min() > 1.0
+    store = xr.open_zarr(run.out, group="background", chunks=None)
+    assert list(store.lead.values) == [24, 48]
+    before = store.geopotential.values.copy()
+    write_backgrounds(run, pairs, "test", model)  # nothing to do
+    assert (xr.open_zarr(run.out, group="background", chunks=None).geopotential.values == before).all()
+
+
+def test_the_imperfect_model_differs_from_the_true_one(model):
+    state = model.start([3], [np.datetime64("2001-01-01")])
+    for _ in range(3):
+        state, fields = model.advance(state)
+    _, true = model.advance(state)
+    _, same = model.advance(state, np.zeros((1, len(nature.PERTURBED_PARAMETERS))))
+    _, imperfect = model.advance(state, np.ones((1, len(nature.PERTURBED_PARAMETERS))))
+    assert (true[0].temperature == same[0].temperature).all()
+    assert np.abs(true[0].temperature - imperfect[0].temperature).max() > 0.05
+
+
+def test_members_advance_together_as_they_would_alone(model):
+    both = nature.NatureModel("t21", members=2)
+    dates = [np.datetime64("2001-01-01"), np.datetime64("2003-07-01")]
+    _, together = both.advance(both.start([3, 4], dates))
+    for member, (seed, date) in enumerate(zip((3, 4), dates, strict=True)):
+        _, alone = model.advance(model.start([seed], [date]))
+        np.testing.assert_allclose(together[member].temperature, alone[0].temperature, atol=0.02)
+        np.testing.assert_allclose(together[member].surface_pressure, alone[0].surface_pressure, rtol=1e-4)
