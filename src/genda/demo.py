@@ -23,8 +23,8 @@ from genda.observations.flags import Flag
 from genda.observations.networks import columns_table, station_network
 from genda.observations.operators import LinearOperator, coarse
 from genda.observations.quality import check_bounds, check_duplicates, check_missing, run_checks
-from genda.observations.table import read_table
-from genda.report import ReportCase, write_report
+from genda.observations.table import read_table, write_table
+from genda.report import ReportCase, overview_png, write_report
 from genda.sample import read_sample
 from genda.state import State, to_dataset, write_netcdf
 from genda.verify import CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics
@@ -69,6 +69,15 @@ def simulate_columns(model: Model, truth: State, seed: int, error: float = COLUM
     )
 
 
+def write_demo_observations(path: Path = DEMO_OBSERVATIONS, date: int = 1, seed: int = 0) -> None:
+    """Simulate the shipped observations from one date of the shipped case."""
+    model = load_model(model_directory("embedded"))
+    sample = read_sample(channels=model.channels)
+    t = sample.truth
+    truth = State(t.values[date : date + 1], t.channels, t.grid, t.times[date : date + 1])
+    write_table(simulate_columns(model, truth, seed), path)
+
+
 def run_demo(
     out: Path, *, members: int = 16, seed: int = 0, steps: int = 12, progress: Callable[[int, int], None] | None = None
 ) -> DemoResult:
@@ -85,7 +94,7 @@ def run_demo(
         library.point_source(model, used, time, name="station columns"),
         library.field_source(model, field, FIELD_ERROR, name="coarse field"),
     ]
-    sampler = Sampler(steps=steps)
+    sampler = Sampler(steps=steps, reuse_likelihood=True)
     done = 0
 
     def tick() -> None:
@@ -95,7 +104,7 @@ def run_demo(
             progress(done, sampler.ticks(members))
 
     analysis = library.assimilate(
-        model, sources, time, "fusion-gaussian", members, seed, observations=used, sampler=sampler, progress=tick
+        model, sources, time, "fusion", members, seed, observations=used, sampler=sampler, progress=tick
     )
     interpolated = interpolate(field, model.grid).values[0]
     optimal = library.assimilate(model, sources, time, "optimal-interpolation")
@@ -140,6 +149,8 @@ def run_demo(
         flag_names={int(flag): flag.label for flag in Flag},
     )
     write_report(case, out / "report.html")
+    overview = out / "overview.png"
+    overview.write_bytes(overview_png(case))
     text = "\n".join(
         [
             f"{members} members from {len(used)} column observations at {used['station'].nunique()} stations and a "

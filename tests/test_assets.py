@@ -1,0 +1,83 @@
+"""What is shipped: the sample case, the demo's observations and the prior are what the documentation says they are."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from genda.assets import DEMO_OBSERVATIONS, DIRECTORY, SAMPLE_CASE, model_directory
+from genda.checkpoint import load_model
+from genda.demo import run_demo
+from genda.observations.table import read_table, validate
+from genda.sample import read_sample
+from genda.state import read_state, season
+from genda.variables import EMBEDDED_CHANNELS
+
+MEBIBYTE = 2**20
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return read_sample()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(model_directory("embedded"))
+
+
+def test_sizes_keep_the_promises():
+    assert SAMPLE_CASE.stat().st_size <= 12 * MEBIBYTE
+    assert (DIRECTORY / "embedded" / "model.safetensors").stat().st_size <= 16 * MEBIBYTE
+    validate(read_table(DEMO_OBSERVATIONS))
+
+
+def test_the_sample_case_has_the_climate_and_the_backgrounds_of_the_experiment(sample):
+    """Yardsticks measured in the feasibility study (variant B): z500 81 and 104, t850 .47 and .59, u500 .94 and 1.19."""
+    truth = sample.truth
+    assert len(truth.times) >= 16
+    assert truth.channels == EMBEDDED_CHANNELS
+    weights = torch.as_tensor(truth.grid.area_weights).float().view(-1, 1)
+    assert (weights * truth.values[:, truth.channels.index("t2m")]).mean().item() == pytest.approx(287, abs=3)
+    for name, day, two_days in (("z500", 81, 104), ("t850", 0.47, 0.59), ("u500", 0.94, 1.19)):
+        i = truth.channels.index(name)
+        errors = [
+            (weights * (sample.backgrounds[lead].values[:, i] - truth.values[:, i]) ** 2).mean().sqrt().item()
+            for lead in (24, 48)
+        ]
+        assert errors == [pytest.approx(day, rel=0.4), pytest.approx(two_days, rel=0.4)]
+        assert errors[1] > errors[0]
+
+
+def test_the_prior_denoises_unseen_dates_better_than_its_gaussian_base(model, sample):
+    """The card's claim, on the test dates: the network lowers the Wiener error at every noise level that matters."""
+    index = slice(0, None, 4)
+    anomalies = model.normalisation.normalise(sample.truth.values[index], sample.truth.times[index])
+    condition = season(sample.truth.times[index])
+    weights = torch.as_tensor(model.grid.area_weights).float().view(-1, 1)
+    generator = torch.Generator().manual_seed(0)
+    for sigma in (0.2, 1.0, 3.0):
+        noise = torch.randn(anomalies.shape, generator=generator)
+        level = torch.full((len(anomalies),), sigma)
+        with torch.no_grad():
+            errors = [
+                (weights * (d(anomalies + sigma * noise, level, condition) - anomalies) ** 2).mean().item()
+                for d in (model.denoiser, model.denoiser.base)
+            ]
+        assert errors[0] < 0.9 * errors[1]
+
+
+def test_the_demo_beats_optimal_interpolation_and_writes_its_files(tmp_path):
+    result = run_demo(tmp_path / "demo", members=4, steps=6)
+    rows = {row["method"]: row["metrics"]["nmse"]["all"]["mean"] for row in result.as_dict()["rows"]}
+    assert rows["genda"] < rows["optimal interpolation"] < rows["climatology"]
+    json.dumps(result.as_dict(), allow_nan=False)
+    analysis = read_state(tmp_path / "demo" / "analysis.nc")
+    assert analysis.values.shape[:3] == (1, 4, 29)
+    assert np.isfinite(analysis.values.numpy()).all()
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "</html>" in page
+    assert "src=\"http" not in page
