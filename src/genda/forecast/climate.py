@@ -7,16 +7,16 @@ the mean of the calendar month (a year of data gives twelve maps); it is the yar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genda.grid import LatLonGrid
-from genda.variables import EMBEDDED_CHANNELS, STANDARD_GRAVITY, channel
+from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS, STANDARD_GRAVITY, Channel, channel
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,13 +52,28 @@ class ClimateSummary:
     lead_correlation: dict[str, float]
     pairs: int
 
+    def report(self) -> str:
+        """The figures as Markdown."""
+        jets = ", ".join(f"{speed:.1f} m/s at {level} hPa" for level, speed in sorted(self.jets.items()))
+        lines = [
+            f"{self.frames} frames, {self.pairs} background dates",
+            f"global mean t2m {self.t2m:.2f} K, msl {self.msl / 100:.2f} hPa",
+            f"largest zonal-mean eastward wind: {jets}",
+            f"z500 transient standard deviation at 30-70 N: {self.z500_std:.1f} m",
+            "",
+            self.table(),
+        ]
+        return "\n".join(lines)
+
     def table(self, channels: Sequence[str] = EMBEDDED_CHANNELS) -> str:
         """A Markdown table, one row a channel."""
         leads = sorted(self.background_rmse)
         head = ["channel", "mean", "transient std", *(f"RMSE {lead} h" for lead in leads)]
+        head += ["correlation of the leads' errors"] if leads else []
         lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         for name in channels:
             row = [self.mean[name], self.transient_std[name], *(self.background_rmse[lead][name] for lead in leads)]
+            row += [self.lead_correlation[name]] if leads else []
             lines.append(f"| {name} | " + " | ".join(f"{value:.4g}" for value in row) + " |")
         return "\n".join(lines)
 
@@ -101,15 +116,13 @@ def climate_summary(path: Path, split: str = "train", stride: int = 1) -> Climat
     area = grid.area_weights / grid.area_weights.sum()
     month = truth.time.dt.month.values
     mean, std, jets, z500_std = {}, {}, {}, float("nan")
-    for name in EMBEDDED_CHANNELS:
-        values = channel_values(truth, name)
-        anomalies = values - monthly_mean(values, month)
-        variance = anomalies.var(axis=0).mean(axis=-1)
-        mean[name], std[name] = float(area @ values.mean(axis=(0, 2))), float(np.sqrt(area @ variance))
-        parsed = channel(name)
-        if parsed.field.id == "u" and parsed.level_hpa is not None:
-            jets[parsed.level_hpa] = float(values.mean(axis=(0, 2)).max())
-        if name == "z500":
+    for item, values in each_channel(truth):
+        variance = transient_variance(values, month).mean(axis=-1)
+        zonal = values.mean(axis=(0, 2), dtype=np.float64)
+        mean[item.id], std[item.id] = float(area @ zonal), float(np.sqrt(area @ variance))
+        if item.field.id == "u" and item.level_hpa is not None:
+            jets[item.level_hpa] = float(zonal.max())
+        if item.id == "z500":
             lat = np.asarray(grid.latitude)
             band = area * ((lat >= 30.0) & (lat <= 70.0))
             z500_std = float(np.sqrt(band @ variance / band.sum())) / STANDARD_GRAVITY
@@ -137,12 +150,27 @@ def channel_values(dataset: xr.Dataset, name: str) -> Array:
     return np.asarray(array.values, dtype=np.float64)
 
 
-def monthly_mean(values: Array, month: NDArray[np.int64]) -> Array:
-    """The mean of each frame's calendar month at each point, shape as ``values`` (time first)."""
-    out = np.empty_like(values)
+def each_channel(dataset: xr.Dataset) -> Iterator[tuple[Channel, NDArray[np.float32]]]:
+    """The channels of :data:`~genda.variables.EMBEDDED_CHANNELS` and their values, each field read once.
+
+    Dimensions are those stored without ``level``.
+    """
+    for field in FIELDS:
+        array = dataset[field.name].load()
+        if not field.on_levels:
+            yield Channel(field, None), array.values
+            continue
+        for level in EMBEDDED_LEVELS:
+            yield Channel(field, level), array.sel(level=level).values
+
+
+def transient_variance(values: NDArray[np.floating[Any]], month: NDArray[np.int64]) -> Array:
+    """Variance in time about the mean of the calendar month at each point; time is the first dimension."""
+    total = np.zeros(values.shape[1:])
     for m in np.unique(month):
-        out[month == m] = values[month == m].mean(axis=0)
-    return out
+        part = values[month == m].astype(np.float64)
+        total += ((part - part.mean(axis=0)) ** 2).sum(axis=0)
+    return np.asarray(total / month.size)
 
 
 def _finished(path: Path, group: str | None, split: str | None) -> xr.Dataset:
@@ -171,8 +199,8 @@ def _background_errors(
     leads = [int(lead) for lead in background.lead.values]
     rmse: dict[int, dict[str, float]] = {lead: {} for lead in leads}
     correlation = {}
-    for name in EMBEDDED_CHANNELS:
-        error = channel_values(background, name) - channel_values(truth, name)[:, None]
+    for (item, forecast), (_, true) in zip(each_channel(background), each_channel(truth), strict=True):
+        name, error = item.id, forecast.astype(np.float64) - true[:, None]
         weighted = error * area[:, None] / error.shape[-1]
         moments = np.einsum("nalm,nblm->ab", weighted, error) / error.shape[0]
         for i, lead in enumerate(leads):

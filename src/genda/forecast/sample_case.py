@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genda.forecast.climate import channel_values, monthly_mean, open_backgrounds, open_nature_run, with_truth
+from genda.forecast.climate import each_channel, open_backgrounds, open_nature_run, transient_variance, with_truth
 from genda.grid import LatLonGrid
 from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS, Channel, Field
 
@@ -152,21 +152,18 @@ def _climatology(training: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, dict[str
     area = grid.area_weights / grid.area_weights.sum()
     month = training.time.dt.month.values
     transient: dict[str, float] = {}
-    maps: dict[str, list[Array]] = {"mean": [], "std": []}
-    datasets = {kind: xr.Dataset(coords={k: training[k] for k in ("level", "latitude", "longitude")}) for kind in maps}
-    for field in FIELDS:
-        slices: dict[str, list[Array]] = {kind: [] for kind in maps}
-        for item in _channels(field):
-            values = channel_values(training, item.id)
-            slices["mean"].append(values.mean(axis=0))
-            slices["std"].append(values.std(axis=0))
-            anomalies = values - monthly_mean(values, month)
-            transient[item.id] = float(np.sqrt(area @ anomalies.var(axis=0).mean(axis=-1)))
-        dims = ("level", "latitude", "longitude") if field.on_levels else ("latitude", "longitude")
-        attributes = {"units": field.units, "standard_name": field.standard_name}
-        for kind, values_of in slices.items():
-            stacked = np.stack(values_of) if field.on_levels else values_of[0]
-            datasets[kind][field.name] = (dims, stacked, attributes)
+    maps: dict[str, dict[str, list[Array]]] = {kind: {field.id: [] for field in FIELDS} for kind in ("mean", "std")}
+    for item, values in each_channel(training):
+        maps["mean"][item.field.id].append(values.mean(axis=0, dtype=np.float64))
+        maps["std"][item.field.id].append(values.std(axis=0, dtype=np.float64))
+        transient[item.id] = float(np.sqrt(area @ transient_variance(values, month).mean(axis=-1)))
+    datasets = {}
+    for kind, by_field in maps.items():
+        datasets[kind] = xr.Dataset(coords={name: training[name] for name in ("level", "latitude", "longitude")})
+        for field in FIELDS:
+            dims = ("level", "latitude", "longitude") if field.on_levels else ("latitude", "longitude")
+            stacked = np.stack(by_field[field.id]) if field.on_levels else by_field[field.id][0]
+            datasets[kind][field.name] = (dims, stacked, {"units": field.units, "standard_name": field.standard_name})
     return datasets["mean"], datasets["std"], transient
 
 
