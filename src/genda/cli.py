@@ -177,7 +177,12 @@ def nature_run(
     grid: Annotated[str, typer.Option(help="t21, t31 or t42.")] = "t31",
     members: Annotated[int, typer.Option(min=1, help="Independent training runs, vectorised.")] = 1,
     pairs: Annotated[int, typer.Option(min=0, help="Training dates with imperfect-model backgrounds.")] = 500,
+    validation_pairs: Annotated[int, typer.Option(min=0, help="Validation dates with backgrounds.")] = 60,
+    test_pairs: Annotated[int, typer.Option(min=0, help="Test dates with backgrounds.")] = 100,
     variant: Annotated[str, typer.Option(help="Background recipe: a or b.")] = "b",
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only these parts, for processes side by side: truth-0, source, background-test …")
+    ] = None,
 ) -> None:
     """Run the general circulation model behind the embedded experiment (needs the extra "nature"); resumable."""
     from genda.forecast.nature_run import nature_run as run
