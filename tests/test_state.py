@@ -69,9 +69,9 @@ def test_a_value_that_is_not_finite_never_reaches_a_file(tmp_path):
         (lambda d: d.assign(temperature=d.temperature.assign_attrs(units="degC")), "temperature: found units 'degC'"),
         (
             lambda d: d.assign(mean_sea_level_pressure=d.mean_sea_level_pressure / 100),
-            "found values from .* expected 85000",
+            r"found values from .* expected 85000",
         ),
-        (lambda d: d.sel(level=[500]), "expected 850 hPa"),
+        (lambda d: d.sel(level=[500]), r"expected 850 hPa"),
         (lambda d: d.isel(latitude=[0, 0, 1, 2]), "duplicates"),
         (lambda d: d.isel(time=[0, 0]), "duplicate times"),
         (lambda d: d.drop_vars("geopotential"), "geopotential is missing"),
@@ -109,7 +109,7 @@ def test_season_is_a_point_on_the_circle_that_returns_after_a_year():
 def test_a_damaged_file_is_one_clear_error(tmp_path):
     path = tmp_path / "damaged.nc"
     path.write_bytes(b"CDF\x01 not really")
-    with pytest.raises(ValueError, match="damaged.nc"):
+    with pytest.raises(ValueError, match=r"damaged\.nc"):
         read_state(path)
     with pytest.raises(FileNotFoundError):
         read_state(tmp_path / "nothing.nc")

@@ -194,7 +194,10 @@ def nature_run(
         grid=grid,
         members=members,
         pairs=pairs,
+        validation_pairs=validation_pairs,
+        test_pairs=test_pairs,
         variant=variant,
+        parts=part,
         progress=sys.stderr.isatty(),
     )
 

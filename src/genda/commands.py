@@ -335,6 +335,7 @@ def _report_case(
         grid=model.grid,
         members=analysis.members.values[0].numpy(),
         background=library.climatology(model, time).numpy(),
+        background_name="climatology",
         observations=analysis.observations if table is None else _with_flags(analysis.observations, table),
         coarse=None
         if not coarse or coarse[0].channels != model.channels

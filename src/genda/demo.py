@@ -135,6 +135,7 @@ def run_demo(
         members=analysis.members.values[0].numpy(),
         truth=truth.values[0].numpy(),
         background=candidates["climatology"].numpy(),
+        background_name="climatology",
         baselines={k: v.numpy() for k, v in candidates.items() if k not in ("climatology", "genda")},
         observations=analysis.observations,
         coarse=(field.values[0].numpy(), field.grid),
