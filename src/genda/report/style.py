@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -27,7 +28,7 @@ TRUTH_COLOUR, ANALYSIS_COLOUR, BACKGROUND_COLOUR = "#000000", "#0072B2", "#7a7a7
 BASELINE_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, told apart with any colour vision; line styles and markers differ as well."""
 BASELINE_MARKERS = ("s", "^", "D", "v", "P")
-RC = {
+RC: Any = {
     "font.size": 8.5,
     "axes.titlesize": 9.5,
     "axes.labelsize": 8.5,
