@@ -58,9 +58,9 @@ def test_training_on_a_correlated_gaussian_approaches_the_exact_denoiser():
     denoiser = PreconditionedDenoiser(Perceptron(2), IsotropicGaussian(), sees_base=False)
     optimiser = torch.optim.Adam(denoiser.parameters(), 5e-3)
     weights = torch.ones(4)
-    for step in range(400):
+    for step in range(300):
         for group in optimiser.param_groups:
-            group["lr"] = 5e-3 * (1 - step / 400)
+            group["lr"] = 5e-3 * (1 - step / 300)
         x0 = torch.einsum("cd,bdhw->bchw", root, torch.randn(64, 2, 4, 4))
         sigma, noise = draw_noise(x0.shape[1:], range(64 * step, 64 * step + 64))
         loss = denoising_loss(denoiser, x0, sigma, noise, None, weights).mean()

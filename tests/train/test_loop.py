@@ -107,6 +107,7 @@ def test_the_trained_model_loads_and_improves_on_its_base(data, tmp_path):
     assert model.channels == small.CHANNELS
     assert set(model.static) == {"land_sea_mask", "sin_latitude"}
     assert model.card["images"] == 240
+    assert str(tmp_path) not in (config.out / "model" / "model.json").read_text()
     losses = [value for _, value in logged(config.out, "loss")]
     assert losses[-1] < 1
     x, sigma = torch.randn(2, 2, 8, 16), torch.tensor([0.5, 2.0])

@@ -43,11 +43,18 @@ def save(run: Run) -> None:
         "images": run.images,
         "minutes": round(run.seconds / 60, 1),
         "validation": {k: checks[-1][k] for k in ("sigma", "error", "ratio_to_base")} if checks else None,
-        "config": json.loads(config.model_dump_json()),
+        "config": _without_places(config),
     }
     with averaged(run) as denoiser:
         model = Model(denoiser, run.normalisation, config.data.names, run.grid, config.architecture, card)
         save_model(config.out / "model", model)
+
+
+def _without_places(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as a model's card tells it: not where on this machine files lie."""
+    document: dict[str, Any] = json.loads(config.model_dump_json(exclude={"out", "device", "threads"}))
+    document["data"]["path"] = config.data.path.name
+    return document
 
 
 def read_checkpoint(config: TrainConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
