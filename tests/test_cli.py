@@ -48,7 +48,7 @@ def assimilate(case, capsys, *extra, out="analysis.nc", observations="columns.pa
 
 @pytest.mark.parametrize("method", ["fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation"])
 def test_an_analysis_of_columns_and_a_field_is_nearer_the_truth_than_climatology(case, capsys, method):
-    code, out, err = assimilate(case, capsys, "--method", method, "--field", case / "coarse.nc", "--gamma", 0.5)
+    code, out, err = assimilate(case, capsys, "--method", method, "--field", case / "coarse.nc", "--gamma", 3)
     assert code == 0, err
     document = json.loads(out)
     assert document["method"] == method

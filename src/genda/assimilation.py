@@ -215,7 +215,7 @@ def make_method(
         "fusion-sda": partial(SDA, gamma=gamma, scale=guidance_scale, clip=clip),
         "fusion-gaussian": partial(GaussianGuidance, covariance=base),  # type: ignore[arg-type]
     }
-    return Fusion(model.denoiser, guidance[name], sampler or Sampler(), batch, device, progress)
+    return Fusion(model.denoiser.to(device), guidance[name], sampler or Sampler(), batch, device, progress)
 
 
 def assimilate(

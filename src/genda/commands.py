@@ -185,7 +185,7 @@ def assimilate_files(
             )
         sources.append(library.point_source(prior, used, when))
     for path, state in zip(fields, coarse, strict=True):
-        sources.append(library.field_source(prior, _at(state, when, path), field_error, name=path.name))
+        sources.append(library.field_source(prior, _at(state, when, path), field_error, name=str(path)))
     warnings = []
     if method == "fusion-sda":
         warnings = [w for s in sources if (w := library.stability_warning(sampler, gamma, s))]
@@ -217,7 +217,7 @@ def assimilate_files(
     write_netcdf(to_dataset(analysis.members), out, provenance)
     if report is not None:
         write_report(_report_case(prior, analysis, coarse, table), report)
-    spread = analysis.members.values[0].std(dim=0).mean(dim=(-2, -1)) / prior.normalisation.std
+    spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
     text = "\n".join(
         [*warnings, f"{out}: {members} members at {_iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"]
     )
