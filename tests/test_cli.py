@@ -48,7 +48,13 @@ def assimilate(case, capsys, *extra, out="analysis.nc", observations="columns.pa
 
 @pytest.mark.parametrize("method", ["fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation"])
 def test_an_analysis_of_columns_and_a_field_is_nearer_the_truth_than_climatology(case, capsys, method):
-    code, out, err = assimilate(case, capsys, "--method", method, "--field", case / "coarse.nc", "--gamma", 3)
+    extra = ["--method", method, "--field", case / "coarse.nc"]
+    if method == "fusion-sda":  # hundreds of columns on a few cells are more than an explicit gradient step can take
+        extra += ["--gamma", 0.5, "--steps", 16]
+        arguments = ["assimilate", "--model", case / "model", "--members", 4, "--out", case / "analysis.nc", "--json", *extra]
+        code, out, err = run(capsys, *arguments)
+    else:
+        code, out, err = assimilate(case, capsys, *extra)
     assert code == 0, err
     document = json.loads(out)
     assert document["method"] == method
@@ -164,6 +170,16 @@ def test_an_analysis_on_another_grid_than_the_truth_is_refused(case, capsys):
     code, _, err = run(capsys, "verify", case / "analysis.nc", "--truth", case / "coarse.nc")
     assert code == 2
     assert "grid" in err
+
+
+def test_sda_below_its_stability_limit_warns_and_a_failure_has_its_exit_code(case, capsys):
+    code, out, err = assimilate(case, capsys, "--method", "fusion-sda", "--gamma", 0.001, out="unstable.nc")
+    assert code in (0, 4)
+    if code == 0:
+        assert "stability limit" in json.loads(out)["warnings"][0]
+    else:
+        assert "sampling step" in err
+        assert not (case / "unstable.nc").exists()
 
 
 def test_chunks_do_not_change_members(case, capsys):

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from genda.checkpoint import Model
 from genda.diffusion.gaussian import SphericalGaussian
-from genda.diffusion.noise import derived_seed
+from genda.diffusion.noise import derived_seed, karras_schedule
 from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
-from genda.guidance.sda import SDA, smallest_stable_gamma
+from genda.guidance.sda import SDA, redundancy, smallest_stable_gamma
 from genda.linalg import Diagonal
 from genda.methods import Method
 from genda.methods.fusion import Fusion, Guidance
@@ -270,11 +270,10 @@ def assimilate(
 
 def stability_warning(sampler: Sampler, gamma: float, source: Source) -> str | None:
     """A sentence if SDA with this Γ is below its stability limit for this source, else None."""
-    from genda.diffusion.noise import karras_schedule
-
     levels = karras_schedule(sampler.steps, sampler.sigma_min, sampler.sigma_max, sampler.rho)
     variance = source.covariance.variance.min().item()  # type: ignore[attr-defined]
-    limit = smallest_stable_gamma(levels, variance)
+    rho = redundancy(source.operator) if isinstance(source.operator, operators.LinearOperator) else 1.0
+    limit = smallest_stable_gamma(levels, variance, rho)
     if gamma >= limit:
         return None
     return (

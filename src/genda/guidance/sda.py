@@ -23,6 +23,7 @@ from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser, per_sample
 from genda.linalg import Diagonal
+from genda.observations.operators import LinearOperator
 from genda.problem import Problem
 
 logger = logging.getLogger(__name__)
@@ -86,18 +87,31 @@ class SDA:
         return increment * per_sample((self._clip / rms).clamp(max=1.0), increment)
 
 
-def smallest_stable_gamma(levels: Tensor, variance: float) -> float:
+def smallest_stable_gamma(levels: Tensor, variance: float, redundancy: float = 1.0) -> float:
     """The least Γ with which explicit steps along ``levels`` do not overshoot the data.
 
     For an observed quantity of unit prior variance the Jacobian of the denoiser is 1 / (1 + sigma²); a step of relative
-    length h = 1 - t'/t multiplies the misfit by 1 - h sigma² / ((1 + sigma²)² (R + sigma² Γ)), stable while the second
-    term is below 2. Measured limits at R^½ = 0.022 are .3, .1 and .03 for 16, 64 and 128 Karras steps; this bound gives
-    .26, .09 and .05.
+    length h = 1 - t'/t multiplies the misfit by 1 - h rho sigma² / ((1 + sigma²)² (R + sigma² Γ)), with rho the largest
+    eigenvalue of H Hᵀ, and is stable while the second term is below 2. Measured limits for points at R^½ = 0.022 are .3, .1
+    and .03 for 16, 64 and 128 Karras steps; this bound gives .26, .09 and .05.
 
     Args:
         levels: the sampler's noise levels, shape (steps + 1,).
         variance: R, normalised units, the smallest of the source.
+        redundancy: rho, see :func:`redundancy`.
     """
     sigma = levels[:-1]
-    needed = (1 - levels[1:] / sigma) / (2 * (1 + sigma**2) ** 2) - variance / sigma**2
+    needed = redundancy * (1 - levels[1:] / sigma) / (2 * (1 + sigma**2) ** 2) - variance / sigma**2
     return max(0.0, float(needed.max()))
+
+
+@torch.no_grad()
+def redundancy(operator: LinearOperator, iterations: int = 30) -> float:
+    """The largest eigenvalue of H Hᵀ, by power iteration: 1 for separate points, more for clusters, less for averages."""
+    v = torch.ones(1, len(operator))
+    value = 1.0
+    for _ in range(iterations):
+        image = operator(operator.adjoint(v))
+        value = float(image.norm() / v.norm())
+        v = image / image.norm()
+    return value
