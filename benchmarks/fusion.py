@@ -73,7 +73,9 @@ def methods(model: Model, args: argparse.Namespace, *, gammas=()) -> dict[str, D
 
     rows: dict[str, Draw] = {
         "optimal interpolation": run(OptimalInterpolation(model.denoiser.base), 1),
-        "EDM, MMPS": fusion(partial(MMPS, iterations=args.iterations)),
+        "EDM, MMPS": fusion(
+            partial(MMPS, iterations=args.iterations, preconditioner=model.denoiser.base, inner=args.inner)
+        ),
         "EDM, Gaussian covariance": fusion(
             partial(GaussianGuidance, covariance=model.denoiser.base, iterations=args.cg)
         ),
@@ -263,14 +265,15 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--dates", type=int, default=24)
     parser.add_argument("--members", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--sigma-min", type=float, default=0.02)
     parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--inner", type=int, default=8)
     parser.add_argument("--cg", type=int, default=10)
     parser.add_argument("--clip", type=float)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reuse-likelihood", action="store_true")
+    parser.add_argument("--reuse-likelihood", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--bufr", type=Path)
     parser.add_argument("--folds", type=int, default=5)

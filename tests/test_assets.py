@@ -80,4 +80,4 @@ def test_the_demo_beats_optimal_interpolation_and_writes_its_files(tmp_path):
     assert np.isfinite(analysis.values.numpy()).all()
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "</html>" in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page

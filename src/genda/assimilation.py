@@ -210,7 +210,12 @@ def make_method(
         assert isinstance(base, SphericalGaussian)
         return OptimalInterpolation(base)
     guidance: dict[str, Guidance] = {
-        "fusion": partial(MMPS, iterations=iterations, scale=guidance_scale),
+        "fusion": partial(
+            MMPS,
+            iterations=iterations,
+            scale=guidance_scale,
+            preconditioner=base if isinstance(base, SphericalGaussian) else None,
+        ),
         "unconditional": partial(MMPS, iterations=1),
         "fusion-sda": partial(SDA, gamma=gamma, scale=guidance_scale, clip=clip),
         "fusion-gaussian": partial(GaussianGuidance, covariance=base),  # type: ignore[arg-type]

@@ -181,7 +181,8 @@ def nature_run(
     test_pairs: Annotated[int, typer.Option(min=0, help="Test dates with backgrounds.")] = 100,
     variant: Annotated[str, typer.Option(help="Background recipe: a or b.")] = "b",
     part: Annotated[
-        list[str] | None, typer.Option(help="Only these parts, for processes side by side: truth-0, source, background-test …")
+        list[str] | None,
+        typer.Option(help="Only these parts, for processes side by side: truth-0, source, background-test …"),
     ] = None,
 ) -> None:
     """Run the general circulation model behind the embedded experiment (needs the extra "nature"); resumable."""

@@ -63,10 +63,14 @@ def _draw(guided, **settings):
     return Sampler(steps=64, sigma_min=0.002, **settings).sample(guided, SHAPE, MEMBERS, seed=1, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("kind", ["exact", "mmps"])
+@pytest.mark.parametrize("kind", ["exact", "mmps", "preconditioned mmps"])
 def test_guidance_that_claims_exactness_meets_the_kalman_posterior(kind):
     prior, problem, *expected = _problem()
-    guided = GaussianGuidance(prior, problem, prior) if kind == "exact" else MMPS(prior, problem, iterations=15)
+    guided = {
+        "exact": lambda: GaussianGuidance(prior, problem, prior),
+        "mmps": lambda: MMPS(prior, problem, iterations=15),
+        "preconditioned mmps": lambda: MMPS(prior, problem, iterations=2, preconditioner=prior, inner=8),
+    }[kind]()
     bias, std, chi2 = _summary(_draw(guided), *expected)
     assert bias < 0.08
     assert std == pytest.approx(1, abs=0.03)

@@ -96,9 +96,9 @@ def write_sample_case(nature: Path, out: Path, dates: int = 24, climatology_stri
     try:
         for number, (group, dataset) in enumerate(groups.items()):
             packed = [_packed(dataset[field.name], steps[field.id]) for field in FIELDS]
-            encoding: dict[str, Any] = {
-                field.name: how for field, (_, how) in zip(FIELDS, packed, strict=True)
-            } | {name: _DEFLATE for name in _STATIC if name in dataset}
+            encoding: dict[str, Any] = {field.name: how for field, (_, how) in zip(FIELDS, packed, strict=True)} | {
+                name: _DEFLATE for name in _STATIC if name in dataset
+            }
             if "time" in dataset:
                 encoding["time"] = {"units": "hours since 1970-01-01", "dtype": "int64"}
             rounded = dataset.assign({field.name: values for field, (values, _) in zip(FIELDS, packed, strict=True)})

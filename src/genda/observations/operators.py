@@ -15,6 +15,7 @@ accurate), the kernel of Catmull and Rom; vertical interpolation is linear in lo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -33,7 +34,13 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class Operator(Protocol):
-    """Maps states (batch, channel, lat, lon) to observations (batch, m), differentiably; ``tangent`` is H'(x) dx."""
+    """Maps states (batch, channel, lat, lon) to observations (batch, m), differentiably.
+
+    ``tangent`` is H'(x) dx; where ``linear`` is true the operator also has ``adjoint(y)``, (batch, m) to states.
+    """
+
+    @property
+    def linear(self) -> bool: ...
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -61,6 +68,8 @@ class LinearOperator:
         matrix: shape (observations, channel * lat * lon).
         shape: (channel, lat, lon).
     """
+
+    linear = True
 
     def __init__(self, matrix: sp.csr_array, shape: tuple[int, int, int]) -> None:
         self.matrix = matrix.tocsr().astype(np.float64)
@@ -100,6 +109,10 @@ class Stack:
 
     operators: tuple[Operator, ...]
 
+    @property
+    def linear(self) -> bool:
+        return all(operator.linear for operator in self.operators)
+
     def __call__(self, x: Tensor) -> Tensor:
         return torch.cat([operator(x) for operator in self.operators], dim=-1)
 
@@ -122,6 +135,8 @@ class Nonlinear:
         function: (batch, m) to (batch, k).
         inner: the operator it acts on.
     """
+
+    linear = False
 
     def __init__(self, function: Callable[[Tensor], Tensor], inner: Operator) -> None:
         self.function, self.inner = function, inner
@@ -225,13 +240,16 @@ _VECTOR_FIELDS = {"u", "v", "u10", "v10"}
 
 
 def _csr(matrix: sp.csr_array, like: Tensor) -> Tensor:
-    return torch.sparse_csr_tensor(
-        torch.as_tensor(matrix.indptr, dtype=torch.int64),
-        torch.as_tensor(matrix.indices, dtype=torch.int64),
-        torch.as_tensor(matrix.data, dtype=like.dtype),
-        size=matrix.shape,
-        device=like.device,
-    )
+    with warnings.catch_warnings():  # "beta state": the products used here are the plain ones
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.as_tensor(matrix.indptr, dtype=torch.int64),
+            torch.as_tensor(matrix.indices, dtype=torch.int64),
+            torch.as_tensor(matrix.data, dtype=like.dtype),
+            size=matrix.shape,
+            device=like.device,
+            check_invariants=False,
+        )
 
 
 def _row_kron(channel_weights: sp.csr_array, horizontal: sp.csr_array) -> sp.csr_array:
