@@ -87,13 +87,16 @@ def test_three_mmps_iterations_are_calibrated_and_more_are_nearer():
 
 
 def test_sda_is_biased_and_overconfident_at_the_observations_as_published():
-    """A constant gamma is right at one noise level at most; this is why MMPS is the default."""
+    """A constant gamma is right at one noise level at most; this is why MMPS is the default.
+
+    Even near its best gamma (.01 to .03 here, both biases .20) the members agree too well at the observations.
+    """
     prior, problem, mean, covariance, h, y = _problem()
-    samples = _draw(SDA(prior, problem, gamma=0.1)).flatten(1)
+    samples = _draw(SDA(prior, problem, gamma=0.03)).flatten(1)
     bias, _, _ = _summary(samples, mean, covariance, h, y)
     at_observations = (samples @ h.T).var(0).mean().sqrt() / (h @ covariance @ h.T).diagonal().mean().sqrt()
-    assert 0.1 < bias < 0.8
-    assert at_observations < 0.7
+    assert bias > 0.15
+    assert at_observations < 0.75
 
 
 def test_sda_is_exact_where_gamma_is_the_true_variance_factor():
