@@ -82,14 +82,8 @@ def test_reduction_to_sea_level_keeps_pressure_at_sea_level_and_limits_hot_groun
     ps, zero = np.array([101000.0]), np.array([0.0])
     np.testing.assert_allclose(mean_sea_level_pressure(ps, np.array([310.0]), zero), ps)
     plateau = np.array([1.5e4])
-<<<<<<< HEAD
-    cool, hot, hotter = (
-        mean_sea_level_pressure(np.array([85000.0]), np.array([t]), plateau)[0] for t in (275.0, 300.0, 310.0)
-    )
-=======
     surface = np.array([85000.0])
     cool, hot, hotter = (mean_sea_level_pressure(surface, np.array([t]), plateau)[0] for t in (275.0, 300.0, 310.0))
->>>>>>> nature
     assert cool > hot > hotter  # warmer air below ground weighs less
     isothermal = 85000.0 * np.exp(1.5e4 / (GAS_CONSTANT * 0.5 * (290.5 + 300.0)))
     assert hot == pytest.approx(isothermal)
