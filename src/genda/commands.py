@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,9 +173,9 @@ def assimilate_files(
     when = _analysis_time(time, coarse, table)
     sampler = Sampler(steps=steps)
     sources: list[Source] = []
-    used = None
+    used, mapping = None, None
     if table is not None:
-        table, _ = usable_observations(prior, table, when, window_hours, map_climate=map_climate)
+        table, mapping = usable_observations(prior, table, when, window_hours, map_climate=map_climate)
         used = table[table["quality"] == Flag.PASS]
         if used.empty:
             counts = ", ".join(f"{k} {v}" for k, v in summary(table)["flags"].items())
@@ -213,6 +213,10 @@ def assimilate_files(
         device=device,
         progress=tick,
     )
+    if table is not None and mapping is not None:
+        analysis = _mapped_back(analysis, mapping)
+        mapped = table["quality"].isin([Flag.PASS, Flag.BACKGROUND])  # the others were flagged before the mapping
+        table = table.assign(observation=table["observation"] + mapping.at(table) * mapped)
     provenance = {"method": analysis.method, "seed": str(seed), "model": str(model), "history": "genda assimilate"}
     write_netcdf(to_dataset(analysis.members), out, provenance)
     if report is not None:
@@ -233,6 +237,17 @@ def assimilate_files(
         "warnings": warnings,
     }
     return Outcome(text, document)
+
+
+def _mapped_back(analysis: library.Analysis, mapping: ClimateMapping) -> library.Analysis:
+    """An analysis in the model's climate moved to the climate of its observations, equivalents included."""
+    state, table = analysis.members, analysis.observations
+    shift = torch.as_tensor(mapping.on_channels(state.channels, state.grid.latitude)).float().unsqueeze(-1)
+    members = State(state.values + shift, state.channels, state.grid, state.times)
+    if table is not None:
+        columns = ("observation", "hx_b", "hx_a")
+        table = table.assign(**{name: table[name] + mapping.at(table) for name in columns})
+    return replace(analysis, members=members, observations=table)
 
 
 def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> Outcome:

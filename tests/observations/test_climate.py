@@ -40,6 +40,16 @@ def test_a_gap_in_the_network_is_not_extrapolated():
     assert np.abs(mapping.at(south)).max() < 8
 
 
+def test_fields_and_observations_are_moved_alike():
+    table = _table()
+    mapping = ClimateMapping.fit(table.assign(observation=3 * np.sin(np.radians(table["latitude"]))), np.zeros(len(table)))
+    latitude = [60.0, 0.0, -45.0]
+    shift = mapping.on_channels(["t850", "z500", "t2m"], latitude)
+    at_points = mapping.at(pd.DataFrame({"variable": "t", "pressure": 85000.0, "latitude": latitude}))
+    np.testing.assert_allclose(shift[0], at_points)
+    assert (shift[1:] == 0).all()
+
+
 def test_unknown_levels_are_left_alone_and_an_empty_table_is_refused():
     table = _table()
     mapping = ClimateMapping.fit(table.assign(observation=1.0), np.zeros(len(table)))

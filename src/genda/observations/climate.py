@@ -11,12 +11,15 @@ is the same for every method compared, and it is added back to whatever is verif
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from genda.variables import channels as parse_channels
 
 Array = NDArray[np.float64]
 
@@ -61,6 +64,16 @@ class ClimateMapping:
         for key, rows in _groups(table).items():
             c = self.coefficients.get(key, np.zeros(1))
             values[rows] = _legendre(table["latitude"].to_numpy()[rows], len(c) - 1) @ c
+        return values
+
+
+    def on_channels(self, channels: Sequence[str], latitude: Sequence[float]) -> Array:
+        """Earth minus model for fields, shape (channel, latitude); zero for channels it was not fitted on."""
+        values = np.zeros((len(channels), len(latitude)))
+        for i, item in enumerate(parse_channels(channels)):
+            pressure = -1.0 if item.pressure is None else item.pressure
+            c = self.coefficients.get((item.field.id, pressure), np.zeros(1))
+            values[i] = _legendre(np.asarray(latitude), len(c) - 1) @ c
         return values
 
 
