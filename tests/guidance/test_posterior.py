@@ -17,9 +17,9 @@ from genda.linalg import Diagonal
 from genda.observations.operators import normalised, points
 from genda.problem import Problem, Source
 
-GRID = LatLonGrid.gaussian(10, 20)
+GRID = LatLonGrid.gaussian(8, 16)
 SHAPE = (1, *GRID.shape)
-MEMBERS = 800
+MEMBERS = 600
 NOISE = 0.1
 
 
@@ -32,7 +32,7 @@ def _prior():
     return DenseGaussian(mean, covariance), covariance
 
 
-def _problem(error_variance=NOISE**2, count=15):
+def _problem(error_variance=NOISE**2, count=12):
     prior, covariance = _prior()
     generator = torch.Generator().manual_seed(3)
     rng = np.random.default_rng(0)
@@ -68,8 +68,8 @@ def test_guidance_that_claims_exactness_meets_the_kalman_posterior(kind):
     prior, problem, *expected = _problem()
     guided = {
         "exact": lambda: GaussianGuidance(prior, problem, prior),
-        "mmps": lambda: MMPS(prior, problem, iterations=15),
-        "preconditioned mmps": lambda: MMPS(prior, problem, iterations=2, preconditioner=prior, inner=8),
+        "mmps": lambda: MMPS(prior, problem, iterations=12),
+        "preconditioned mmps": lambda: MMPS(prior, problem, iterations=1, preconditioner=prior, inner=10),
     }[kind]()
     bias, std, chi2 = _summary(_draw(guided), *expected)
     assert bias < 0.08
