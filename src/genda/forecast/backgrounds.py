@@ -10,7 +10,8 @@ For a verification time ``t`` and each of two leads, with ``S`` the truth's moda
 
 Variant B (the default): α = s = 0.25, and h = 72 and 96 h play the 24 h and 48 h forecasts, so that errors have
 grown along the flow. Variant A: α = 0.4, s = 0.5, h = 24 and 48 h. Both leads of a date share ``t₁`` and ``s_k``:
-the same imperfect system, started a day apart.
+the same imperfect system, started a day apart. A forecast's first step lacks the radiation of the step before (the
+physics carry is not stored for every day), a shock of about 9 m² s⁻² in z500 that adds 1 % to the error variance.
 
 ``OUT.zarr/background`` has the truth's fields with dimensions (time, lead, …); ``time`` is the verification time. One
 chunk is one date, marked in ``written`` when it is finished.
