@@ -21,11 +21,12 @@ _PUBLIC = {
     "State": "state",
     "assimilate": "assimilation",
     "field_source": "assimilation",
-    "load": "checkpoint:load_model",
+    "load": "assimilation",
     "point_source": "assimilation",
     "read_observations": "observations.read",
     "read_sample": "sample",
     "read_state": "state",
+    "usable_observations": "commands",
 }
 __all__ = [*sorted(_PUBLIC)]
 

@@ -9,6 +9,7 @@ import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from genda.checkpoint import Model
+from genda.assets import model_directory
+from genda.checkpoint import Model, load_model
 from genda.diffusion.gaussian import SphericalGaussian
 from genda.diffusion.noise import derived_seed, karras_schedule
 from genda.diffusion.sampler import Sampler
@@ -58,6 +60,16 @@ class Analysis:
         """The member mean, shape (1, channel, lat, lon)."""
         s = self.members
         return State(s.values.mean(dim=1), s.channels, s.grid, s.times)
+
+
+def load(name: str | Path) -> Model:
+    """A shipped model by its name, or the model of a directory.
+
+    Raises:
+        FileNotFoundError: if it is neither.
+        ValueError: if it is damaged.
+    """
+    return load_model(model_directory(name))
 
 
 def point_operator(
@@ -189,7 +201,7 @@ def make_method(
     *,
     sampler: Sampler | None = None,
     iterations: int = 3,
-    gamma: float | Mapping[str, float] = 0.03,
+    gamma: float | Mapping[str, float] = 0.1,
     guidance_scale: float = 1.0,
     clip: float | None = None,
     batch: int | None = None,
@@ -206,9 +218,12 @@ def make_method(
     base = getattr(model.denoiser, "base", None)
     if name in ("optimal-interpolation", "fusion-gaussian") and not isinstance(base, SphericalGaussian):
         raise ValueError(f"method {name!r} needs a model on a spherical Gaussian base, found {type(base).__name__}")
-    if name == "optimal-interpolation":
-        assert isinstance(base, SphericalGaussian)
+    if name == "optimal-interpolation" and isinstance(base, SphericalGaussian):
         return OptimalInterpolation(base)
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device: found {device!r}, expected cpu or cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device: found {device!r}, but this torch sees no CUDA device")
     guidance: dict[str, Guidance] = {
         "fusion": partial(
             MMPS,
@@ -270,13 +285,13 @@ def assimilate(
         table["hx_b"] = observe(model, climatology(model, time), table).numpy()
         table["hx_a"] = observe(model, physical[0].mean(dim=0), table).numpy()
     shown = {key: value for key, value in settings.items() if key != "progress"}
-    return Analysis(state, table, name, {"members": members, "seed": seed, **shown}, seconds)
+    return Analysis(state, table, name, {"members": len(values), "seed": seed, **shown}, seconds)
 
 
 def stability_warning(sampler: Sampler, gamma: float, source: Source) -> str | None:
     """A sentence if SDA with this Γ is below its stability limit for this source, else None."""
     levels = karras_schedule(sampler.steps, sampler.sigma_min, sampler.sigma_max, sampler.rho)
-    variance = source.covariance.variance.min().item()  # type: ignore[attr-defined]
+    variance = source.covariance.variance.min().item() / source.weight  # type: ignore[attr-defined]
     rho = redundancy(source.operator) if isinstance(source.operator, operators.LinearOperator) else 1.0
     limit = smallest_stable_gamma(levels, variance, rho)
     if gamma >= limit:

@@ -14,7 +14,7 @@ import torch
 
 from genda import assimilation as library
 from genda.assets import model_directory
-from genda.checkpoint import Model, load_model, read_card
+from genda.checkpoint import Model, read_card
 from genda.diffusion.sampler import Sampler
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import assign_errors
@@ -34,7 +34,7 @@ from genda.observations.soundings import select_levels
 from genda.observations.table import read_table, summary, validate, write_table
 from genda.problem import Source
 from genda.report import ReportCase, write_report
-from genda.state import State, from_dataset, open_dataset, read_state, to_dataset, write_netcdf
+from genda.state import State, read_state, to_dataset, write_netcdf
 from genda.variables import channels as parse_channels
 from genda.verify import CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
 
@@ -167,10 +167,12 @@ def assimilate_files(
         raise ValueError(
             "no observations and no fields given: expected --observations or --field (or --method unconditional)"
         )
-    prior = load_model(model_directory(model))
+    _check_outputs(out, report)
+    prior = library.load(model)
     coarse = [read_state(path) for path in fields]
     table = read_observations(observations) if observations else None
     when = _analysis_time(time, coarse, table)
+    coarse = [_at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
     sampler = Sampler(steps=steps)
     sources: list[Source] = []
     used, mapping = None, None
@@ -185,7 +187,7 @@ def assimilate_files(
             )
         sources.append(library.point_source(prior, used, when))
     for path, state in zip(fields, coarse, strict=True):
-        sources.append(library.field_source(prior, _at(state, when, path), field_error, name=str(path)))
+        sources.append(library.field_source(prior, state, field_error, name=str(path)))
     warnings = []
     if method == "fusion-sda":
         warnings = [w for s in sources if (w := library.stability_warning(sampler, gamma, s))]
@@ -222,9 +224,9 @@ def assimilate_files(
     if report is not None:
         write_report(_report_case(prior, analysis, coarse, table), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
-    text = "\n".join(
-        [*warnings, f"{out}: {members} members at {_iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"]
-    )
+    drawn = analysis.members.values.shape[1]
+    done_line = f"{out}: {drawn} members at {_iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
+    text = "\n".join([*warnings, done_line])
     document = {
         "out": str(out),
         "time": _iso(when),
@@ -258,13 +260,7 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
     document: dict[str, Any] = {"analysis": str(analysis)}
     texts = []
     if truth is not None:
-        with open_dataset(truth) as dataset:
-            try:
-                reference = from_dataset(dataset.sel(time=state.times), state.channels)
-            except KeyError:
-                raise ValueError(
-                    f"{truth}: found no field at {_iso(state.times[0])}, expected the analysis time"
-                ) from None
+        reference = _at(read_state(truth, state.channels), state.times[0], truth)
         if not library.same_grid(reference.grid, state.grid):
             raise ValueError(
                 f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}"
@@ -278,7 +274,7 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
         document |= table.to_dict()
         texts += [table.to_text(metric) for metric in (RMSE, CRPS, SPREAD_SKILL) if rows["analysis"].supports(metric)]
     if withheld is not None:
-        stations = read_table(withheld)
+        stations = _scorable(read_table(withheld), state)
         mean = state.values.mean(dim=1)[0] if state.values.ndim == 5 else state.values[0]
         stations = stations.assign(hx_a=_observe_plain(state, mean, stations))
         statistics = station_statistics(stations)
@@ -315,10 +311,47 @@ def _observe_plain(state: State, mean: torch.Tensor, table: pd.DataFrame) -> np.
     return np.asarray(matrix @ mean.double().numpy().ravel())
 
 
+def _scorable(table: pd.DataFrame, state: State) -> pd.DataFrame:
+    """The rows of a withheld table that an analysis can be scored at.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    known = {c.field.id for c in parse_channels(state.channels)}
+    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
+        check_missing,
+        check_bounds,
+        check_duplicates,
+        partial(check_window, time=state.times[0], half_width=pd.Timedelta(hours=3)),
+        partial(check_domain, grid=state.grid),
+        lambda t: set_flag(t, ~t["variable"].isin(known), Flag.DOMAIN),
+    ]
+    levels = sorted({c.pressure for c in parse_channels(state.channels) if c.pressure is not None})
+    checked = select_levels(run_checks(table.reset_index(drop=True), checks), levels)
+    usable = checked[checked["quality"] == Flag.PASS]
+    if usable.empty:
+        raise ValueError(
+            f"withheld observations: found none usable at {_iso(state.times[0])} ± 3 h, expected at least one"
+        )
+    return usable
+
+
+def _check_outputs(out: Path, report: Path | None) -> None:
+    """Refuse an output that cannot be written before anything is computed."""
+    for path in (out, report):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"{path}: found no folder {path.parent}, expected one to write to")
+    if report is not None:
+        import matplotlib  # noqa: F401
+
+
 def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFrame | None) -> np.datetime64:
     if time is not None:
         try:
-            return np.datetime64(pd.Timestamp(time), "ns")
+            stamp = pd.Timestamp(time)
+            if pd.isna(stamp):
+                raise ValueError(time)
+            return np.datetime64(stamp.tz_convert(None) if stamp.tzinfo else stamp, "ns")
         except ValueError:
             raise ValueError(f"time: found {time!r}, expected an ISO date such as 2008-12-08T12") from None
     if coarse:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from genda import assimilation as library
-from genda.assets import DEMO_OBSERVATIONS, model_directory
-from genda.checkpoint import Model, load_model
+from genda.assets import DEMO_OBSERVATIONS
+from genda.checkpoint import Model
 from genda.diffusion.noise import derived_seed
 from genda.diffusion.sampler import Sampler
 from genda.methods.interpolation import interpolate
@@ -33,6 +34,7 @@ COARSENING = 8
 COLUMN_ERROR = 0.1
 """Standard deviation of the simulated columns' errors in units of each channel's climatological std."""
 FIELD_ERROR = 0.05
+STATIONS = 300
 SHOWN = ("z500", "t850", "t2m", "u10", "v500", "q700", "msl")
 
 
@@ -56,9 +58,16 @@ def coarse_field(state: State, factor: int) -> State:
     return State(values, state.channels, target, state.times)
 
 
-def simulate_columns(model: Model, truth: State, seed: int, error: float = COLUMN_ERROR) -> Any:
-    """Noisy columns of all channels at the radiosonde sites for one time of ``truth``, as an observation table."""
-    table = columns_table(station_network(), truth.channels, truth.times[0])
+def simulate_columns(
+    model: Model, truth: State, seed: int, error: float = COLUMN_ERROR, stations: int | None = None
+) -> pd.DataFrame:
+    """Noisy columns of all channels at the radiosonde sites for one time of ``truth``, as an observation table.
+
+    ``error`` is in units of each channel's climatological std; ``stations`` draws that many sites, None takes all.
+    """
+    rng = np.random.default_rng(derived_seed(seed, "sites"))
+    sites = station_network(count=stations, generator=rng) if stations else station_network()
+    table = columns_table(sites, truth.channels, truth.times[0])
     exact = library.observe(model, truth.values[0], table).numpy()
     _, scale, _ = library.point_operator(model, table)
     rng = np.random.default_rng(derived_seed(seed, truth.times[0], "columns"))
@@ -71,18 +80,19 @@ def simulate_columns(model: Model, truth: State, seed: int, error: float = COLUM
 
 def write_demo_observations(path: Path = DEMO_OBSERVATIONS, date: int = 1, seed: int = 0) -> None:
     """Simulate the shipped observations from one date of the shipped case."""
-    model = load_model(model_directory("embedded"))
+    model = library.load("embedded")
     sample = read_sample(channels=model.channels)
     t = sample.truth
     truth = State(t.values[date : date + 1], t.channels, t.grid, t.times[date : date + 1])
-    write_table(simulate_columns(model, truth, seed), path)
+    write_table(simulate_columns(model, truth, seed, stations=STATIONS), path)
 
 
 def run_demo(
     out: Path, *, members: int = 16, seed: int = 0, steps: int = 12, progress: Callable[[int, int], None] | None = None
 ) -> DemoResult:
     """Analyse the shipped case and write ``analysis.nc`` and ``report.html`` into ``out``."""
-    model = load_model(model_directory("embedded"))
+    out.mkdir(parents=True, exist_ok=True)
+    model = library.load("embedded")
     table = run_checks(read_table(DEMO_OBSERVATIONS), [check_missing, check_bounds, check_duplicates])
     time = np.datetime64(table["time"].iloc[0].to_datetime64(), "ns")
     sample = read_sample(channels=model.channels)
@@ -124,7 +134,6 @@ def run_demo(
         reference="bicubic interpolation",
         std=model.normalisation.std.double().numpy(),
     )
-    out.mkdir(parents=True, exist_ok=True)
     write_netcdf(to_dataset(analysis.members), out / "analysis.nc", {"seed": str(seed), "history": "genda demo"})
     mask = model.static.get("land_sea_mask")
     case = ReportCase(
@@ -168,6 +177,6 @@ def run_demo(
         "seconds": round(analysis.seconds, 2),
         "observations": len(used),
         **scores.to_dict(),
-        "files": [str(out / "analysis.nc"), str(out / "report.html")],
+        "files": [str(out / name) for name in ("analysis.nc", "report.html", "overview.png")],
     }
     return DemoResult(scores, document, text)

@@ -174,12 +174,15 @@ class LatLonGrid:
         return inside
 
     def fractional_index(self, latitude: Array, longitude: Array) -> tuple[Array, Array]:
-        """Row and column of points as real numbers; rows beyond the last latitude extrapolate by the edge spacing."""
+        """Row and column of points as real numbers; rows beyond the last latitude reach towards the next one."""
         lat = np.asarray(self.latitude)
         rows = np.arange(lat.size, dtype=np.float64)
         row = np.interp(-latitude, -lat, rows)
-        row = np.where(latitude > lat[0], (lat[0] - latitude) / (lat[0] - lat[1]), row)
-        row = np.where(latitude < lat[-1], lat.size - 1 + (lat[-1] - latitude) / (lat[-2] - lat[-1]), row)
+        steps = [lat[0] - lat[1], lat[-2] - lat[-1]]
+        if self.is_global and lat[0] < 90.0 - _TOLERANCE:  # the next row lies across the pole, on the opposite meridian
+            steps = [2 * (90.0 - lat[0]), 2 * (90.0 + lat[-1])]
+        row = np.where(latitude > lat[0], (lat[0] - latitude) / steps[0], row)
+        row = np.where(latitude < lat[-1], lat.size - 1 + (lat[-1] - latitude) / steps[1], row)
         offset = np.mod(longitude - self.longitude[0], 360.0)
         if not self.periodic:  # just west of the first column is a small negative index, not a full turn
             offset = np.where(

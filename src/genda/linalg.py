@@ -91,6 +91,9 @@ def gmres(product: Product, b: Tensor, iterations: int) -> tuple[Tensor, Tensor]
     Returns:
         x, shape (batch, n), and its coefficients on the basis vectors given to ``product``, shape (batch, iterations): a
         caller who kept by-products of each call can combine them alike.
+
+    Raises:
+        FloatingPointError: if a product is not finite.
     """
     scale = b.norm(dim=-1, keepdim=True)
     basis = [_ratio(b, scale)]
@@ -108,6 +111,8 @@ def gmres(product: Product, b: Tensor, iterations: int) -> tuple[Tensor, Tensor]
         basis.append(_ratio(w * (length > 0).unsqueeze(-1), length.unsqueeze(-1)))
     target = torch.zeros(len(b), iterations + 1, dtype=b.dtype, device=b.device)
     target[:, 0] = scale[:, 0]
+    if not bool(torch.isfinite(hessenberg).all()):
+        raise FloatingPointError("GMRES: a product is not finite, the likelihood or the denoiser has failed")
     coefficients = (torch.linalg.pinv(hessenberg) @ target.unsqueeze(-1)).squeeze(-1)
     return torch.einsum("kbn,bk->bn", torch.stack(basis[:iterations]), coefficients), coefficients
 

@@ -42,7 +42,9 @@ def test_a_gap_in_the_network_is_not_extrapolated():
 
 def test_fields_and_observations_are_moved_alike():
     table = _table()
-    mapping = ClimateMapping.fit(table.assign(observation=3 * np.sin(np.radians(table["latitude"]))), np.zeros(len(table)))
+    mapping = ClimateMapping.fit(
+        table.assign(observation=3 * np.sin(np.radians(table["latitude"]))), np.zeros(len(table))
+    )
     latitude = [60.0, 0.0, -45.0]
     shift = mapping.on_channels(["t850", "z500", "t2m"], latitude)
     at_points = mapping.at(pd.DataFrame({"variable": "t", "pressure": 85000.0, "latitude": latitude}))

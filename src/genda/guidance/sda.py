@@ -57,9 +57,7 @@ class SDA:
             if value < 0:
                 raise ValueError(f"gamma of {source.name}: found {value:g}, expected zero or more")
             if not isinstance(source.covariance, Diagonal):
-                raise ValueError(
-                    f"{source.name}: SDA takes independent observation errors, use MMPS for correlated ones"
-                )
+                raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
         self.clipped = 0
 
     def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -66,7 +66,6 @@ class ClimateMapping:
             values[rows] = _legendre(table["latitude"].to_numpy()[rows], len(c) - 1) @ c
         return values
 
-
     def on_channels(self, channels: Sequence[str], latitude: Sequence[float]) -> Array:
         """Earth minus model for fields, shape (channel, latitude); zero for channels it was not fitted on."""
         values = np.zeros((len(channels), len(latitude)))
