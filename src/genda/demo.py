@@ -88,7 +88,7 @@ def write_demo_observations(path: Path = DEMO_OBSERVATIONS, date: int = 1, seed:
 
 
 def run_demo(
-    out: Path, *, members: int = 16, seed: int = 0, steps: int = 12, progress: Callable[[int, int], None] | None = None
+    out: Path, *, members: int = 16, seed: int = 0, steps: int = 10, progress: Callable[[int, int], None] | None = None
 ) -> DemoResult:
     """Analyse the shipped case and write ``analysis.nc`` and ``report.html`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
