@@ -10,7 +10,6 @@ and a homogeneous field has E|a_lm|² = c_l for every m. Coefficients are comple
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -61,7 +60,8 @@ class SphericalTransform(nn.Module):
     def synthesis_adjoint(self, x: Tensor) -> Tensor:
         """Unweighted inner products of the harmonics with fields: the transpose of :meth:`synthesis`.
 
-        Shapes (..., lat, lon) to (..., l, m); exact on a Gaussian grid, where analysis is quadrature-weighted transposition.
+            Shapes (..., lat, lon) to (..., l, m); exact on a Gaussian grid, where analysis is quadrature-weighted transposition,
+        and good to a few per cent on a grid with poles, whose quadrature weights are not its cell areas.
         """
         return self.analysis(x / self.quadrature.to(x))
 
@@ -69,12 +69,6 @@ class SphericalTransform(nn.Module):
     def white_noise_power(self) -> float:
         """E|a_lm|² of unit white noise on the grid points, averaged over m: Σ ω² / 4π by the addition theorem."""
         return float((self.quadrature**2).sum() * self.grid.shape[1] / (4 * np.pi))
-
-
-@lru_cache(maxsize=8)
-def transform(grid: LatLonGrid, lmax: int | None = None) -> SphericalTransform:
-    """The transform of a grid, built once (CPU, float32 in, float32 out)."""
-    return SphericalTransform(grid, lmax)
 
 
 def degree_power(coefficients: Tensor) -> Tensor:

@@ -79,9 +79,11 @@ class SDA:
             return increment
         rms = increment.flatten(1).pow(2).mean(dim=1).sqrt()
         acting = int((rms > self._clip).sum())
-        if acting:
-            self.clipped += acting
-            logger.debug("likelihood increment clipped to rms %g for %d members", self._clip, acting)
+        if acting and not self.clipped:
+            logger.warning(
+                "likelihood increment clipped to rms %g; further clipping is counted, not announced", self._clip
+            )
+        self.clipped += acting
         return increment * per_sample((self._clip / rms).clamp(max=1.0), increment)
 
 
