@@ -9,8 +9,9 @@ import xarray as xr
 
 from genda.forecast.backgrounds import create_group, plan
 from genda.forecast.climate import channel_values, climate_summary, open_backgrounds, open_nature_run
+from genda.forecast.nature_run import groups
 from genda.forecast.sample_case import ROUNDING, open_sample_case, write_sample_case
-from genda.forecast.store import Run, create_store, write_frames
+from genda.forecast.store import Run, create_store, save_arrays, write_frames
 from genda.forecast.timeline import CHUNK_DAYS, FRAMES_PER_DAY, Timeline
 from genda.grid import LatLonGrid
 from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS, channel
@@ -112,6 +113,18 @@ def test_a_store_of_another_run_is_refused(store):
     grid = LatLonGrid.gaussian(8, 16)
     with pytest.raises(ValueError, match="found seed = 0, expected 1"):
         create_store(Run(store, Timeline(1, 1, year_days=30), "t31"), SimpleNamespace(grid=grid))
+
+
+def test_members_a_kill_left_a_chunk_apart_part_company(tmp_path):
+    timeline = Timeline(4, 0, 3)
+    run = Run(tmp_path / "n.zarr", timeline, "t31")
+    assert groups(run, timeline.streams, together=True) == [list(timeline.streams)]
+    assert len(groups(run, timeline.streams, together=False)) == 3
+    save_arrays(run.restart / "truth-1" / "latest.npz", {"day": np.array(5)})
+    assert [[s.name for s in g] for g in groups(run, timeline.streams, together=True)] == [
+        ["truth-0", "truth-2"],
+        ["truth-1"],
+    ]
 
 
 def test_a_field_that_is_not_finite_never_reaches_the_store(store):

@@ -83,7 +83,7 @@ def nature_run(
     batch = _GPU_BATCH if _has_gpu() else 1
     with _reporting(progress, report) as tell:
         truths = [streams[part] for part in chosen if part.startswith("truth")]
-        for together in _groups(truths, _has_gpu()):
+        for together in groups(run, truths, _has_gpu()):
             integrate(run, together, model_of(len(together)), tell)
         if "source" in chosen:
             integrate(run, [timeline.source], model_of(1), tell)
@@ -99,12 +99,17 @@ def _has_gpu() -> bool:
     return bool(optional("jax").default_backend() == "gpu")
 
 
-def _groups(streams: Sequence[Stream], together: bool) -> list[list[Stream]]:
-    """Streams of equal length in one group where they are to advance together, else one by one."""
+def groups(run: Run, streams: Sequence[Stream], together: bool) -> list[list[Stream]]:
+    """Streams that advance together: those of equal length that have come equally far, or each alone.
+
+    A run killed between two members' continuation files leaves them a chunk apart; they part company then.
+    """
     if not together:
         return [[stream] for stream in streams]
-    lengths = sorted({stream.days for stream in streams}, reverse=True)
-    return [[stream for stream in streams if stream.days == days] for days in lengths]
+    found: dict[tuple[int, int], list[Stream]] = {}
+    for stream in streams:
+        found.setdefault((stream.days, days_done(run, stream)), []).append(stream)
+    return list(found.values())
 
 
 @contextmanager

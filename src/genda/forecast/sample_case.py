@@ -9,9 +9,9 @@ attributes as in the nature run itself, in netCDF groups, each read by ``xarray.
   in ``std`` ``transient_std`` (channel), the area mean about the monthly climatology.
 
 A channel's values are rounded to multiples of a step of at most 0.00345 of its transient standard deviation, so that
-the root mean square rounding error, the step over √12, is below a thousandth of it. The levels of a field share one CF scale
-factor, the smallest step, and the others are powers of two of it: low bits that are zero cost nothing once the integers
-are shuffled and deflated, and 24 dates on 48 × 96 points fit in 12 MiB.
+the root mean square rounding error, the step over √12, is below a thousandth of it. The levels of a field share one CF
+scale factor, the smallest step, and the others are powers of two of it: low bits that are zero cost nothing once the
+integers are shuffled and deflated, and 24 dates on 48 × 96 points fit in 12 MiB.
 """
 
 from __future__ import annotations
