@@ -33,6 +33,7 @@ from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations import operators
 from genda.problem import Problem, Source
 from genda.state import State, season
+from genda.variables import channels as parse_channels
 
 METHODS = ("fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation", "unconditional")
 
@@ -278,6 +279,9 @@ def assimilate(
     values = chosen.analyse(problem, members, generator)
     seconds = clock.perf_counter() - started
     physical = model.normalisation.physical(values.unsqueeze(0).cpu().float(), times)
+    for i, item in enumerate(parse_channels(model.channels)):
+        if item.field.nonnegative:
+            physical[:, :, i].clamp_(min=0.0)
     state = State(physical, model.channels, model.grid, times)
     table = None
     if observations is not None:

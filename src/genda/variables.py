@@ -27,6 +27,7 @@ class Field:
         bounds: smallest and largest plausible value anywhere on Earth below 1 hPa.
         on_levels: whether the field lives on pressure levels.
         aliases: other identifiers read as this one.
+        nonnegative: whether a value below zero is impossible; analyses are cut off there.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Field:
     bounds: tuple[float, float]
     on_levels: bool
     aliases: tuple[str, ...] = ()
+    nonnegative: bool = False
 
 
 FIELDS: tuple[Field, ...] = (
@@ -43,7 +45,7 @@ FIELDS: tuple[Field, ...] = (
     Field("t", "temperature", "air_temperature", "K", (150.0, 350.0), True),
     Field("u", "u_component_of_wind", "eastward_wind", "m s-1", (-180.0, 180.0), True),
     Field("v", "v_component_of_wind", "northward_wind", "m s-1", (-180.0, 180.0), True),
-    Field("q", "specific_humidity", "specific_humidity", "kg kg-1", (-1.0e-3, 0.06), True),
+    Field("q", "specific_humidity", "specific_humidity", "kg kg-1", (-1.0e-3, 0.06), True, nonnegative=True),
     Field("t2m", "2m_temperature", "air_temperature", "K", (170.0, 345.0), False, ("2t", "t2")),
     Field("u10", "10m_u_component_of_wind", "eastward_wind", "m s-1", (-90.0, 90.0), False, ("u10m", "10u")),
     Field("v10", "10m_v_component_of_wind", "northward_wind", "m s-1", (-90.0, 90.0), False, ("v10m", "10v")),
