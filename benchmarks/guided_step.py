@@ -20,10 +20,11 @@ from genda import assimilation as library
 from genda.assets import model_directory
 from genda.checkpoint import load_model
 from genda.demo import coarse_field
+from genda.diffusion.denoiser import Conditioned
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA
 from genda.problem import Problem
-from genda.state import State
+from genda.state import State, season
 
 
 def main() -> None:
@@ -35,9 +36,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     model = load_model(model_directory(args.model))
-    denoiser = model.denoiser.to(args.device)
     shape = (len(model.channels), *model.grid.shape)
     time0 = np.datetime64("2006-01-15", "ns")
+    denoiser = Conditioned(model.denoiser.to(args.device), season(np.array([time0]))[0])
     state = State(library.climatology(model, time0).unsqueeze(0), model.channels, model.grid, np.array([time0]))
     problem = Problem(shape, (library.field_source(model, coarse_field(state, 4), 0.1),))
     x = torch.randn(args.batch, *shape, generator=torch.Generator().manual_seed(0)).to(args.device)
@@ -53,6 +54,10 @@ def main() -> None:
     cases = {
         "sda": (SDA(denoiser, problem, 0.1), 1),
         f"mmps {args.iterations}": (MMPS(denoiser, problem, args.iterations), args.iterations),
+        f"mmps {args.iterations}, preconditioned": (
+            MMPS(denoiser, problem, args.iterations, preconditioner=model.denoiser.base),
+            args.iterations,
+        ),
     }
     rows = {}
     for name, (guided, products) in cases.items():
