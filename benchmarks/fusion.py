@@ -8,17 +8,21 @@
     python benchmarks/fusion.py radiosondes --bufr FILE   real ascents, withheld stations
 
 Every experiment runs on the test dates of the shipped sample case (or, to choose settings, on another split of a nature run:
-``--data nature.zarr --split validation``), writes one small file per method and date under ``runs/`` and goes on from there
-when started again, and prints its tables in Markdown; ``--out`` also writes them with the command that made them.
+``--data nature.zarr --split validation``), writes one small file per method, settings and date under ``runs/`` and goes on
+from there when started again, and prints its tables in Markdown; ``--out`` also writes them with the command that made them,
+``--log`` appends settings and scores as one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import time as clock
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +30,9 @@ import torch
 
 from genda import assimilation as library
 from genda.assets import model_directory
-from genda.checkpoint import Model, load_model
+from genda.checkpoint import WEIGHTS, Model, load_model
 from genda.commands import usable_observations
 from genda.demo import coarse_field, simulate_columns
-from genda.diffusion.sampler import Sampler
 from genda.grid import EARTH_RADIUS
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
@@ -42,6 +45,7 @@ from genda.observations.read import read_observations
 from genda.problem import Source
 from genda.sample import Sample, read_sample
 from genda.state import State
+from genda.variables import channels as parse_channels
 from genda.verify import (
     CRPS,
     NMSE,
@@ -55,36 +59,56 @@ from genda.verify import (
 )
 
 CHANNELS = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
+NEAR = 500e3
+"""Distance in m to a site within which a grid point counts as near."""
 EXACT = 0.02
 """Error of a coarse field taken as exact: 2 % of each channel's std keeps the linear algebra well conditioned."""
 
-Draw = Callable[[list[Source], np.datetime64], torch.Tensor]
+Draw = Callable[[list[Source], State], torch.Tensor]
+"""Sources and the truth to physical members (member, channel, lat, lon); only simulated references look at the truth."""
 
 
-def methods(model: Model, args: argparse.Namespace, *, gammas=()) -> dict[str, Draw]:
-    """Row name to a function from sources and time to physical members (member, channel, lat, lon)."""
-    sampler = Sampler(steps=args.steps, sigma_min=args.sigma_min, reuse_likelihood=args.reuse_likelihood)
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: how it is computed, and every setting that decides its numbers."""
 
-    def run(method, n):
-        return lambda sources, time: library.assimilate(model, sources, time, method, n, args.seed).members.values[0]
+    draw: Draw
+    settings: Mapping[str, object] = field(default_factory=dict)
 
-    def fusion(guidance):
-        return run(Fusion(model.denoiser, guidance, sampler, args.batch), args.members)
 
-    rows: dict[str, Draw] = {
-        "optimal interpolation": run(OptimalInterpolation(model.denoiser.base), 1),
-        "EDM, MMPS": fusion(
-            partial(MMPS, iterations=args.iterations, preconditioner=model.denoiser.base, inner=args.inner)
-        ),
-        "EDM, Gaussian covariance": fusion(
-            partial(GaussianGuidance, covariance=model.denoiser.base, iterations=args.cg)
-        ),
+def methods(model: Model, args: argparse.Namespace, *, gammas=()) -> dict[str, Row]:
+    """The rows that are methods of the library."""
+    sampler = library.default_sampler(model, **changes(args))
+
+    def run(method, count, **settings):
+        def draw(sources, truth):
+            return library.assimilate(model, sources, truth.times[0], method, count, args.seed).members.values[0]
+
+        return Row(draw, settings)
+
+    def fusion(guidance, **settings):
+        method = Fusion(model.denoiser, guidance, sampler, model.denoiser.base, args.batch)
+        return run(method, args.members, **asdict(sampler), members=args.members, seed=args.seed, **settings)
+
+    base = model.denoiser.base
+    mmps = {"iterations": args.iterations, "inner": args.inner}
+    rows = {
+        "optimal interpolation": run(OptimalInterpolation(base), 1),
+        "EDM, MMPS": fusion(partial(MMPS, preconditioner=base, **mmps), **mmps),
+        "EDM, Gaussian covariance": fusion(partial(GaussianGuidance, covariance=base, iterations=args.cg), cg=args.cg),
     }
-    rows |= {f"EDM, SDA Γ = {g:g}": fusion(partial(SDA, gamma=g, clip=args.clip)) for g in gammas}
-    rows["unconditional"] = lambda sources, time: run(Fusion(model.denoiser, MMPS, sampler, args.batch), args.members)(
-        [], time
-    )
+    for g in gammas:
+        settings = {"gamma": g, "clip": args.clip}
+        rows[f"EDM, SDA Γ = {g:g}"] = fusion(partial(SDA, **settings), **settings)
+    prior = fusion(MMPS)
+    rows["unconditional"] = Row(lambda _, truth: prior.draw([], truth), prior.settings)
     return rows
+
+
+def changes(args: argparse.Namespace) -> dict[str, object]:
+    """The sampler settings given on the command line; the library's own where not."""
+    given = {"steps": args.steps, "sigma_min": args.sigma_min, "sigma_max": args.sigma_max}
+    return {k: v for k, v in given.items() if v is not None}
 
 
 def gridded(args: argparse.Namespace, model: Model, sample: Sample, build, extra, gammas, weights=None) -> ScoreTable:
@@ -93,48 +117,61 @@ def gridded(args: argparse.Namespace, model: Model, sample: Sample, build, extra
     Args:
         build: truth State of one date to its sources.
         extra: row name to a function from a truth State to physical members, for methods outside the likelihood.
+        weights: regions by name, (lat, lon) weights.
     """
-    store_of(args).mkdir(parents=True, exist_ok=True)
-    rows = {name: (lambda state, f=f: f(state)) for name, f in extra.items()}
-    for name, draw in methods(model, args, gammas=gammas).items():
-        rows[name] = lambda state, draw=draw: draw(build(state), state.times[0])
-    if args.methods:
-        rows = {name: f for name, f in rows.items() if any(part in name for part in args.methods)}
-    table: dict[str, Statistics] = {}
+    rows = {name: Row(lambda _, truth, f=f: f(truth)) for name, f in extra.items()} | methods(
+        model, args, gammas=gammas
+    )
+    reference = next(iter(rows))
+    wanted = args.methods or [""]
+    rows = {name: r for name, r in rows.items() if name == reference or any(part in name for part in wanted)}
+    kept: dict[str, list[Path]] = {name: [] for name in rows}
     for i in range(min(args.dates, len(sample.truth.times))):
         t = sample.truth
         state = State(t.values[i : i + 1], t.channels, t.grid, t.times[i : i + 1])
-        for name, make in rows.items():
-            file = file_of(args, name, state)
-            if not file.exists():
-                started = clock.perf_counter()
-                try:
-                    members = make(state)
-                except FloatingPointError:
-                    members = torch.full((2, *state.values.shape[1:]), 1e6)  # diverged: kept in the table as what it is
-                save(file, members, state, clock.perf_counter() - started, weights(state) if weights else None)
-                print(f"{file.name} {clock.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
-            one = load(file, state)
+        for name, row in rows.items():
+            file = file_of(args, model, row, name, state)
+            kept[name].append(file)
+            if file.exists():
+                continue
+            started = clock.perf_counter()
+            try:
+                members = row.draw(build(state), state)
+            except FloatingPointError:  # diverged: kept in the table as what it is
+                members = torch.full((2, *state.values.shape[1:]), torch.inf)
+            save(file, members, state, clock.perf_counter() - started, weights)
+            print(f"{file} {clock.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+    args.files = kept
+    return region_table(model, kept, "")
+
+
+def region_table(model: Model, kept: Mapping[str, list[Path]], region: str) -> ScoreTable:
+    """The table of one region from the files of every row."""
+    table: dict[str, Statistics] = {}
+    for name, files in kept.items():
+        for one in (load(file, model, region) for file in files):
             table[name] = table[name].merge(one) if name in table else one
-    return ScoreTable(table, next(iter(rows)), model.normalisation.std.double().numpy())
+    return ScoreTable(table, next(iter(table)), model.normalisation.std.double().numpy())
 
 
-def store_of(args: argparse.Namespace) -> Path:
-    """Where finished (method, date) pairs of these settings are kept."""
-    settings = f"{args.split}-{args.members}-{args.steps}-{args.iterations}-{args.cg}"
-    return Path("runs") / "fusion" / args.experiment / settings
-
-
-def file_of(args: argparse.Namespace, name: str, state: State) -> Path:
+def file_of(args: argparse.Namespace, model: Model, row: Row, name: str, state: State) -> Path:
+    """Where a finished (method, date) pair of these settings is kept."""
+    decides = [digest(args.model), args.experiment, args.seed, str(args.data), args.split, name, dict(row.settings)]
+    key = hashlib.blake2b(json.dumps(decides).encode(), digest_size=6).hexdigest()
     word = "".join(c if c.isalnum() else "-" for c in name)
-    return store_of(args) / f"{np.datetime_as_string(state.times[0], 'h')}_{word}.npz"
+    return Path("runs/fusion") / args.experiment / f"{word}-{key}" / f"{np.datetime_as_string(state.times[0], 'h')}.npz"
+
+
+@cache
+def digest(model: str) -> str:
+    """Of the model's weights."""
+    return hashlib.blake2b((model_directory(model) / WEIGHTS).read_bytes(), digest_size=8).hexdigest()
 
 
 def save(file: Path, members: torch.Tensor, state: State, seconds: float, weights) -> None:
     forecast = members.unsqueeze(0) if len(members) > 1 else members
-    maps = {"": None} | (weights or {})
-    arrays = {"seconds": np.array(seconds)}
-    for key, weight in maps.items():
+    arrays = {"seconds": np.array(seconds), "time": state.times}
+    for key, weight in ({"": None} | (weights or {})).items():
         statistics = field_statistics(
             forecast, state.values, times=state.times, channels=state.channels, grid=state.grid, weights=weight
         )
@@ -142,17 +179,18 @@ def save(file: Path, members: torch.Tensor, state: State, seconds: float, weight
     u, v = (state.channels.index(c) for c in ("u500", "v500"))
     arrays["energy_members"] = kinetic_energy_spectrum(members[:, u], members[:, v], state.grid).mean(0).numpy()
     arrays["energy_truth"] = kinetic_energy_spectrum(state.values[0, u], state.values[0, v], state.grid).numpy()
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial_file = file.with_suffix(".partial")
     with partial_file.open("wb") as stream:
         np.savez(stream, **arrays)
     partial_file.rename(file)
 
 
-def load(file: Path, state: State, region: str = "") -> Statistics:
+def load(file: Path, model: Model, region: str) -> Statistics:
     with np.load(file) as saved:
         values = {k.split("|")[1]: saved[k] for k in saved.files if "|" in k and k.split("|")[0] == region}
-    samples = tuple(np.asarray(state.times, dtype="datetime64[ns]"))
-    return Statistics(samples, state.channels, values, np.ones((1, len(state.channels))))
+        samples = tuple(saved["time"])
+    return Statistics(samples, model.channels, values, np.ones((1, len(model.channels))))
 
 
 def super_resolution(args, model, sample, factor: int, gammas=(), error: float = EXACT) -> ScoreTable:
@@ -173,10 +211,9 @@ def stations(args, model, sample, factor: int | None) -> ScoreTable:
         sources = [library.point_source(model, table, state.times[0], name="columns")]
         return sources + ([library.field_source(model, coarse_field(state, factor), EXACT)] if factor else [])
 
-    def weights(state: State):
-        near = distance_to_sites(model) < 500e3
-        area = torch.as_tensor(model.grid.area_weights).view(-1, 1).expand(model.grid.shape)
-        return {"near": area * near, "far": area * ~near}
+    near = distance_to_sites(model) < NEAR
+    area = torch.as_tensor(model.grid.area_weights).view(-1, 1).expand(model.grid.shape)
+    weights = {"near": area * near, "far": area * ~near}
 
     extra = {"climatology": lambda state: library.climatology(model, state.times[0]).unsqueeze(0)}
     if factor:
@@ -203,24 +240,28 @@ def radiosondes(args, model) -> ScoreTable:
     time = np.datetime64(raw["time"].mode()[0].round("6h"), "ns")
     order = np.random.default_rng(args.seed).permutation(raw["station"].unique())
     parts: dict[str, Statistics] = {}
-    for k in range(args.folds):
+    rows = {"mapped climatology": Row(lambda _, __: library.climatology(model, time).unsqueeze(0))}
+    rows |= {
+        name: row
+        for name, row in methods(model, args).items()
+        if not args.methods or any(part in name for part in args.methods)
+    }
+    shown = tuple(c.id for c in parse_channels(model.channels) if c.pressure is not None)
+    dated = State(library.climatology(model, time).unsqueeze(0), model.channels, model.grid, np.array([time]))
+    for k in args.folds:
         held = raw["station"].isin(set(order[k::10]))
-        table, mapping = usable_observations(model, raw[~held], time, 3.0, map_climate=True)
+        table, mapping = usable_observations(model, raw[~held], time, 3.0, map_climate=True, amplitude=args.amplitude)
         used = table[table["quality"] == 0].reset_index(drop=True)
-        withheld, _ = usable_observations(model, raw[held], time, 3.0, map_climate=True)
+        withheld, _ = usable_observations(model, raw[held], time, 3.0, mapping=mapping)
         passed = withheld["quality"] == 0  # judged by the same checks; the values themselves stay as observed
-        withheld = withheld.assign(observation=raw[held]["observation"].to_numpy())[passed].reset_index(drop=True)
-        shift = mapping.at(withheld)
+        withheld = withheld[passed].reset_index(drop=True)
+        mean = library.observe(model, library.climatology(model, time), withheld).numpy()
+        withheld["observation"] = mapping.to_earth(withheld, withheld["observation"].to_numpy(), mean)
         sources = [library.point_source(model, inflate(used, model, args.representativeness), time)]
-        fields = {"mapped climatology": library.climatology(model, time).unsqueeze(0)}
-        fields |= {
-            name: draw(sources, time)
-            for name, draw in methods(model, args).items()
-            if not args.methods or any(part in name for part in args.methods)
-        }
-        for name, members in fields.items():
-            hx = library.observe(model, members.mean(dim=0), withheld).numpy() + shift
-            one = station_statistics(withheld.assign(hx_a=hx), channels=model.channels[:25])
+        for name, row in rows.items():
+            members = row.draw(sources, dated)
+            hx = mapping.to_earth(withheld, library.observe(model, members.mean(dim=0), withheld).numpy(), mean)
+            one = station_statistics(withheld.assign(hx_a=hx), channels=shown)
             parts[name] = parts[name].merge(one) if name in parts else one
         print(f"fold {k}: {len(used)} assimilated, {len(withheld)} withheld", file=sys.stderr, flush=True)
     return ScoreTable(parts, "mapped climatology")
@@ -242,18 +283,17 @@ def report(table: ScoreTable, columns) -> str:
     return "\n".join(parts)
 
 
-def energy(args, sample: Sample) -> str:
+def energy(kept: Mapping[str, list[Path]]) -> str:
     """Mean kinetic energy of u500, v500 by band of degree, members over truth."""
-    store = store_of(args)
     lines = ["| kinetic energy, members / truth | l 1–7 | l 8–15 | l 16–23 | l 24–31 |", "|---|---:|---:|---:|---:|"]
-    names = sorted({f.stem.split("_", 1)[1] for f in store.glob("*.npz")})
-    for name in names:
+    for name, files in kept.items():
         members, truth = (
-            np.mean([np.load(f)[key] for f in sorted(store.glob(f"*_{name}.npz"))], axis=0)
-            for key in ("energy_members", "energy_truth")
+            np.mean([np.load(f)[key] for f in files], axis=0) for key in ("energy_members", "energy_truth")
         )
         bands = [members[a:b].sum() / truth[a:b].sum() for a, b in ((1, 8), (8, 16), (16, 24), (24, 32))]
         lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in bands) + " |")
+    seconds = {name: np.mean([float(np.load(f)["seconds"]) for f in files]) for name, files in kept.items()}
+    lines += ["", "Seconds an analysis: " + ", ".join(f"{name} {s:.1f}" for name, s in seconds.items()) + "."]
     return "\n".join(lines) + "\n"
 
 
@@ -265,38 +305,62 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--dates", type=int, default=24)
     parser.add_argument("--members", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--sigma-min", type=float, default=0.02)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--sigma-min", type=float)
+    parser.add_argument("--sigma-max", type=float)
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--inner", type=int, default=8)
     parser.add_argument("--cg", type=int, default=10)
     parser.add_argument("--clip", type=float)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reuse-likelihood", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--methods", nargs="*")
+    parser.add_argument("--methods", nargs="*", help="parts of row names; the reference row always stays")
     parser.add_argument("--bufr", type=Path)
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4], choices=range(10))
     parser.add_argument("--representativeness", type=float, default=0.3)
+    parser.add_argument("--amplitude", type=float, default=1.0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--log", type=Path)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     model = load_model(model_directory(args.model))
     if args.experiment == "radiosondes":
-        text = report(radiosondes(args, model), RADIOSONDE_CHANNELS)
+        if not args.bufr:
+            parser.error("radiosondes: expected --bufr FILE")
+        table = radiosondes(args, model)
+        text = report(table, RADIOSONDE_CHANNELS)
     else:
         sample = read_sample(args.data, split=args.split, dates=args.dates, channels=model.channels)
         table = EXPERIMENTS[args.experiment](args, model, sample)
-        text = report(table, CHANNELS) + "\n" + energy(args, sample)
+        text = report(table, CHANNELS) + "\n" + energy(args.files)
         for region in ("near", "far") if "stations" in args.experiment else ():
-            text += f"\n{region} the sites (500 km)\n\n" + report(
-                regional(args, model, sample, table, region), CHANNELS
-            )
+            text += f"\n## {region} the sites ({NEAR / 1e3:g} km)\n\n"
+            text += report(region_table(model, args.files, region), CHANNELS)
     print(text)
+    if args.log:
+        with args.log.open("a") as stream:
+            stream.write(json.dumps(log_line(args, table)) + "\n")
     if args.out:
         command = "python benchmarks/fusion.py " + " ".join(sys.argv[1:])
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(f"# {args.experiment}\n\n    {command}\n\n{text}")
+
+
+def log_line(args, table: ScoreTable) -> dict[str, object]:
+    """Settings and scores of one run, for the record of a search."""
+    settings = {
+        k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("files", "out", "log")
+    }
+    shown = [c for c in (RADIOSONDE_CHANNELS if args.experiment == "radiosondes" else CHANNELS) if c in table.channels]
+    rows = {}
+    for name in table.rows:
+        scores = {"rmse_ratio": table.ratio(name, RMSE), "spread_skill": table.score(name, SPREAD_SKILL)}
+        rows[name] = {
+            metric: {c: round(float(score.mean[table.channels.index(c)]), 4) for c in shown}
+            for metric, score in scores.items()
+            if score is not None
+        }
+    return {"model": digest(args.model), **settings, "rows": rows}
 
 
 RADIOSONDE_CHANNELS = tuple(f"{v}{p}" for v in "tuv" for p in (850, 500, 200)) + ("z500",)
@@ -315,6 +379,7 @@ def gamma_table(args, model, sample) -> ScoreTable:
     """The paper's Table 1: SDA at its pairs of observation variance and Γ, and MMPS at its variances; 12×24 field."""
     rows: dict[str, Statistics] = {}
     reference = None
+    args.files = {}
     for variance in sorted({v for v, _ in PAPER_TABLE}):
         gammas = tuple(g for v, g in PAPER_TABLE if v == variance)
         chosen = argparse.Namespace(
@@ -322,20 +387,9 @@ def gamma_table(args, model, sample) -> ScoreTable:
         )
         table = super_resolution(chosen, model, sample, 4, gammas, error=variance**0.5)
         reference = table.rows["bicubic"]
+        args.files |= {n if n == "bicubic" else f"{n}, Σ_y = {variance:g}": f for n, f in chosen.files.items()}
         rows |= {f"{name}, Σ_y = {variance:g}": row for name, row in table.rows.items() if name != "bicubic"}
     return ScoreTable({"bicubic": reference} | rows, "bicubic", model.normalisation.std.double().numpy())
-
-
-def regional(args, model, sample: Sample, table: ScoreTable, region: str) -> ScoreTable:
-    """The same table over the points near to or far from the sites."""
-    rows: dict[str, Statistics] = {}
-    t = sample.truth
-    for name in table.rows:
-        for i in range(len(table.rows[name].samples)):
-            state = State(t.values[i : i + 1], t.channels, t.grid, t.times[i : i + 1])
-            one = load(file_of(args, name, state), state, region)
-            rows[name] = rows[name].merge(one) if name in rows else one
-    return ScoreTable(rows, table.reference, table.std)
 
 
 if __name__ == "__main__":

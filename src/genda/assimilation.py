@@ -32,8 +32,7 @@ from genda.methods.fusion import Fusion, Guidance
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations import operators
 from genda.problem import Problem, Source
-from genda.state import State, season
-from genda.variables import channels as parse_channels
+from genda.state import State, nonnegative, season
 
 METHODS = ("fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation", "unconditional")
 
@@ -196,6 +195,19 @@ def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
     )
 
 
+def default_sampler(model: Model, **changes: Any) -> Sampler:
+    """Algorithm 1 as this model is best sampled, with any of its settings changed.
+
+    A prior on a spherical Gaussian base starts from that Gaussian's posterior, to which noise of 15 is added; any other from
+    sigma = 80. The settings were chosen on validation dates, see docs/results/search.md.
+    """
+    spherical = isinstance(getattr(model.denoiser, "base", None), SphericalGaussian)
+    settings: dict[str, Any] = (
+        {"steps": 10, "sigma_max": 15.0, "reuse_likelihood": True} if spherical else {"steps": 20}
+    )
+    return Sampler(**(settings | changes))
+
+
 def make_method(
     name: str,
     model: Model,
@@ -236,7 +248,9 @@ def make_method(
         "fusion-sda": partial(SDA, gamma=gamma, scale=guidance_scale, clip=clip),
         "fusion-gaussian": partial(GaussianGuidance, covariance=base),  # type: ignore[arg-type]
     }
-    return Fusion(model.denoiser.to(device), guidance[name], sampler or Sampler(), batch, device, progress)
+    start = base if isinstance(base, SphericalGaussian) else None
+    sampler = sampler or default_sampler(model)
+    return Fusion(model.denoiser.to(device), guidance[name], sampler, start, batch, device, progress)
 
 
 def assimilate(
@@ -278,10 +292,7 @@ def assimilate(
     started = clock.perf_counter()
     values = chosen.analyse(problem, members, generator)
     seconds = clock.perf_counter() - started
-    physical = model.normalisation.physical(values.unsqueeze(0).cpu().float(), times)
-    for i, item in enumerate(parse_channels(model.channels)):
-        if item.field.nonnegative:
-            physical[:, :, i].clamp_(min=0.0)
+    physical = nonnegative(model.normalisation.physical(values.unsqueeze(0).cpu().float(), times), model.channels)
     state = State(physical, model.channels, model.grid, times)
     table = None
     if observations is not None:

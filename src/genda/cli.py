@@ -89,9 +89,14 @@ def assimilate(
     map_climate: Annotated[
         bool, typer.Option(help="Map the observations to the model's climate first (real data, embedded model).")
     ] = False,
+    climate_amplitude: Annotated[
+        float, typer.Option(help="Standard deviation of real anomalies in units of the model's, for --map-climate.")
+    ] = 1.0,
     members: Members = 16,
     seed: Seed = 0,
-    steps: Annotated[int, typer.Option(min=2, help="Noise levels of the sampler.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option(min=2, help="Noise levels of the sampler; by default the model's.")
+    ] = None,
     iterations: Annotated[int, typer.Option(min=1, help="GMRES iterations of MMPS.")] = 3,
     gamma: Annotated[float, typer.Option(min=0.0, help="Gamma of SDA.")] = 0.1,
     batch: Annotated[
@@ -115,6 +120,7 @@ def assimilate(
             time=time,
             window_hours=window_hours,
             map_climate=map_climate,
+            climate_amplitude=climate_amplitude,
             members=members,
             seed=seed,
             steps=steps,

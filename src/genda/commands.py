@@ -15,7 +15,6 @@ import torch
 from genda import assimilation as library
 from genda.assets import model_directory
 from genda.checkpoint import Model, read_card
-from genda.diffusion.sampler import Sampler
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import assign_errors
 from genda.observations.flags import Flag
@@ -34,7 +33,7 @@ from genda.observations.soundings import select_levels
 from genda.observations.table import read_table, summary, validate, write_table
 from genda.problem import Source
 from genda.report import ReportCase, write_report
-from genda.state import State, read_state, to_dataset, write_netcdf
+from genda.state import State, nonnegative, read_state, to_dataset, write_netcdf
 from genda.variables import channels as parse_channels
 from genda.verify import CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
 
@@ -75,13 +74,15 @@ def usable_observations(
     window_hours: float,
     *,
     map_climate: bool = False,
+    amplitude: float = 1.0,
+    mapping: ClimateMapping | None = None,
     gross_factor: float = 5.0,
 ) -> tuple[pd.DataFrame, ClimateMapping | None]:
     """The whole table with flags set for this model and time, moved to the model's climate if asked for.
 
     Checks in order: missing, bounds, duplicates, window, domain, variables and levels of the model, and last the departure
-    from the model's climatology in units of its standard deviation, which catches gross errors only. The mapping is fitted
-    on what has passed, once before and once after that check.
+    from the model's climatology in units of its standard deviation, which catches gross errors only. A mapping that is not
+    given is fitted on what has passed, once before and once after that check.
 
     Args:
         model: the prior.
@@ -89,10 +90,12 @@ def usable_observations(
         time: analysis time.
         window_hours: half-width of the window.
         map_climate: fit and apply a :class:`ClimateMapping`; keeps only values reported at the model's levels.
+        amplitude: of the mapping that is fitted, see :class:`ClimateMapping`.
+        mapping: apply this one instead of fitting one (for withheld observations).
         gross_factor: standard deviations allowed by the last check.
 
     Returns:
-        the table, and the mapping that was subtracted from it.
+        the table, and the mapping that was applied to it.
     """
     checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
         check_missing,
@@ -104,6 +107,7 @@ def usable_observations(
     ]
     table = run_checks(table.reset_index(drop=True), checks)
     levels = sorted({c.pressure for c in parse_channels(model.channels) if c.pressure is not None})
+    given, map_climate = mapping, map_climate or mapping is not None
     table = assign_errors(select_levels(table, levels, exact=map_climate))
     passing = (table["quality"] == Flag.PASS).to_numpy()
     if not passing.any():
@@ -111,17 +115,19 @@ def usable_observations(
     rows = table[passing]
     expected = library.observe(model, library.climatology(model, time), rows).numpy()
     _, spread, _ = library.point_operator(model, rows)
-    mapping = ClimateMapping.fit(rows, expected) if map_climate else None
-    mapped = _mapped(rows, mapping)
+    if map_climate and given is None:
+        mapping = ClimateMapping.fit(rows, expected, amplitude)
+    mapped = rows if mapping is None else mapping.to_model(rows, expected)
     checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
-    if mapping is not None:
+    if mapping is not None and given is None:
         good = checked == Flag.PASS
-        mapping = ClimateMapping.fit(rows[good], expected[good])
-        mapped = _mapped(rows, mapping)
+        mapping = ClimateMapping.fit(rows[good], expected[good], amplitude)
+        mapped = mapping.to_model(rows, expected)
         checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
     table = table.copy()
     table.loc[passing, "quality"] = checked
-    table.loc[passing, "observation"] = mapped["observation"].to_numpy()
+    for column in ("observation", "obs_error"):
+        table.loc[passing, column] = mapped[column].to_numpy()
     return table, mapping
 
 
@@ -129,12 +135,6 @@ def _check_variables(table: pd.DataFrame, model: Model) -> pd.DataFrame:
     """``DOMAIN`` where the model does not hold the variable."""
     known = {c.field.id for c in parse_channels(model.channels)}
     return set_flag(table, ~table["variable"].isin(known), Flag.DOMAIN)
-
-
-def _mapped(rows: pd.DataFrame, mapping: ClimateMapping | None) -> pd.DataFrame:
-    if mapping is None:
-        return rows
-    return rows.assign(observation=rows["observation"].to_numpy() - mapping.at(rows))
 
 
 def assimilate_files(
@@ -148,8 +148,9 @@ def assimilate_files(
     window_hours: float,
     map_climate: bool,
     members: int,
+    climate_amplitude: float = 1.0,
     seed: int,
-    steps: int,
+    steps: int | None,
     iterations: int,
     gamma: float,
     batch: int | None,
@@ -173,11 +174,13 @@ def assimilate_files(
     table = read_observations(observations) if observations else None
     when = _analysis_time(time, coarse, table)
     coarse = [_at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
-    sampler = Sampler(steps=steps)
+    sampler = library.default_sampler(prior, **({} if steps is None else {"steps": steps}))
     sources: list[Source] = []
     used, mapping = None, None
     if table is not None:
-        table, mapping = usable_observations(prior, table, when, window_hours, map_climate=map_climate)
+        table, mapping = usable_observations(
+            prior, table, when, window_hours, map_climate=map_climate, amplitude=climate_amplitude
+        )
         used = table[table["quality"] == Flag.PASS]
         if used.empty:
             counts = ", ".join(f"{k} {v}" for k, v in summary(table)["flags"].items())
@@ -216,9 +219,11 @@ def assimilate_files(
         progress=tick,
     )
     if table is not None and mapping is not None:
-        analysis = _mapped_back(analysis, mapping)
+        analysis = _mapped_back(prior, analysis, mapping)
         mapped = table["quality"].isin([Flag.PASS, Flag.BACKGROUND])  # the others were flagged before the mapping
-        table = table.assign(observation=table["observation"] + mapping.at(table) * mapped)
+        rows = table[mapped]
+        expected = library.observe(prior, library.climatology(prior, when), rows).numpy()
+        table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])
     provenance = {"method": analysis.method, "seed": str(seed), "model": str(model), "history": "genda assimilate"}
     write_netcdf(to_dataset(analysis.members), out, provenance)
     if report is not None:
@@ -241,15 +246,24 @@ def assimilate_files(
     return Outcome(text, document)
 
 
-def _mapped_back(analysis: library.Analysis, mapping: ClimateMapping) -> library.Analysis:
-    """An analysis in the model's climate moved to the climate of its observations, equivalents included."""
+def _mapped_back(model: Model, analysis: library.Analysis, mapping: ClimateMapping) -> library.Analysis:
+    """An analysis in the model's climate moved to the climate of its observations, equivalents and errors included."""
     state, table = analysis.members, analysis.observations
     shift = torch.as_tensor(mapping.on_channels(state.channels, state.grid.latitude)).float().unsqueeze(-1)
-    members = State(state.values + shift, state.channels, state.grid, state.times)
+    mean = library.climatology(model, state.times[0])
+    values = nonnegative(mean + mapping.amplitude * (state.values - mean) + shift, state.channels)
+    members = State(values, state.channels, state.grid, state.times)
     if table is not None:
-        columns = ("observation", "hx_b", "hx_a")
-        table = table.assign(**{name: table[name] + mapping.at(table) for name in columns})
+        table = _as_observed(table, mapping, table["hx_b"].to_numpy(), ("observation", "hx_b", "hx_a"))
     return replace(analysis, members=members, observations=table)
+
+
+def _as_observed(
+    table: pd.DataFrame, mapping: ClimateMapping, expected: np.ndarray[Any, Any], columns: Sequence[str]
+) -> pd.DataFrame:
+    """Rows in the model's climate with these columns and their errors moved back to the observations' own."""
+    moved = {name: mapping.to_earth(table, table[name].to_numpy(), expected) for name in columns}
+    return table.assign(**moved, obs_error=table["obs_error"] * mapping.amplitude)
 
 
 def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> Outcome:

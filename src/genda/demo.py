@@ -18,7 +18,6 @@ from genda import assimilation as library
 from genda.assets import DEMO_OBSERVATIONS
 from genda.checkpoint import Model
 from genda.diffusion.noise import derived_seed
-from genda.diffusion.sampler import Sampler
 from genda.methods.interpolation import interpolate
 from genda.observations.flags import Flag
 from genda.observations.networks import columns_table, station_network
@@ -104,7 +103,7 @@ def run_demo(
         library.point_source(model, used, time, name="station columns"),
         library.field_source(model, field, FIELD_ERROR, name="coarse field"),
     ]
-    sampler = Sampler(steps=steps, reuse_likelihood=True)
+    sampler = library.default_sampler(model, steps=steps)
     done = 0
 
     def tick() -> None:

@@ -23,9 +23,9 @@ class Covariance(Protocol):
 
     def inverse(self, v: Tensor) -> Tensor: ...
 
-    def sample(self, batch: int, generator: torch.Generator) -> Tensor: ...
-
-    def scaled(self, factor: float) -> Covariance: ...
+    def scale(self, white: Tensor) -> Tensor:
+        """A root of the matrix times unit white noise: a draw of the errors."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,8 @@ class Diagonal:
     def inverse(self, v: Tensor) -> Tensor:
         return v / self.variance.to(v)
 
-    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Draws of shape (batch, n) in the variance's precision."""
-        noise = torch.randn(batch, len(self.variance), generator=generator, dtype=self.variance.dtype)
-        return noise * self.variance.sqrt()
-
-    def scaled(self, factor: float) -> Diagonal:
-        return Diagonal(self.variance * factor)
+    def scale(self, white: Tensor) -> Tensor:
+        return white * self.variance.to(white).sqrt()
 
 
 def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: float = 0.0) -> Tensor:

@@ -44,6 +44,15 @@ class Source:
         """y - H(x) for states (batch, channel, lat, lon), shape (batch, m)."""
         return self.values.to(x) - self.operator(x)
 
+    def adjoint(self, x: Tensor, u: Tensor) -> Tensor:
+        """H'(x)ᵀ u, ``u`` (batch, m) to (batch, channel, lat, lon)."""
+        if self.operator.linear:
+            return self.operator.adjoint(u)  # type: ignore[attr-defined, no-any-return]
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (pulled,) = torch.autograd.grad(self.operator(x), x, u)
+        return pulled
+
 
 @dataclass(frozen=True)
 class Problem:

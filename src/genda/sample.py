@@ -56,7 +56,10 @@ def read_sample(
         truth, background = case.truth, case.background
     else:
         truth = open_nature_run(path, split)
-        background = open_backgrounds(path, split) if (path / "background").exists() else None
+        try:
+            background = open_backgrounds(path, split)
+        except (FileNotFoundError, ValueError):  # a run without backgrounds, or none of this split yet: truth alone
+            background = None
         if background is not None:
             truth = truth.sel(time=background["time"])
     wanted = dates or (truth.sizes["time"] if path.is_file() else 24)

@@ -143,6 +143,12 @@ class Normalisation:
         return mean.unsqueeze(1) if values.ndim == 5 else mean
 
 
+def nonnegative(values: Tensor, names: Sequence[str]) -> Tensor:
+    """Physical fields (..., channel, lat, lon) with what cannot be negative, such as humidity, cut off at zero."""
+    limits = torch.tensor([0.0 if item.field.nonnegative else -torch.inf for item in channels(names)])
+    return torch.maximum(values, limits.to(values).view(-1, 1, 1))
+
+
 def season(times: Times) -> Tensor:
     """Sine and cosine of the phase of the year, shape (time, 2)."""
     return _harmonic_basis(times, 1)[:, [2, 1]].float()

@@ -58,3 +58,18 @@ def test_unknown_levels_are_left_alone_and_an_empty_table_is_refused():
     assert (mapping.at(table.assign(pressure=20000.0)) == 0).all()
     with pytest.raises(ValueError, match="empty"):
         ClimateMapping.fit(table.iloc[:0], np.zeros(0))
+
+
+def test_a_planted_amplitude_is_taken_out_and_put_back():
+    table = _table().assign(obs_error=1.5)
+    rng = np.random.default_rng(3)
+    mean = 250 + 10 * np.cos(np.radians(table["latitude"].to_numpy()))
+    model_anomaly = rng.normal(size=len(table))
+    earth = table.assign(observation=mean + 4 + 1.5 * model_anomaly)
+    mapping = ClimateMapping.fit(earth, mean, amplitude=1.5)
+    mapped = mapping.to_model(earth, mean)
+    np.testing.assert_allclose(mapped["observation"], mean + model_anomaly, atol=0.5)
+    np.testing.assert_allclose(mapped["obs_error"], 1.0)
+    np.testing.assert_allclose(mapping.to_earth(earth, mapped["observation"].to_numpy(), mean), earth["observation"])
+    with pytest.raises(ValueError, match="amplitude: found 0"):
+        ClimateMapping({}, 0.0)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from genda.diffusion.denoiser import per_sample
+from genda.diffusion.noise import MemberNoise
 from genda.grid import LatLonGrid
 from genda.sphere import SphericalTransform
 
@@ -151,6 +152,18 @@ class SphericalGaussian(nn.Module):
         """C @ v, the covariance of x itself."""
         smooth = self._mix(self.transform.synthesis_adjoint(v), lambda c: c)
         return self.transform.synthesis(smooth) + v * self.remainder.unsqueeze(-1)
+
+    def sample(self, noise: MemberNoise) -> Tensor:
+        """Draws of N(0, C), one for each member of the noise, (members, channel, lat, lon).
+
+        White noise divided by the root of the quadrature weights has coefficients of unit variance on a Gaussian grid.
+        """
+        shape = (len(self.remainder), *self.transform.grid.shape)
+        white = noise.normal(shape, self.remainder) / self.transform.quadrature.to(self.remainder).sqrt()
+        smooth = self._mix(self.transform.analysis(white), lambda c: c.sqrt())
+        return (
+            self.transform.synthesis(smooth) + noise.normal(shape, self.remainder) * self.remainder.unsqueeze(-1).sqrt()
+        )
 
     def _mix(self, a: Tensor, gain: _Gain) -> Tensor:
         """Apply gain(C_l) to coefficients (batch, channel, l, m) in each degree's own eigenvectors."""

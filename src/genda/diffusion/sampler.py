@@ -11,6 +11,10 @@ With the likelihood score s_l folded into the denoiser, D_post = D + sigma² s_l
 ``reuse_likelihood`` keeps s_l of the prediction in the correction (the paper's optional line 15), which saves the second
 gradient. Langevin corrections (SDA) follow each step if asked for. Churn 0 is the deterministic Heun sampler.
 
+The first level must drown whatever the start does not know. From zero that takes sigma_max = 80, since a planetary wave of
+unit variance on thousands of grid points is 30 times the noise of one point; from a draw that already holds the planetary
+waves, such as that of a Gaussian posterior, a few units suffice and the steps above them are saved.
+
 References:
     Chakraborty et al. 2025, arXiv 2506.22780, Algorithm 1; Karras et al. 2022, Algorithm 2;
     Rozet and Louppe 2023, arXiv 2306.10574, Algorithm 4 (corrections).
@@ -21,22 +25,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser
+from genda.diffusion.guided import Guided
 from genda.diffusion.noise import MemberNoise, karras_schedule
 
-
-@runtime_checkable
-class Guided(Protocol):
-    """A posterior denoiser that tells its prior and the likelihood increment sigma² s_l apart."""
-
-    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor: ...
-
-    def prior(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor: ...
+Start = Callable[[MemberNoise], Tensor]
+"""Draws of a first guess of the sampled distribution, one for each member of the noise, (members, channel, lat, lon)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,7 @@ class Sampler:
         members: int,
         seed: int,
         *,
+        start: Start | None = None,
         first_member: int = 0,
         batch: int | None = None,
         dtype: torch.dtype = torch.float32,
@@ -86,6 +85,7 @@ class Sampler:
             shape: (channel, lat, lon).
             members: how many.
             seed: of the ensemble.
+            start: draws to which noise of the first level is added; zero without it.
             batch: members at a time; all when None.
             progress: called after every step of every batch (:meth:`ticks` of them).
 
@@ -97,9 +97,9 @@ class Sampler:
         """
         size = batch or members
         chunks = []
-        for start in range(first_member, first_member + members, size):
-            numbers = range(start, min(start + size, first_member + members))
-            chunks.append(self._batch(denoiser, shape, MemberNoise(seed, numbers), dtype, device, progress))
+        for first in range(first_member, first_member + members, size):
+            numbers = range(first, min(first + size, first_member + members))
+            chunks.append(self._batch(denoiser, shape, MemberNoise(seed, numbers), start, dtype, device, progress))
         return torch.cat(chunks)
 
     def ticks(self, members: int, batch: int | None = None) -> int:
@@ -112,6 +112,7 @@ class Sampler:
         denoiser: Denoiser,
         shape: Sequence[int],
         noise: MemberNoise,
+        start: Start | None,
         dtype: torch.dtype,
         device: torch.device | str,
         progress: Callable[[], None] | None,
@@ -119,6 +120,8 @@ class Sampler:
         levels = karras_schedule(self.steps, self.sigma_min, self.sigma_max, self.rho)
         like = torch.zeros((), dtype=dtype, device=device)
         x = float(levels[0]) * noise.normal(shape, like)
+        if start is not None:
+            x = x + start(noise).to(like)
         for i in range(self.steps):
             t, t_next = float(levels[i]), float(levels[i + 1])
             if self.churn > 0 and self.churn_min <= t <= self.churn_max:
@@ -138,14 +141,18 @@ class Sampler:
         return x
 
     def _step(self, denoiser: Denoiser, x: Tensor, t: float, t_next: float) -> Tensor:
-        estimate = denoiser(x, _level(x, t))
+        guided = denoiser if self.reuse_likelihood and isinstance(denoiser, Guided) else None
+        if guided is not None:
+            estimate, increment = guided.terms(x, _level(x, t))
+            estimate = estimate + increment
+        else:
+            estimate = denoiser(x, _level(x, t))
         drift = (x - estimate) / t
         predicted = x + (t_next - t) * drift
         if t_next == 0 or not self.second_order:
             return predicted
-        if self.reuse_likelihood and isinstance(denoiser, Guided):
-            score = (estimate - denoiser.prior(x, _level(x, t))) / t**2
-            corrected = denoiser.prior(predicted, _level(x, t_next)) + t_next**2 * score
+        if guided is not None:
+            corrected = guided.prior(predicted, _level(x, t_next)) + (t_next / t) ** 2 * increment
         else:
             corrected = denoiser(predicted, _level(x, t_next))
         return x + (t_next - t) * 0.5 * (drift + (predicted - corrected) / t_next)

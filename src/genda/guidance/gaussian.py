@@ -1,26 +1,66 @@
-r"""Gaussian guidance: the likelihood with a covariance cov(x | x_t) known in closed form.
+r"""Gaussian guidance: the likelihood with a covariance known in closed form.
 
     D_post(x_t) = D(x_t) + V Hᵀ (H V Hᵀ + R)^{-1} (y - H(D(x_t))),        V = cov(x | x_t) under a Gaussian
 
 With the Gaussian's own denoiser as D this is the exact posterior. With a trained D it is Jacobian-free moment matching: no
 derivative of the network, at the price of the Gaussian's covariance in place of the network's own.
 
-Reference: the Kalman update at every noise level; Rozet et al. 2024 for the approximation with a trained prior.
+The same formula with the prior covariance C turns a draw x_p of the Gaussian into one of its posterior,
+
+    x = x_p + C Hᵀ (H C Hᵀ + R)^{-1} (y + ε - H(x_p)),        ε ~ N(0, R)
+
+which spares a sampler its highest noise levels (``start`` of :class:`genda.diffusion.sampler.Sampler`).
+
+References:
+    The Kalman update at every noise level; Rozet et al. 2024 for the approximation with a trained prior.
+    Matheron's rule: Hoffman and Ribak 1991, ApJ 380 L5.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser
-from genda.diffusion.gaussian import GaussianDenoiser
+from genda.diffusion.gaussian import GaussianDenoiser, SphericalGaussian
+from genda.diffusion.guided import Guided
+from genda.diffusion.noise import MemberNoise
 from genda.linalg import conjugate_gradient
-from genda.problem import Problem
+from genda.problem import Problem, Source
 
 
-class GaussianGuidance:
-    """The posterior denoiser under a Gaussian conditional covariance; linear operators only.
+def kalman_increment(
+    covariance: Callable[[Tensor], Tensor],
+    source: Source,
+    x: Tensor,
+    misfit: Tensor,
+    iterations: int,
+    tolerance: float,
+) -> Tensor:
+    """C Hᵀ (H C Hᵀ + R)^{-1} d by conjugate gradients in observation space, (batch, channel, lat, lon).
+
+    Args:
+        covariance: product of C with fields.
+        source: gives H and R; a nonlinear H is linearised at ``x``.
+        x: shape (batch, channel, lat, lon).
+        misfit: d, shape (batch, m).
+        iterations: products at most.
+        tolerance: relative residual at which they stop.
+    """
+
+    def field(u: Tensor) -> Tensor:
+        return covariance(source.adjoint(x, u))
+
+    def product(u: Tensor) -> Tensor:
+        return source.covariance @ u + source.operator.tangent(x, field(u))
+
+    return field(conjugate_gradient(product, misfit, iterations, tolerance))
+
+
+class GaussianGuidance(Guided):
+    """The posterior denoiser under a Gaussian conditional covariance.
 
     Args:
         prior: D.
@@ -43,17 +83,33 @@ class GaussianGuidance:
         self._source = problem.stacked() if problem.sources else None
 
     @torch.no_grad()
-    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+    def terms(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         estimate = self.prior(x_t, sigma, condition)
         if self._source is None:
-            return estimate
-        source = self._source
+            return estimate, torch.zeros_like(x_t)
+        increment = kalman_increment(
+            lambda v: self._covariance.conditional_covariance(v, sigma),
+            self._source,
+            estimate,
+            self._source.misfit(estimate),
+            self._iterations,
+            self._tolerance,
+        )
+        return estimate, increment
 
-        def field(u: Tensor) -> Tensor:
-            """V Hᵀ u."""
-            return self._covariance.conditional_covariance(source.operator.adjoint(u), sigma)  # type: ignore[attr-defined]
 
-        def product(u: Tensor) -> Tensor:
-            return source.covariance @ u + source.operator(field(u))
+@torch.no_grad()
+def gaussian_posterior(
+    prior: SphericalGaussian, problem: Problem, noise: MemberNoise, iterations: int = 30, tolerance: float = 1e-2
+) -> Tensor:
+    """Draws of the posterior under a Gaussian prior, one for each member of the noise, (members, channel, lat, lon).
 
-        return estimate + field(conjugate_gradient(product, source.misfit(estimate), self._iterations, self._tolerance))
+    Exact for linear operators and enough iterations; a nonlinear one is linearised at the prior draw.
+    """
+    x = prior.sample(noise)
+    if not problem.sources:
+        return x
+    source = problem.stacked()
+    perturbation = source.covariance.scale(noise.normal(source.values.shape, x))
+    misfit = source.misfit(x) + perturbation
+    return x + kalman_increment(prior.prior_covariance, source, x, misfit, iterations, tolerance)

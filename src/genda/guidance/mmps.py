@@ -23,11 +23,12 @@ from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser, per_sample
 from genda.diffusion.gaussian import GaussianDenoiser
+from genda.diffusion.guided import Guided
 from genda.linalg import conjugate_gradient, gmres
 from genda.problem import Problem, Source
 
 
-class MMPS:
+class MMPS(Guided):
     """The posterior denoiser of MMPS.
 
     Args:
@@ -55,9 +56,9 @@ class MMPS:
         linear = self._source is not None and self._source.operator.linear
         self._gaussian, self._inner = preconditioner if linear else None, inner
 
-    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+    def terms(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self._source is None:
-            return self.prior(x_t, sigma, condition)
+            return self.prior(x_t, sigma, condition), torch.zeros_like(x_t)
         source, level = self._source, per_sample(sigma, x_t)
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
@@ -75,7 +76,7 @@ class MMPS:
         misfit = (source.values.to(observed) - observed.detach()).double()
         _, coefficients = gmres(product, misfit, self._iterations)
         increment = torch.einsum("kbchw,bk->bchw", torch.stack(fields), coefficients.to(fixed))
-        return fixed + self._scale * increment
+        return fixed, self._scale * increment
 
     def _precondition(self, source: Source, w: Tensor, sigma: Tensor, like: Tensor) -> Tensor:
         """(R + H C Hᵀ)^{-1} w by conjugate gradients, shape (batch, m); w itself without a preconditioner."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser, per_sample
+from genda.diffusion.guided import Guided
 from genda.linalg import Diagonal
 from genda.observations.operators import LinearOperator
 from genda.problem import Problem
@@ -29,7 +30,7 @@ from genda.problem import Problem
 logger = logging.getLogger(__name__)
 
 
-class SDA:
+class SDA(Guided):
     """The posterior denoiser of SDA.
 
     Args:
@@ -60,9 +61,9 @@ class SDA:
                 raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
         self.clipped = 0
 
-    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+    def terms(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not self._problem.sources:
-            return self.prior(x_t, sigma, condition)
+            return self.prior(x_t, sigma, condition), torch.zeros_like(x_t)
         level = per_sample(sigma, x_t)
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
@@ -72,7 +73,7 @@ class SDA:
                 variance = source.covariance.variance.to(x_t) + gamma * level.flatten(1) ** 2  # type: ignore[attr-defined]
                 log_likelihood = log_likelihood - 0.5 * source.weight * (source.misfit(estimate) ** 2 / variance).sum()
             (gradient,) = torch.autograd.grad(log_likelihood, x_t)
-        return estimate.detach() + self._clipped(self._scale * level**2 * gradient)
+        return estimate.detach(), self._clipped(self._scale * level**2 * gradient)
 
     def _clipped(self, increment: Tensor) -> Tensor:
         if self._clip is None:

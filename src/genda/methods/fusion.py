@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Conditioned, Denoiser
+from genda.diffusion.gaussian import SphericalGaussian
 from genda.diffusion.sampler import Sampler
+from genda.guidance.gaussian import gaussian_posterior
 from genda.guidance.mmps import MMPS
 from genda.problem import Problem
 
@@ -31,6 +33,8 @@ class Fusion:
         denoiser: the prior.
         guidance: prior and problem to posterior denoiser, e.g. ``MMPS`` or ``partial(SDA, gamma=0.03)``.
         sampler: settings of Algorithm 1.
+        start: a Gaussian near the prior, whose posterior draws the sampler starts from; zero without it, which needs a
+            sampler from sigma_max = 80.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.
         progress: called after every sampling step of every batch.
@@ -39,6 +43,7 @@ class Fusion:
     denoiser: Denoiser
     guidance: Guidance = MMPS
     sampler: Sampler = field(default_factory=Sampler)
+    start: SphericalGaussian | None = None
     batch: int | None = None
     device: torch.device | str = "cpu"
     progress: Callable[[], None] | None = None
@@ -46,11 +51,13 @@ class Fusion:
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
         prior = Conditioned(self.denoiser, problem.condition)
         seed = int(torch.randint(2**62, (), generator=generator))
+        gaussian = self.start
         return self.sampler.sample(
             self.guidance(prior, problem),
             problem.shape,
             members,
             seed,
+            start=None if gaussian is None else lambda noise: gaussian_posterior(gaussian, problem, noise),
             batch=self.batch,
             device=self.device,
             progress=self.progress,

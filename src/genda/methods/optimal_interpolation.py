@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from genda.diffusion.gaussian import SphericalGaussian
-from genda.linalg import conjugate_gradient
+from genda.guidance.gaussian import kalman_increment
 from genda.problem import Problem
 
 
@@ -39,12 +39,7 @@ class OptimalInterpolation:
         if not problem.sources:
             return torch.zeros(1, *problem.shape)
         source = problem.stacked()
-
-        def field(u: Tensor) -> Tensor:
-            return self.prior.prior_covariance(source.operator.adjoint(u))  # type: ignore[attr-defined]
-
-        def product(u: Tensor) -> Tensor:
-            return source.covariance @ u + source.operator(field(u))
-
-        right = source.misfit(torch.zeros(1, *problem.shape))
-        return field(conjugate_gradient(product, right, self.iterations, self.tolerance))
+        mean = torch.zeros(1, *problem.shape)
+        return kalman_increment(
+            self.prior.prior_covariance, source, mean, source.misfit(mean), self.iterations, self.tolerance
+        )

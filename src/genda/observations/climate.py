@@ -1,12 +1,14 @@
 r"""An explicit mapping between two climates, so that a prior trained on one can analyse observations of the other.
 
 A nature run's climate is not Earth's: its mean temperature at a station may be several kelvin off, and an analysis would
-spend its observations on that. The mapping is a low-order function of latitude for each variable and pressure,
+spend its observations on that; its storms and stationary waves may be too weak, and a prior that knows only those refuses
+stronger ones. With m = H(model climatology), the mapping is
 
-    y_mapped = y - Σ_n c_n P_n(sin latitude),
+    y_mapped = m + (y - m - b) / a,        b = Σ_n c_n P_n(sin latitude) for each variable and pressure,
 
-with Legendre coefficients c fitted by ridge regression to y - H(mean) at the assimilated stations alone. It is reported, it
-is the same for every method compared, and it is added back to whatever is verified against real observations.
+with Legendre coefficients c fitted by ridge regression to y - m at the assimilated stations alone, and one amplitude a for
+all variables, chosen by the user, so that the balance between mass and wind is kept. Errors are divided by a. The mapping is
+reported, it is the same for every method compared, and it is undone on whatever is verified against real observations.
 """
 
 from __future__ import annotations
@@ -30,17 +32,30 @@ class ClimateMapping:
 
     Attributes:
         coefficients: (variable, pressure in Pa or -1 at the surface) to coefficients of P_0, P_1, …, physical units.
+        amplitude: a, standard deviation of Earth's anomalies in units of the model's.
     """
 
     coefficients: dict[tuple[str, float], Array]
+    amplitude: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.amplitude > 0:
+            raise ValueError(f"climate amplitude: found {self.amplitude:g}, expected a positive number")
 
     @staticmethod
-    def fit(table: pd.DataFrame, mean_at_observations: Array, order: int = 4, ridge: float = 0.2) -> ClimateMapping:
+    def fit(
+        table: pd.DataFrame,
+        mean_at_observations: Array,
+        amplitude: float = 1.0,
+        order: int = 4,
+        ridge: float = 0.2,
+    ) -> ClimateMapping:
         """Fit to an observation table.
 
         Args:
             table: the assimilated observations.
             mean_at_observations: H(model climatology) for every row, physical units.
+            amplitude: a.
             order: highest Legendre degree.
             ridge: weight of zero as a guess for every coefficient but the first, times its degree squared; keeps a gap in
                 the network from being filled by extrapolation.
@@ -56,7 +71,19 @@ class ClimateMapping:
             basis = _legendre(table["latitude"].to_numpy()[rows], order)
             penalty = ridge * np.diag(np.arange(order + 1, dtype=np.float64) ** 2)
             coefficients[key] = _solve(basis.T @ basis + penalty + 1e-9 * np.eye(order + 1), basis.T @ misfit[rows])
-        return ClimateMapping(coefficients)
+        return ClimateMapping(coefficients, amplitude)
+
+    def to_model(self, table: pd.DataFrame, mean_at_observations: Array) -> pd.DataFrame:
+        """The table with observations and errors in the model's climate; ``mean_at_observations`` as in :meth:`fit`."""
+        anomaly = table["observation"].to_numpy() - self.at(table) - mean_at_observations
+        return table.assign(
+            observation=mean_at_observations + anomaly / self.amplitude,
+            obs_error=table["obs_error"].to_numpy() / self.amplitude,
+        )
+
+    def to_earth(self, table: pd.DataFrame, values: Array, mean_at_observations: Array) -> Array:
+        """Values at the rows of a table, in the model's climate, moved to Earth's."""
+        return mean_at_observations + self.amplitude * (values - mean_at_observations) + self.at(table)
 
     def at(self, table: pd.DataFrame) -> Array:
         """Earth minus model for every row, physical units; zero for a level that the mapping was not fitted on."""
