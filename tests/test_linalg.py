@@ -53,6 +53,20 @@ def test_a_sample_does_not_depend_on_its_neighbours():
     torch.testing.assert_close(together[2:3], alone, rtol=1e-10, atol=1e-12)
 
 
+def test_conjugate_gradients_stop_sample_by_sample():
+    """Systems of very different condition: with one stop for all, the easy ones would go on with the hard ones."""
+    generator = torch.Generator().manual_seed(5)
+    eigenvalues = torch.stack([torch.linspace(1, top, 20, dtype=torch.float64) for top in (1.1, 10.0, 1e4)])
+    b = torch.randn(3, 20, dtype=torch.float64, generator=generator)
+    together = conjugate_gradient(lambda v: eigenvalues * v, b, 50, 1e-2)
+    for i in range(3):
+        own = eigenvalues[i : i + 1]
+        alone = conjugate_gradient(lambda v, own=own: own * v, b[i : i + 1], 50, 1e-2)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-12, atol=0)
+    residual = (b - eigenvalues * together).norm(dim=-1)
+    assert bool((residual <= 1e-2 * b.norm(dim=-1)).all())
+
+
 def test_gmres_survives_a_space_that_closes_early():
     b = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     x, _ = gmres(lambda v: 4 * v, b, iterations=5)

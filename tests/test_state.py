@@ -49,6 +49,25 @@ def test_geopotential_height_in_metres_is_converted():
     np.testing.assert_allclose(converted.values[:, 0], dataset["geopotential"].sel(level=500), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("units", "factor"), [("gpm", 9.80665), (None, 9.80665), ("m**2 s**-2", 1.0)])
+def test_a_variable_named_for_height_is_taken_at_its_units(units, factor):
+    dataset = to_dataset(_state())
+    height = dataset["geopotential"] / factor
+    height.attrs = {} if units is None else {"units": units}
+    converted = from_dataset(dataset.drop_vars("geopotential").assign(gh=height), ["z500"])
+    np.testing.assert_allclose(converted.values[:, 0], dataset["geopotential"].sel(level=500), rtol=1e-6)
+
+
+def test_a_damaged_chunk_is_one_clear_error(tmp_path):
+    path = tmp_path / "damaged.zarr"
+    to_dataset(_state()).to_zarr(path)
+    for chunk in (path / "temperature" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(ValueError, match=r"damaged\.zarr: temperature: found values that cannot be read"):
+        read_state(path)
+
+
 def test_ensembles_keep_their_members():
     state = _state()
     members = State(torch.stack([state.values, state.values + 1], dim=1), CHANNELS, GRID, state.times)

@@ -57,16 +57,17 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: 
         product: A applied to (batch, n).
         b: shape (batch, n).
         iterations: products at most.
-        tolerance: stop when every residual is below this fraction of its right-hand side.
+        tolerance: a sample keeps its solution once its residual is below this fraction of its right-hand side.
     """
     x, residual = torch.zeros_like(b), b
     direction, rho = residual, (residual**2).sum(dim=-1, keepdim=True)
     target = tolerance**2 * rho
     for _ in range(iterations):
-        if bool((rho <= target).all()):
+        unsolved = rho > target
+        if not bool(unsolved.any()):
             break
         image = product(direction)
-        step = _ratio(rho, (direction * image).sum(dim=-1, keepdim=True))
+        step = _ratio(rho, (direction * image).sum(dim=-1, keepdim=True)) * unsolved
         x, residual = x + step * direction, residual - step * image
         previous, rho = rho, (residual**2).sum(dim=-1, keepdim=True)
         direction = residual + _ratio(rho, previous) * direction

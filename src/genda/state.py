@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ _UNIT_SPELLINGS = {
     "kg kg-1": {"kg kg-1", "kg kg**-1", "kg/kg", "1", "kg kg^-1"},
     "Pa": {"pa", "pascal", "pascals"},
 }
+_GEOPOTENTIAL_HEIGHT_NAMES = ("geopotential_height", "gh")
 _GEOPOTENTIAL_HEIGHT_UNITS = {"m", "gpm", "metre", "meter", "metres", "meters"}
 _PRESSURE_COORDINATES = ("level", "isobaricInhPa", "pressure_level", "plev", "isobaricInPa")
 _COORDINATE_ALIASES = {
@@ -324,11 +326,11 @@ def _holds(array: xr.DataArray, dimension: str | None, index: int) -> bool:
     """Whether a level has any value: variables on different levels share one padded level axis in a file."""
     level = array if dimension is None else array.isel({dimension: index})
     first = level.isel(time=0) if "time" in level.dims else level
-    return bool(first.notnull().any())
+    return not bool(np.isnan(_values(first)).all())
 
 
 def _variable_name(dataset: xr.Dataset, item: Field) -> str | None:
-    heights = ("geopotential_height", "gh") if item.id == "z" else ()
+    heights = _GEOPOTENTIAL_HEIGHT_NAMES if item.id == "z" else ()
     names: tuple[str, ...] = (item.name, item.id, *item.aliases, *heights)
     return next((name for name in names if name in dataset.data_vars), None)
 
@@ -348,6 +350,13 @@ def _levels(array: xr.DataArray) -> tuple[list[int], str | None]:
     )
 
 
+def _values(array: xr.DataArray) -> NDArray[np.floating[Any]]:
+    try:
+        return np.asarray(array.values)
+    except Exception as error:  # h5py and the codecs of zarr raise a dozen types for a damaged chunk
+        raise ValueError(f"{array.name}: found values that cannot be read ({' '.join(str(error).split())})") from error
+
+
 def _slice(dataset: xr.Dataset, item: Channel, order: tuple[str, ...]) -> NDArray[np.float32]:
     """One channel with unit-converted values, dims in ``order``."""
     name = _variable_name(dataset, item.field)
@@ -364,9 +373,10 @@ def _slice(dataset: xr.Dataset, item: Channel, order: tuple[str, ...]) -> NDArra
     if unexpected:
         raise ValueError(f"{name}: found unexpected dimensions {', '.join(unexpected)}, expected {', '.join(order)}")
     array = array.expand_dims([d for d in order if d not in array.dims]).transpose(*order)
-    values: NDArray[np.float32] = np.ascontiguousarray(array.values, dtype=np.float32)
-    units = str(dataset[name].attrs.get("units", item.field.units)).strip()
-    if item.field.id == "z" and (units.lower() in _GEOPOTENTIAL_HEIGHT_UNITS or name in ("geopotential_height", "gh")):
+    values: NDArray[np.float32] = np.ascontiguousarray(_values(array), dtype=np.float32)
+    unstated = "m" if name in _GEOPOTENTIAL_HEIGHT_NAMES else item.field.units
+    units = str(dataset[name].attrs.get("units", unstated)).strip()
+    if item.field.id == "z" and units.lower() in _GEOPOTENTIAL_HEIGHT_UNITS:
         return values * np.float32(STANDARD_GRAVITY)
     if units.lower() not in _UNIT_SPELLINGS[item.field.units]:
         raise ValueError(f"{name}: found units {units!r}, expected {item.field.units!r}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -60,6 +61,23 @@ def test_a_killed_run_resumes_to_the_same_bits(data, tmp_path, monkeypatch, kind
     assert logged(whole.out, "loss") == logged(killed.out, "loss")
     assert logged(whole.out, "validation") == logged(killed.out, "validation")
     assert [s for s, _ in logged(killed.out, "loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint(data, tmp_path, monkeypatch):
+    config = small.config(data, tmp_path / "run")
+    step = loop._step
+
+    def told_in_step_two(run, *arguments):
+        if run.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return step(run, *arguments)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(loop, "_step", told_in_step_two)
+    assert train(config).step == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (config.out / store.STATE).exists()
+    assert train(config, resume=True).step > 2
 
 
 def test_two_processes_compute_what_one_does(data, tmp_path):

@@ -2,7 +2,7 @@
 
 Every draw is a function of (seed, position in the run): data order, noise levels, noise and dropout. A checkpoint
 therefore needs weights, their average, optimiser moments and one number, and a resumed run computes the same bits on a
-CPU as one never stopped. The output directory holds
+CPU as one never stopped. SIGTERM ends the run after the step in progress, with a checkpoint. The output directory holds
 
     config.yaml   the configuration in force
     log.jsonl     one JSON object a line: loss, learning rate, gradient norm, images/s; validation error by noise level
@@ -17,6 +17,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +80,7 @@ def _loop(run: Run) -> None:
     before, started = run.seconds, time.monotonic()
     saved, measured, losses = started, _SpeedOf(run), []
     run.objective.train()
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(1) as reader, _terminated() as terminated:
         ahead = reader.submit(_batch, run, run.step)
         stop = run.step >= total_steps
         while not stop:
@@ -88,7 +90,7 @@ def _loop(run: Run) -> None:
             losses.append(loss)
             run.seconds = before + time.monotonic() - started
             out_of_time = config.max_minutes is not None and run.seconds > 60 * config.max_minutes
-            stop = run.step >= total_steps or parallel.first_decides(out_of_time, run.device)
+            stop = run.step >= total_steps or parallel.first_decides(out_of_time or terminated.is_set(), run.device)
             due = stop or parallel.first_decides(time.monotonic() - saved > 60 * config.checkpoint_minutes, run.device)
             if due or run.step % config.log_steps == 0:
                 mean = float(parallel.mean(torch.stack(losses).mean()))
@@ -114,6 +116,20 @@ def _loop(run: Run) -> None:
             if due:
                 saved = time.monotonic()
         ahead.cancel()
+
+
+@contextmanager
+def _terminated() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets instead of killing the process; only the main thread can be told of signals."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class _SpeedOf:
