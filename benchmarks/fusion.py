@@ -333,8 +333,8 @@ def main() -> None:
         sample = read_sample(args.data, split=args.split, dates=args.dates, channels=model.channels)
         table = EXPERIMENTS[args.experiment](args, model, sample)
         text = report(table, CHANNELS) + "\n" + energy(args.files)
-        for region in ("near", "far") if "stations" in args.experiment else ():
-            text += f"\n## {region} the sites ({NEAR / 1e3:g} km)\n\n"
+        for region, where in REGIONS.items() if "stations" in args.experiment else ():
+            text += f"\n## {where} {NEAR / 1e3:g} km of a site\n\n"
             text += report(region_table(model, args.files, region), CHANNELS)
     print(text)
     if args.log:
@@ -347,9 +347,10 @@ def main() -> None:
         args.out.write_text(f"# {title}\n\n{about}\n\n    {command}\n\n{text}")
 
 
+REGIONS = {"near": "Within", "far": "Beyond"}
 FIELD_TEXT = "area means of the truth, taken as exact (2 % of each channel's std), to the full 48×96 grid."
 SITES_TEXT = """Columns of all variables at 948 real radiosonde sites, simulated from the truth with errors of 10 % of each
-channel's std. "Near" is within 500 km of a site."""
+channel's std."""
 ABOUT = {
     "super-resolution-4": ("Super-resolution, 12×24 to 48×96", f"4×4 {FIELD_TEXT}"),
     "super-resolution-8": ("Super-resolution, 6×12 to 48×96", f"8×8 {FIELD_TEXT}"),
