@@ -384,7 +384,7 @@ def log_line(args, table: ScoreTable) -> dict[str, object]:
             for metric, score in scores.items()
             if score is not None
         }
-    return {"model": digest(args.model), **settings, "rows": rows}
+    return {**settings, "weights": digest(args.model), "rows": rows}
 
 
 RADIOSONDE_CHANNELS = tuple(f"{v}{p}" for v in "tuv" for p in (850, 500, 200)) + ("z500",)
