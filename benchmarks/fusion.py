@@ -107,8 +107,8 @@ def methods(model: Model, args: argparse.Namespace, *, gammas=()) -> dict[str, R
 
 def changes(args: argparse.Namespace) -> dict[str, object]:
     """The sampler settings given on the command line; the library's own where not."""
-    given = {"steps": args.steps, "sigma_min": args.sigma_min, "sigma_max": args.sigma_max}
-    return {k: v for k, v in given.items() if v is not None}
+    names = ("steps", "sigma_min", "sigma_max", "churn")
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 def gridded(args: argparse.Namespace, model: Model, sample: Sample, build, extra, gammas, weights=None) -> ScoreTable:
@@ -308,6 +308,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sigma-min", type=float)
     parser.add_argument("--sigma-max", type=float)
+    parser.add_argument("--churn", type=float)
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--inner", type=int, default=8)
     parser.add_argument("--cg", type=int, default=10)
