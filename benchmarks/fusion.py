@@ -7,10 +7,10 @@
     python benchmarks/fusion.py stations-and-field        the same with the 6×12 field
     python benchmarks/fusion.py radiosondes --bufr FILE   real ascents, withheld stations
 
-Every experiment runs on the test dates of the shipped sample case (or, to choose settings, on another split of a nature run:
-``--data nature.zarr --split validation``), writes one small file per method, settings and date under ``runs/`` and goes on
-from there when started again, and prints its tables in Markdown; ``--out`` also writes them with the command that made them,
-``--log`` appends settings and scores as one line of JSON.
+Every experiment but ``radiosondes`` runs on the test dates of the shipped sample case (or, to choose settings, on another
+split of a nature run: ``--data nature.zarr --split validation``), writes one small file per method, settings and date under
+``runs/`` and goes on from there when started again. All print their tables in Markdown; ``--out`` also writes them with the
+command that made them, ``--log`` appends settings and scores as one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import json
 import sys
 import time as clock
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -70,7 +70,10 @@ Draw = Callable[[list[Source], State], torch.Tensor]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: how it is computed, and every setting that decides its numbers."""
+    """One row of a table: how it is computed, and the settings that the command line decides.
+
+    Files of finished pairs know those, not the code: remove ``runs/`` after changing it.
+    """
 
     draw: Draw
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -252,11 +255,12 @@ def radiosondes(args, model) -> ScoreTable:
         held = raw["station"].isin(set(order[k::10]))
         table, mapping = usable_observations(model, raw[~held], time, 3.0, map_climate=True, amplitude=args.amplitude)
         used = table[table["quality"] == 0].reset_index(drop=True)
-        withheld, _ = usable_observations(model, raw[held], time, 3.0, mapping=mapping)
+        unit = replace(mapping, amplitude=1.0)  # the same values are withheld whatever the amplitude
+        withheld, _ = usable_observations(model, raw[held], time, 3.0, mapping=unit)
         passed = withheld["quality"] == 0  # judged by the same checks; the values themselves stay as observed
         withheld = withheld[passed].reset_index(drop=True)
         mean = library.observe(model, library.climatology(model, time), withheld).numpy()
-        withheld["observation"] = mapping.to_earth(withheld, withheld["observation"].to_numpy(), mean)
+        withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
         sources = [library.point_source(model, inflate(used, model, args.representativeness), time)]
         for name, row in rows.items():
             members = row.draw(sources, dated)
@@ -385,6 +389,7 @@ def log_line(args, table: ScoreTable) -> dict[str, object]:
             for metric, score in scores.items()
             if score is not None
         }
+    settings |= asdict(library.default_sampler(load_model(model_directory(args.model)), **changes(args)))
     return {**settings, "weights": digest(args.model), "rows": rows}
 
 

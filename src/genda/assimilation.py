@@ -198,9 +198,11 @@ def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
 def default_sampler(model: Model, **changes: Any) -> Sampler:
     """Algorithm 1 as this model is best sampled, with any of its settings changed.
 
-    A prior on a spherical Gaussian base starts from that Gaussian's posterior, to which noise of 15 is added, and churns:
-    fresh noise at every level gives the members the small scales that a denoiser of finite training smooths away. Any other
-    prior starts from sigma = 80. The settings were chosen on validation dates, see docs/results/search.md.
+    A prior on a spherical Gaussian base starts from that Gaussian's posterior (``Fusion.start``, which
+    :func:`make_method` sets), to which noise of 15 is added, and churns: fresh noise at every level gives the members the
+    small scales that a denoiser of finite training smooths away; the likelihood score of the prediction is kept in the
+    correction. Any other prior starts from sigma = 80. The settings were chosen on validation dates, see
+    docs/results/search.md.
     """
     spherical = isinstance(getattr(model.denoiser, "base", None), SphericalGaussian)
     settings: dict[str, Any] = {"steps": 20}
@@ -309,7 +311,8 @@ def stability_warning(sampler: Sampler, gamma: float, source: Source) -> str | N
     levels = karras_schedule(sampler.steps, sampler.sigma_min, sampler.sigma_max, sampler.rho)
     variance = source.covariance.variance.min().item() / source.weight  # type: ignore[attr-defined]
     rho = redundancy(source.operator) if isinstance(source.operator, operators.LinearOperator) else 1.0
-    limit = smallest_stable_gamma(levels, variance, rho)
+    starts = torch.tensor([sampler.churned(float(t)) for t in levels[:-1]], dtype=levels.dtype)
+    limit = smallest_stable_gamma(levels, variance, rho, starts)
     if gamma >= limit:
         return None
     return (

@@ -148,7 +148,7 @@ def assimilate_files(
     window_hours: float,
     map_climate: bool,
     members: int,
-    climate_amplitude: float = 1.0,
+    climate_amplitude: float,
     seed: int,
     steps: int | None,
     iterations: int,
@@ -168,6 +168,10 @@ def assimilate_files(
         raise ValueError(
             "no observations and no fields given: expected --observations or --field (or --method unconditional)"
         )
+    if climate_amplitude != 1.0 and not map_climate:
+        raise ValueError(
+            f"climate amplitude: found {climate_amplitude:g} without --map-climate, expected both or neither"
+        )
     _check_outputs(out, report)
     prior = library.load(model)
     coarse = [read_state(path) for path in fields]
@@ -178,6 +182,7 @@ def assimilate_files(
     sources: list[Source] = []
     used, mapping = None, None
     if table is not None:
+        given = (table["quality"] == Flag.PASS).reset_index(drop=True)
         table, mapping = usable_observations(
             prior, table, when, window_hours, map_climate=map_climate, amplitude=climate_amplitude
         )
@@ -220,7 +225,8 @@ def assimilate_files(
     )
     if table is not None and mapping is not None:
         analysis = _mapped_back(prior, analysis, mapping)
-        mapped = table["quality"].isin([Flag.PASS, Flag.BACKGROUND])  # the others were flagged before the mapping
+        # What was flagged before the mapping, on reading or by an earlier check, was not mapped.
+        mapped = table["quality"].isin([Flag.PASS, Flag.BACKGROUND]) & given
         rows = table[mapped]
         expected = library.observe(prior, library.climatology(prior, when), rows).numpy()
         table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])

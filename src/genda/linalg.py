@@ -63,7 +63,7 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: 
     direction, rho = residual, (residual**2).sum(dim=-1, keepdim=True)
     target = tolerance**2 * rho
     for _ in range(iterations):
-        unsolved = rho > target
+        unsolved = ~(rho <= target)  # so that what is not finite stays visible
         if not bool(unsolved.any()):
             break
         image = product(direction)

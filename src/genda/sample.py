@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from genda.assets import SAMPLE_CASE
-from genda.forecast.climate import open_backgrounds, open_nature_run
+from genda.forecast.climate import NoFramesError, open_backgrounds, open_nature_run
 from genda.forecast.sample_case import open_sample_case
 from genda.state import State, from_dataset
 
@@ -56,10 +57,10 @@ def read_sample(
         truth, background = case.truth, case.background
     else:
         truth = open_nature_run(path, split)
-        try:
-            background = open_backgrounds(path, split)
-        except (FileNotFoundError, ValueError):  # a run without backgrounds, or none of this split yet: truth alone
-            background = None
+        background = None
+        if (path / "background").exists():
+            with suppress(NoFramesError):  # none of this split yet: truth alone
+                background = open_backgrounds(path, split)
         if background is not None:
             truth = truth.sel(time=background["time"])
     wanted = dates or (truth.sizes["time"] if path.is_file() else 24)

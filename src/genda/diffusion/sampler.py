@@ -13,7 +13,7 @@ gradient. Langevin corrections (SDA) follow each step if asked for. Churn 0 is t
 
 The first level must drown whatever the start does not know. From zero that takes sigma_max = 80, since a planetary wave of
 unit variance on thousands of grid points is 30 times the noise of one point; from a draw that already holds the planetary
-waves, such as that of a Gaussian posterior, a few units suffice and the steps above them are saved.
+waves, such as that of a Gaussian posterior, far less suffices and the steps above it are saved.
 
 References:
     Chakraborty et al. 2025, arXiv 2506.22780, Algorithm 1; Karras et al. 2022, Algorithm 2;
@@ -102,6 +102,12 @@ class Sampler:
             chunks.append(self._batch(denoiser, shape, MemberNoise(seed, numbers), start, dtype, device, progress))
         return torch.cat(chunks)
 
+    def churned(self, t: float) -> float:
+        """t^, the level from which the step at level t starts."""
+        if self.churn > 0 and self.churn_min <= t <= self.churn_max:
+            return t * (1 + min(self.churn / self.steps, math.sqrt(2) - 1))
+        return t
+
     def ticks(self, members: int, batch: int | None = None) -> int:
         """How often ``progress`` is called."""
         return self.steps * math.ceil(members / (batch or members))
@@ -124,8 +130,8 @@ class Sampler:
             x = x + start(noise).to(like)
         for i in range(self.steps):
             t, t_next = float(levels[i]), float(levels[i + 1])
-            if self.churn > 0 and self.churn_min <= t <= self.churn_max:
-                t_hat = t * (1 + min(self.churn / self.steps, math.sqrt(2) - 1))
+            t_hat = self.churned(t)
+            if t_hat > t:
                 x = x + math.sqrt(t_hat**2 - t**2) * self.churn_noise * noise.normal(shape, like)
                 t = t_hat
             x = self._step(denoiser, x, t, t_next)

@@ -78,6 +78,10 @@ class ClimateSummary:
         return "\n".join(lines)
 
 
+class NoFramesError(ValueError):
+    """A nature run holds no finished frames of what was asked for."""
+
+
 def open_nature_run(path: Path, split: str | None = None) -> xr.Dataset:
     """The finished frames of a nature run, of one split if given, opened lazily.
 
@@ -183,7 +187,7 @@ def _finished(path: Path, group: str | None, split: str | None) -> xr.Dataset:
     if split is not None:
         keep &= dataset.split.values == split
     if not keep.any():
-        raise ValueError(f"{path}: found no finished {group or 'truth'} frames of split {split!r}, expected some")
+        raise NoFramesError(f"{path}: found no finished {group or 'truth'} frames of split {split!r}, expected some")
     return dataset.isel(time=np.flatnonzero(keep))
 
 

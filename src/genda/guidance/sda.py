@@ -88,7 +88,9 @@ class SDA(Guided):
         return increment * per_sample((self._clip / rms).clamp(max=1.0), increment)
 
 
-def smallest_stable_gamma(levels: Tensor, variance: float, redundancy: float = 1.0) -> float:
+def smallest_stable_gamma(
+    levels: Tensor, variance: float, redundancy: float = 1.0, starts: Tensor | None = None
+) -> float:
     """The least Γ with which explicit steps along ``levels`` do not overshoot the data.
 
     For an observed quantity of unit prior variance the Jacobian of the denoiser is 1 / (1 + sigma²); a step of relative
@@ -100,8 +102,9 @@ def smallest_stable_gamma(levels: Tensor, variance: float, redundancy: float = 1
         levels: the sampler's noise levels, shape (steps + 1,).
         variance: R, normalised units, the smallest of the source.
         redundancy: rho, see :func:`redundancy`.
+        starts: the levels from which the steps start after churn, shape (steps,); ``levels[:-1]`` without it.
     """
-    sigma = levels[:-1]
+    sigma = levels[:-1] if starts is None else starts
     needed = redundancy * (1 - levels[1:] / sigma) / (2 * (1 + sigma**2) ** 2) - variance / sigma**2
     return max(0.0, float(needed.max()))
 

@@ -22,7 +22,7 @@ from genda.problem import Problem
 
 @dataclass(frozen=True)
 class OptimalInterpolation:
-    """The method; deterministic, linear operators only.
+    """The method; deterministic. A nonlinear operator is linearised at the climatology.
 
     Attributes:
         prior: the climatological Gaussian.

@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClimateMapping:
-    """Legendre coefficients of Earth minus model.
+    """Mean shift and amplitude between Earth's climate and a model's.
 
     Attributes:
         coefficients: (variable, pressure in Pa or -1 at the surface) to coefficients of P_0, P_1, …, physical units.

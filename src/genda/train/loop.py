@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, resume: bool = False) -> Run:
-    """Train until ``max_images`` or ``max_minutes``; the run's files are in ``config.out``.
+    """Train until ``max_images``, ``max_minutes`` or SIGTERM; the run's files are in ``config.out``.
 
     Args:
         config: the run.
@@ -116,6 +116,8 @@ def _loop(run: Run) -> None:
             if due:
                 saved = time.monotonic()
         ahead.cancel()
+    if terminated.is_set():
+        log.info("SIGTERM: stopped at step %d of %d, --resume goes on", run.step, total_steps)
 
 
 @contextmanager
