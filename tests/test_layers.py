@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
-    {"variables", "grid", "linalg", "assets"},
+    {"variables", "grid", "linalg", "assets", "atomic"},
     {"state", "sphere", "nn", "observations"},
     {"problem"},
     {"diffusion", "physics", "parallel"},

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from genda.atomic import replacing
 from genda.diffusion.denoiser import IsotropicGaussian, PreconditionedDenoiser
 from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian
 from genda.grid import LatLonGrid
@@ -262,15 +262,8 @@ def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all, also when the machine stops."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:

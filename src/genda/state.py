@@ -10,7 +10,6 @@ with w one turn a year, so that the seasonal cycle is part of the climatology an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genda.atomic import replacing
 from genda.grid import LatLonGrid
 from genda.variables import FIELDS, STANDARD_GRAVITY, Channel, Field, channels
 
@@ -298,14 +298,9 @@ def to_dataset(state: State) -> xr.Dataset:
 
 def write_netcdf(dataset: xr.Dataset, path: str | Path, attributes: Mapping[str, str] | None = None) -> None:
     """Write a compressed netCDF-4 file that appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     encoding = {name: {"zlib": True, "complevel": 4, "shuffle": True} for name in dataset.data_vars}
-    try:
+    with replacing(path) as partial:
         dataset.assign_attrs(attributes or {}).to_netcdf(partial, engine="h5netcdf", encoding=encoding)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _present_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:

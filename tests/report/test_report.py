@@ -157,7 +157,7 @@ def test_a_region_is_drawn_without_spectra(tmp_path: Path) -> None:
 def test_a_failed_page_leaves_the_old_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "r.html"
     target.write_text("old")
-    monkeypatch.setattr(page.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     monkeypatch.setattr(page, "render", lambda _: "new")
     with pytest.raises(OSError, match="disk full"):
         write_report(full_case(), target)

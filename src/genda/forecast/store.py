@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genda.atomic import replacing
 from genda.forecast.nature import NatureModel
 from genda.forecast.timeline import CHUNK_DAYS, FRAMES_PER_DAY, Stream, Timeline
 from genda.grid import LatLonGrid
@@ -205,13 +206,8 @@ def days_done(run: Run, stream: Stream) -> int:
 def save_arrays(path: Path, arrays: dict[str, NDArray[Any]], *, compress: bool = True) -> None:
     """One npz file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            (np.savez_compressed if compress else np.savez)(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("wb") as file:
+        (np.savez_compressed if compress else np.savez)(file, **arrays)  # type: ignore[arg-type]
 
 
 def _version(package: str) -> str:

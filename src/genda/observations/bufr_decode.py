@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -140,13 +141,11 @@ def _station(eccodes: Any, handle: Any, first: Any, ascent: dict[str, Any]) -> s
 
 
 def main() -> int:
-    try:
+    with suppress(ImportError, OSError, ValueError):  # not every system limits its processes
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, OSError, ValueError):
-        pass  # a safeguard where the system has it
     try:
         arrays = decode(sys.stdin.buffer.read())
     except (ValueError, RuntimeError, ImportError) as error:

@@ -23,7 +23,6 @@ A row that passes is complete; a flagged row may lack its value, pressure or pos
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_string_dtype
 
+from genda.atomic import replacing
 from genda.observations.flags import Flag
 from genda.variables import FIELDS
 
@@ -171,25 +171,15 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.DataFrame(table[ordered]).reset_index(drop=True)
 
 
-def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Validate and write a table to Parquet; the file appears whole or not at all.
 
     Raises:
         ValueError: as :func:`validate`.
     """
     validate(table, str(path))
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    try:
-        table.to_parquet(temporary, index=False)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        table.to_parquet(partial, index=False)
 
 
 def summary(table: pd.DataFrame) -> dict[str, Any]:

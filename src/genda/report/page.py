@@ -6,9 +6,7 @@ The page is written whole or not at all.
 from __future__ import annotations
 
 import html
-import os
 import platform
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pandas as pd
 import torch
 
 import genda
+from genda.atomic import replacing
 from genda.report import curves, judgement, maps, points, tables
 from genda.report.case import ReportCase
 from genda.report.style import Picture, label, style
@@ -72,17 +71,8 @@ def write_report(case: ReportCase, path: str | Path) -> Path:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"report folder {target.parent}: not found")
     text = render(case)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        mode = os.umask(0)
-        os.umask(mode)
-        os.chmod(name, 0o666 & ~mode)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(target) as partial:
+        partial.write_text(text, encoding="utf-8")
     return target
 
 
