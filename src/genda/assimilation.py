@@ -200,14 +200,14 @@ def default_sampler(model: Model, **changes: Any) -> Sampler:
 
     A prior on a spherical Gaussian base starts from that Gaussian's posterior (``Fusion.start``, which
     :func:`make_method` sets), to which noise of 15 is added, and churns: fresh noise at every level gives the members the
-    small scales that a denoiser of finite training smooths away; the likelihood score of the prediction is kept in the
-    correction. Any other prior starts from sigma = 80. The settings were chosen on validation dates, see
-    docs/results/search.md.
+    small scales that a denoiser of finite training smooths away. Both halves of a step have their own likelihood score: to
+    keep that of the prediction costs a fifth of the accuracy. Any other prior starts from sigma = 80. The settings were
+    chosen on validation dates, see docs/results/search.md.
     """
     spherical = isinstance(getattr(model.denoiser, "base", None), SphericalGaussian)
     settings: dict[str, Any] = {"steps": 20}
     if spherical:
-        settings = {"steps": 10, "sigma_max": 15.0, "churn": 5.0, "reuse_likelihood": True}
+        settings = {"steps": 10, "sigma_max": 15.0, "churn": 5.0}
     return Sampler(**(settings | changes))
 
 

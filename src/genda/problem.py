@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genda.linalg import Covariance, Diagonal
-from genda.observations.operators import Operator, Stack
+from genda.observations.operators import Operator, stack
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Problem:
             return Source(only.values, only.operator, Diagonal(variances[0]), only.name)
         return Source(
             torch.cat([s.values for s in self.sources]),
-            Stack(tuple(s.operator for s in self.sources)),
+            stack([s.operator for s in self.sources]),
             Diagonal(torch.cat(variances)),
             "+".join(s.name for s in self.sources),
         )

@@ -111,9 +111,9 @@ class SphericalGaussian(nn.Module):
         doubled = torch.full((lmax,), 2.0).index_fill(0, torch.tensor(0), 1.0)
         for block in torch.split(values, batch):
             x = block.float()
-            a = transform.analysis(x)
-            covariance += torch.einsum("bclm,bdlm,m->lcd", a, a.conj(), doubled.to(a.dtype)).real.double()
-            remainder += ((x - transform.synthesis(a)) ** 2).mean(dim=-1).sum(dim=0).double()
+            a = transform.waves(x)
+            covariance += torch.einsum("mlpbc,mlpbd,m->lcd", a, a, doubled).double()
+            remainder += ((x - transform.fields(a)) ** 2).mean(dim=-1).sum(dim=0).double()
         covariance /= (len(values) * (2 * torch.arange(lmax) + 1)).view(-1, 1, 1)
         remainder /= len(values)
         unmeasured = torch.ones(len(ERROR_SIGMAS), channels)
@@ -124,13 +124,13 @@ class SphericalGaussian(nn.Module):
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         noise = per_sample(sigma.to(x_t), x_t) ** 2
-        a = self.transform.analysis(x_t)
-        rest = x_t - self.transform.synthesis(a)
-        power = noise * self.transform.white_noise_power
+        power = noise.view(-1, 1) * self.transform.white_noise_power
+        a = self.transform.waves(x_t)
+        rest = x_t - self.transform.fields(a)
         filtered = self._mix(a, lambda c: c / (c + power))
         remainder = self.remainder.unsqueeze(-1)
         gain = remainder / (remainder + noise * self.remainder_noise).clamp(min=1e-12)
-        return self.transform.synthesis(filtered) + gain * rest
+        return torch.addcmul(self.transform.fields(filtered), gain, rest)
 
     def error_std(self, sigma: Tensor) -> Tensor:
         """Measured rms denoising error, (batch,) to (batch, channel, 1, 1)."""
@@ -142,16 +142,17 @@ class SphericalGaussian(nn.Module):
 
     def conditional_covariance(self, v: Tensor, sigma: Tensor) -> Tensor:
         noise = per_sample(sigma.to(v), v) ** 2
-        power = noise * self.transform.white_noise_power
-        smooth = self._mix(self.transform.synthesis_adjoint(v), lambda c: c * power / (c + power))
+        power = noise.view(-1, 1) * self.transform.white_noise_power
+        smooth = self._mix(self.transform.projections(v), lambda c: c * power / (c + power))
         remainder = self.remainder.unsqueeze(-1)
         rough = noise * self.remainder_noise
-        return self.transform.synthesis(smooth) + v * (remainder * rough / (remainder + rough).clamp(min=1e-12))
+        gain = remainder * rough / (remainder + rough).clamp(min=1e-12)
+        return torch.addcmul(self.transform.fields(smooth), gain, v)
 
     def prior_covariance(self, v: Tensor) -> Tensor:
         """C @ v, the covariance of x itself."""
-        smooth = self._mix(self.transform.synthesis_adjoint(v), lambda c: c)
-        return self.transform.synthesis(smooth) + v * self.remainder.unsqueeze(-1)
+        smooth = self._mix(self.transform.projections(v), lambda c: c)
+        return torch.addcmul(self.transform.fields(smooth), self.remainder.unsqueeze(-1), v)
 
     def sample(self, noise: MemberNoise) -> Tensor:
         """Draws of N(0, C), one for each member of the noise, (members, channel, lat, lon).
@@ -160,16 +161,16 @@ class SphericalGaussian(nn.Module):
         """
         shape = (len(self.remainder), *self.transform.grid.shape)
         white = noise.normal(shape, self.remainder) / self.transform.quadrature.to(self.remainder).sqrt()
-        smooth = self._mix(self.transform.analysis(white), lambda c: c.sqrt())
-        return (
-            self.transform.synthesis(smooth) + noise.normal(shape, self.remainder) * self.remainder.unsqueeze(-1).sqrt()
-        )
+        smooth = self._mix(self.transform.waves(white), lambda c: c.sqrt())
+        rough = noise.normal(shape, self.remainder)
+        return torch.addcmul(self.transform.fields(smooth), self.remainder.unsqueeze(-1).sqrt(), rough)
 
-    def _mix(self, a: Tensor, gain: _Gain) -> Tensor:
-        """Apply gain(C_l) to coefficients (batch, channel, l, m) in each degree's own eigenvectors."""
-        q = self.eigenvectors.to(a.dtype)
-        gains = gain(self.eigenvalues.T.unsqueeze(-1))
-        return torch.einsum("lce,belm->bclm", q, gains * torch.einsum("lce,bclm->belm", q, a))
+    def _mix(self, waves: Tensor, gain: _Gain) -> Tensor:
+        """Apply gain(C_l) to coefficients (m, l, 2, batch, channel) in each degree's own eigenvectors."""
+        q = self.eigenvectors.to(waves)
+        gains = gain(self.eigenvalues.to(waves).view(len(q), 1, 1, -1))  # (l, 1, 1 or batch, channel)
+        eigen = (waves.flatten(2, 3) @ q).view(waves.shape) * gains
+        return (eigen.flatten(2, 3) @ q.mT).view(waves.shape)
 
     def _measured_error(self, values: Tensor, generator: torch.Generator) -> Tensor:
         weights = torch.as_tensor(self.transform.grid.area_weights).float().view(-1, 1)
