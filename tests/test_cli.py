@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 import small_model
+from genda import assimilation as library
 from genda import cli
 from genda.demo import coarse_field, simulate_columns
-from genda.observations.table import write_table
+from genda.observations.table import read_table, write_table
 from genda.state import State, read_state, to_dataset, write_netcdf
 
 
@@ -190,6 +191,47 @@ def test_sda_below_its_stability_limit_warns_and_a_failure_has_its_exit_code(cas
     else:
         assert "sampling step" in err
         assert not (case / "unstable.nc").exists()
+
+
+def test_training_without_its_data_says_so_and_writes_nothing(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"out: {tmp_path / 'run'}\ndata: {{path: {tmp_path / 'none.zarr'}}}\n")
+    code, _, err = run(capsys, "train", path)
+    assert code == 3
+    assert "no such data set" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_sda_takes_the_gamma_its_sources_need(case, capsys):
+    code, out, _ = assimilate(case, capsys, "--method", "fusion-sda", out="stable.nc")
+    assert code == 0
+    assert json.loads(out)["warnings"] == []
+
+
+def test_the_amplitude_of_the_climate_mapping_comes_back_in_the_analysis(case, capsys):
+    """Observations of half the anomaly and error, mapped with amplitude 0.5, are those of the model: the analysis is linear."""
+    table = read_table(case / "columns.parquet")
+    table = table[table["variable"] != "z"]  # the random heights of this model would fail the bounds check
+    write_table(table, case / "whole.parquet")
+    model = small_model.build()
+    mean = library.observe(model, library.climatology(model, np.datetime64("2001-01-01", "ns")), table).numpy()
+    halved = table.assign(observation=mean + 0.5 * (table["observation"] - mean), obs_error=0.5 * table["obs_error"])
+    write_table(halved, case / "halved.parquet")
+    means = {}
+    for amplitude, name in ((1.0, "whole"), (0.5, "halved")):
+        code, _, err = assimilate(
+            case,
+            capsys,
+            *("--method", "optimal-interpolation", "--map-climate", "--climate-amplitude", amplitude),
+            observations=f"{name}.parquet",
+            out=f"{name}.nc",
+        )
+        assert code == 0, err
+        means[name] = read_state(case / f"{name}.nc", model.channels).values.mean(dim=1)
+    climate = library.climatology(model, np.datetime64("2001-01-01", "ns"))
+    anomaly, expected = means["halved"] - climate, 0.5 * (means["whole"] - climate)
+    scale = expected.std(dim=(0, 2, 3), keepdim=True)
+    assert float(((anomaly - expected) / scale).abs().max()) < 1e-2
 
 
 def test_chunks_do_not_change_members(case, capsys):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -74,34 +75,39 @@ def load(name: str | Path) -> Model:
 
 def point_operator(
     model: Model, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
-) -> tuple[operators.LinearOperator, np.ndarray[Any, np.dtype[np.float64]], Any]:
+) -> tuple[operators.LinearOperator, np.ndarray[Any, np.dtype[np.float64]]]:
     """H for the rows of an observation table.
 
     Returns:
-        the normalised operator, the scale s_o of each row in physical units, and the physical-unit matrix.
+        the normalised operator, and the scale s_o of each row in physical units.
 
     Raises:
         ValueError: for a variable the model lacks, a pressure outside its levels or a point outside its domain.
     """
-    matrix = operators.points(
-        model.grid,
-        model.channels,
+    return operators.normalised(_point_matrix(model, table, interpolation), model.grid, model.normalisation.std)
+
+
+def observe(where: Model | State, values: Tensor, table: pd.DataFrame) -> Tensor:
+    """H of physical fields on the grid and channels of a model or state, at the rows of a table.
+
+    Shapes (..., channel, lat, lon) to (..., rows); physical units. Raises as :func:`point_operator`.
+    """
+    operator = operators.LinearOperator(_point_matrix(where, table), (len(where.channels), *where.grid.shape))
+    return operator(values.double().reshape(-1, *values.shape[-3:])).view(*values.shape[:-3], len(table))
+
+
+def _point_matrix(
+    where: Model | State, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
+) -> sp.csr_array:
+    return operators.points(
+        where.grid,
+        where.channels,
         table["variable"].tolist(),
         table["pressure"].to_numpy(dtype=np.float64),
         table["latitude"].to_numpy(dtype=np.float64),
         table["longitude"].to_numpy(dtype=np.float64),
         interpolation,
     )
-    operator, scale = operators.normalised(matrix, model.grid, model.normalisation.std)
-    return operator, scale, matrix
-
-
-def observe(model: Model, values: Tensor, table: pd.DataFrame) -> Tensor:
-    """H of physical fields (..., channel, lat, lon) at the rows of a table, physical units, shape (..., rows)."""
-    _, _, matrix = point_operator(model, table)
-    operator = operators.LinearOperator(matrix, (len(model.channels), *model.grid.shape))
-    flat = operator(values.double().reshape(-1, *values.shape[-3:]))
-    return flat.view(*values.shape[:-3], len(table))
 
 
 def climatology(model: Model, time: np.datetime64) -> Tensor:
@@ -132,7 +138,7 @@ def point_source(
     if not (np.isfinite(errors) & (errors > 0)).all():
         row = table.index[~(np.isfinite(errors) & (errors > 0))][0]
         raise ValueError(f"{name}: row {row} has obs_error {table.loc[row, 'obs_error']}, expected a positive number")
-    operator, scale, _ = point_operator(model, table, interpolation)
+    operator, scale = point_operator(model, table, interpolation)
     expected = observe(model, climatology(model, time), table).numpy()
     values = (table["observation"].to_numpy(dtype=np.float64) - expected) / scale
     return Source(
@@ -188,8 +194,6 @@ def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
     cells = model.grid.shape[0] * model.grid.shape[1]
     coordinates = matrix.tocoo()
     columns = np.asarray(index)[coordinates.col // cells] * cells + coordinates.col % cells
-    import scipy.sparse as sp
-
     return sp.csr_array(
         (coordinates.data, (coordinates.row, columns)), shape=(matrix.shape[0], len(model.channels) * cells)
     )
@@ -217,7 +221,7 @@ def make_method(
     *,
     sampler: Sampler | None = None,
     iterations: int = 3,
-    gamma: float | Mapping[str, float] = 0.1,
+    gamma: float | Mapping[str, float] = 0.03,
     guidance_scale: float = 1.0,
     clip: float | None = None,
     batch: int | None = None,
@@ -306,18 +310,29 @@ def assimilate(
     return Analysis(state, table, name, {"members": len(values), "seed": seed, **shown}, seconds)
 
 
-def stability_warning(sampler: Sampler, gamma: float, source: Source) -> str | None:
-    """A sentence if SDA with this Γ is below its stability limit for this source, else None."""
+def stable_gamma(sampler: Sampler, source: Source) -> float:
+    """The least Γ with which SDA is stable for this source, see :func:`smallest_stable_gamma`."""
     levels = karras_schedule(sampler.steps, sampler.sigma_min, sampler.sigma_max, sampler.rho)
     variance = source.covariance.variance.min().item() / source.weight  # type: ignore[attr-defined]
     rho = redundancy(source.operator) if isinstance(source.operator, operators.LinearOperator) else 1.0
     starts = torch.tensor([sampler.churned(float(t)) for t in levels[:-1]], dtype=levels.dtype)
-    limit = smallest_stable_gamma(levels, variance, rho, starts)
+    return smallest_stable_gamma(levels, variance, rho, starts)
+
+
+def default_gamma(sampler: Sampler, source: Source) -> float:
+    """Γ for SDA where none is given: 0.03, good for points and block means alike, or what this source needs to be stable."""
+    return max(0.03, stable_gamma(sampler, source))
+
+
+def stability_warning(sampler: Sampler, gamma: float, source: Source) -> str | None:
+    """A sentence if SDA with this Γ is below its stability limit for this source, else None."""
+    limit = stable_gamma(sampler, source)
     if gamma >= limit:
         return None
+    error = source.covariance.variance.min().item() ** 0.5  # type: ignore[attr-defined]
     return (
         f"{source.name}: gamma {gamma:g} is below {limit:.2g}, the stability limit of SDA for {sampler.steps} steps and "
-        f"observation errors of {variance**0.5:.2g}: expect divergence; raise gamma, take more steps or use MMPS"
+        f"observation errors of {error:.2g}: expect divergence; raise gamma, take more steps or use MMPS"
     )
 
 

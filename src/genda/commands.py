@@ -114,7 +114,7 @@ def usable_observations(
         return table, None
     rows = table[passing]
     expected = library.observe(model, library.climatology(model, time), rows).numpy()
-    _, spread, _ = library.point_operator(model, rows)
+    _, spread = library.point_operator(model, rows)
     if map_climate and given is None:
         mapping = ClimateMapping.fit(rows, expected, amplitude)
     mapped = rows if mapping is None else mapping.to_model(rows, expected)
@@ -152,7 +152,7 @@ def assimilate_files(
     seed: int,
     steps: int | None,
     iterations: int,
-    gamma: float,
+    gamma: float | None,
     batch: int | None,
     device: str,
     out: Path,
@@ -196,9 +196,11 @@ def assimilate_files(
         sources.append(library.point_source(prior, used, when))
     for path, state in zip(fields, coarse, strict=True):
         sources.append(library.field_source(prior, state, field_error, name=str(path)))
-    warnings = []
+    warnings: list[str] = []
+    gammas: dict[str, float] = {}
     if method == "fusion-sda":
-        warnings = [w for s in sources if (w := library.stability_warning(sampler, gamma, s))]
+        gammas = {s.name: library.default_gamma(sampler, s) if gamma is None else gamma for s in sources}
+        warnings = [w for s in sources if (w := library.stability_warning(sampler, gammas[s.name], s))]
     ticks = sampler.ticks(members, batch)
     done = 0
 
@@ -218,7 +220,7 @@ def assimilate_files(
         observations=used,
         sampler=sampler,
         iterations=iterations,
-        gamma=gamma,
+        **({"gamma": gammas} if gammas else {}),
         batch=batch,
         device=device,
         progress=tick,
@@ -296,7 +298,7 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
     if withheld is not None:
         stations = _scorable(read_table(withheld), state)
         mean = state.values.mean(dim=1)[0] if state.values.ndim == 5 else state.values[0]
-        stations = stations.assign(hx_a=_observe_plain(state, mean, stations))
+        stations = stations.assign(hx_a=library.observe(state, mean, stations).numpy())
         statistics = station_statistics(stations)
         document["withheld"] = ScoreTable({"analysis": statistics}).to_dict()
         texts.append(ScoreTable({"analysis": statistics}).to_text(RMSE))
@@ -315,20 +317,6 @@ def inspect_model(name: str) -> Outcome:
         for key, value in document.items()
     ]
     return Outcome("\n".join(lines), document)
-
-
-def _observe_plain(state: State, mean: torch.Tensor, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-    from genda.observations import operators
-
-    matrix = operators.points(
-        state.grid,
-        state.channels,
-        table["variable"].tolist(),
-        table["pressure"].to_numpy(),
-        table["latitude"].to_numpy(),
-        table["longitude"].to_numpy(),
-    )
-    return np.asarray(matrix @ mean.double().numpy().ravel())
 
 
 def _scorable(table: pd.DataFrame, state: State) -> pd.DataFrame:

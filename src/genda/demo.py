@@ -68,7 +68,7 @@ def simulate_columns(
     sites = station_network(count=stations, generator=rng) if stations else station_network()
     table = columns_table(sites, truth.channels, truth.times[0])
     exact = library.observe(model, truth.values[0], table).numpy()
-    _, scale, _ = library.point_operator(model, table)
+    _, scale = library.point_operator(model, table)
     rng = np.random.default_rng(derived_seed(seed, truth.times[0], "columns"))
     return table.assign(
         observation=exact + error * scale * rng.standard_normal(len(table)),

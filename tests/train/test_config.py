@@ -6,7 +6,6 @@ import pytest
 
 from genda.checkpoint import build_network
 from genda.grid import LatLonGrid
-from genda.train.__main__ import main
 from genda.train.config import read_config
 from genda.train.data import sample_order
 
@@ -52,14 +51,6 @@ def test_bad_configurations_are_one_clear_line(tmp_path, document, override, com
     with pytest.raises(ValueError, match=complaint) as caught:
         read_config(path, [override] if override else [])
     assert "\n" not in str(caught.value)
-
-
-def test_bad_input_ends_in_exit_code_2_with_nothing_written(tmp_path, capsys):
-    path = tmp_path / "c.yaml"
-    path.write_text(f"out: {tmp_path / 'run'}\ndata: {{path: {tmp_path / 'none.zarr'}}}\n")
-    assert main([str(path)]) == 2
-    assert "no such data set" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
 
 
 def test_every_epoch_is_a_shuffle_however_it_is_cut():

@@ -95,7 +95,7 @@ def test_two_processes_compute_what_one_does(data, tmp_path):
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "genda.train", str(tmp_path / "pair.yaml")]
+    command = [sys.executable, "-m", "genda.cli", "train", str(tmp_path / "pair.yaml")]
     processes = [
         subprocess.Popen(
             command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE

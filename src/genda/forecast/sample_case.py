@@ -16,7 +16,6 @@ integers are shuffled and deflated, and 24 dates on 48 × 96 points fit in 12 Mi
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genda.atomic import replacing
 from genda.forecast.climate import each_channel, open_backgrounds, open_nature_run, transient_variance, with_truth
 from genda.grid import LatLonGrid
 from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS, Channel, Field
@@ -94,8 +94,7 @@ def write_sample_case(nature: Path, out: Path, dates: int = 24, climatology_stri
     }
     groups["std"] = groups["std"].assign_coords(channel=np.array(EMBEDDED_CHANNELS, dtype=object))
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
+    with replacing(out) as partial:
         for number, (group, dataset) in enumerate(groups.items()):
             packed = [_packed(dataset[field.name], steps[field.id]) for field in FIELDS]
             encoding: dict[str, Any] = {field.name: how for field, (_, how) in zip(FIELDS, packed, strict=True)} | {
@@ -107,9 +106,6 @@ def write_sample_case(nature: Path, out: Path, dates: int = 24, climatology_stri
             rounded.to_netcdf(
                 partial, mode="a" if number else "w", group=group or None, engine="h5netcdf", encoding=encoding
             )
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def open_sample_case(path: Path) -> SampleCase:

@@ -9,7 +9,7 @@ CPU as one never stopped. SIGTERM ends the run after the step in progress, with 
     state.safetensors   the training checkpoint (nothing pickled)
     model/        the averaged network as a model directory, see :mod:`genda.checkpoint`
 
-    python -m genda.train configs/embedded.yaml data.path=nature.zarr out=runs/embedded [--resume]
+    genda train configs/embedded.yaml data.path=nature.zarr out=runs/embedded [--resume]
 """
 
 from __future__ import annotations
