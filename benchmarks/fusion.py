@@ -30,6 +30,7 @@ import torch
 
 from genda import assimilation as library
 from genda.assets import model_directory
+from genda.atomic import replacing
 from genda.checkpoint import WEIGHTS, Model, load_model
 from genda.commands import usable_observations
 from genda.demo import coarse_field, simulate_columns
@@ -183,10 +184,8 @@ def save(file: Path, members: torch.Tensor, state: State, seconds: float, weight
     arrays["energy_members"] = kinetic_energy_spectrum(members[:, u], members[:, v], state.grid).mean(0).numpy()
     arrays["energy_truth"] = kinetic_energy_spectrum(state.values[0, u], state.values[0, v], state.grid).numpy()
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_suffix(".partial")
-    with partial_file.open("wb") as stream:
+    with replacing(file) as partial_file, partial_file.open("wb") as stream:
         np.savez(stream, **arrays)
-    partial_file.rename(file)
 
 
 def load(file: Path, model: Model, region: str) -> Statistics:
@@ -271,10 +270,8 @@ def radiosondes(args, model) -> tuple[ScoreTable, str]:
             one = station_statistics(withheld.assign(hx_a=hx), channels=shown)
             parts[name] = parts[name].merge(one) if name in parts else one
         print(f"fold {k}: {len(used)} assimilated, {len(withheld)} withheld", file=sys.stderr, flush=True)
-    stations = raw["station"].nunique()
-    return ScoreTable(
-        parts, "mapped climatology"
-    ), f"{stations} stations around {np.datetime_as_string(time, 'h')} UTC.\n\n"
+    about = f"{raw['station'].nunique()} stations around {np.datetime_as_string(time, 'h')} UTC."
+    return ScoreTable(parts, "mapped climatology"), about
 
 
 def inflate(table, model: Model, fraction: float):
@@ -340,8 +337,8 @@ def main() -> None:
     if args.experiment == "radiosondes":
         if not args.bufr:
             parser.error("radiosondes: expected --bufr FILE")
-        table, text = radiosondes(args, model)
-        text += report(table, RADIOSONDE_CHANNELS)
+        table, about = radiosondes(args, model)
+        text = f"{about}\n\n" + report(table, RADIOSONDE_CHANNELS)
     else:
         sample = read_sample(args.data, split=args.split, dates=args.dates, channels=model.channels)
         table = EXPERIMENTS[args.experiment](args, model, sample)
@@ -357,7 +354,8 @@ def main() -> None:
         command = "python benchmarks/fusion.py " + " ".join(sys.argv[1:])
         args.out.parent.mkdir(parents=True, exist_ok=True)
         title, about = ABOUT[args.experiment]
-        args.out.write_text(f"# {title}\n\n{about}\n\n    {command}\n\n{text}")
+        with replacing(args.out) as page:
+            page.write_text(f"# {title}\n\n{about}\n\n    {command}\n\n{text}")
 
 
 REGIONS = {"near": "Within", "far": "Beyond"}

@@ -26,7 +26,7 @@ from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
-from genda.guidance.sda import SDA, redundancy, smallest_stable_gamma
+from genda.guidance.sda import DEFAULT_GAMMA, SDA, redundancy, smallest_stable_gamma
 from genda.linalg import Diagonal
 from genda.methods import Method
 from genda.methods.fusion import Fusion, Guidance
@@ -221,7 +221,7 @@ def make_method(
     *,
     sampler: Sampler | None = None,
     iterations: int = 3,
-    gamma: float | Mapping[str, float] = 0.03,
+    gamma: float | Mapping[str, float] = DEFAULT_GAMMA,
     guidance_scale: float = 1.0,
     clip: float | None = None,
     batch: int | None = None,
@@ -277,7 +277,8 @@ def assimilate(
         model: the prior.
         sources: from :func:`point_source` and :func:`field_source`; none samples the prior.
         time: valid time; it selects the season and, with ``seed``, the members.
-        method: a name of :data:`METHODS` with ``settings`` for :func:`make_method`, or a method object.
+        method: a name of :data:`METHODS` with ``settings`` for :func:`make_method`, or a method object. Without ``gamma``
+            SDA takes :func:`default_gammas`.
         members: ensemble size.
         seed: member i depends on (seed, time, i) alone.
         observations: the table behind the sources, to be returned with hx_b and hx_a.
@@ -287,6 +288,9 @@ def assimilate(
         FloatingPointError: if a member stopped being finite.
     """
     times = np.array([time], dtype="datetime64[ns]")
+    if method == "fusion-sda" and settings.get("gamma") is None:
+        sampler = settings.get("sampler") or default_sampler(model)
+        settings["gamma"] = default_gammas(stable_gammas(sampler, sources))
     chosen = make_method(method, model, **settings) if isinstance(method, str) else method
     name = method if isinstance(method, str) else type(method).__name__
     problem = Problem(
@@ -310,30 +314,25 @@ def assimilate(
     return Analysis(state, table, name, {"members": len(values), "seed": seed, **shown}, seconds)
 
 
-def stable_gamma(sampler: Sampler, source: Source) -> float:
-    """The least Γ with which SDA is stable for this source, see :func:`smallest_stable_gamma`."""
+def stable_gammas(sampler: Sampler, sources: Sequence[Source]) -> dict[str, float]:
+    """The least Γ of each source with which SDA is stable for all of them together, see :func:`smallest_stable_gamma`.
+
+    Every source gets an equal part of what an explicit step can bear; a weight lambda divides R and Γ alike.
+    """
     levels = karras_schedule(sampler.steps, sampler.sigma_min, sampler.sigma_max, sampler.rho)
-    variance = source.covariance.variance.min().item() / source.weight  # type: ignore[attr-defined]
-    rho = redundancy(source.operator) if isinstance(source.operator, operators.LinearOperator) else 1.0
     starts = torch.tensor([sampler.churned(float(t)) for t in levels[:-1]], dtype=levels.dtype)
-    return smallest_stable_gamma(levels, variance, rho, starts)
+    limits = {}
+    for source in sources:
+        variance = source.covariance.variance.min().item() / source.weight  # type: ignore[attr-defined]
+        rho = redundancy(source.operator) if isinstance(source.operator, operators.LinearOperator) else 1.0
+        limit = smallest_stable_gamma(levels, variance, rho * len(sources), starts)
+        limits[source.name] = source.weight * limit
+    return limits
 
 
-def default_gamma(sampler: Sampler, source: Source) -> float:
-    """Γ for SDA where none is given: 0.03, good for points and block means alike, or what this source needs to be stable."""
-    return max(0.03, stable_gamma(sampler, source))
-
-
-def stability_warning(sampler: Sampler, gamma: float, source: Source) -> str | None:
-    """A sentence if SDA with this Γ is below its stability limit for this source, else None."""
-    limit = stable_gamma(sampler, source)
-    if gamma >= limit:
-        return None
-    error = source.covariance.variance.min().item() ** 0.5  # type: ignore[attr-defined]
-    return (
-        f"{source.name}: gamma {gamma:g} is below {limit:.2g}, the stability limit of SDA for {sampler.steps} steps and "
-        f"observation errors of {error:.2g}: expect divergence; raise gamma, take more steps or use MMPS"
-    )
+def default_gammas(limits: Mapping[str, float]) -> dict[str, float]:
+    """Γ of each source where none is given: 0.03, or its limit of stability."""
+    return {name: max(DEFAULT_GAMMA, limit) for name, limit in limits.items()}
 
 
 def same_grid(a: LatLonGrid, b: LatLonGrid) -> bool:

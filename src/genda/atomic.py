@@ -9,13 +9,15 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A hidden path beside ``path`` to write to; it takes the place of ``path`` once the block has ended without an error.
 
     What was written is on disk before the name changes, so that a machine that stops leaves the old file or the new one.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(
+        f".{target.name}.partial"
+    )  # the same at every try, so that a killed one leaves no litter
     try:
         yield partial
         with partial.open("rb") as written:

@@ -15,6 +15,7 @@ import torch
 from genda import assimilation as library
 from genda.assets import model_directory
 from genda.checkpoint import Model, read_card
+from genda.diffusion.sampler import Sampler
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import assign_errors
 from genda.observations.flags import Flag
@@ -196,11 +197,7 @@ def assimilate_files(
         sources.append(library.point_source(prior, used, when))
     for path, state in zip(fields, coarse, strict=True):
         sources.append(library.field_source(prior, state, field_error, name=str(path)))
-    warnings: list[str] = []
-    gammas: dict[str, float] = {}
-    if method == "fusion-sda":
-        gammas = {s.name: library.default_gamma(sampler, s) if gamma is None else gamma for s in sources}
-        warnings = [w for s in sources if (w := library.stability_warning(sampler, gammas[s.name], s))]
+    gammas, warnings = _gammas(sampler, sources, gamma) if method == "fusion-sda" else ({}, [])
     ticks = sampler.ticks(members, batch)
     done = 0
 
@@ -220,7 +217,7 @@ def assimilate_files(
         observations=used,
         sampler=sampler,
         iterations=iterations,
-        **({"gamma": gammas} if gammas else {}),
+        gamma=gammas,
         batch=batch,
         device=device,
         progress=tick,
@@ -232,7 +229,12 @@ def assimilate_files(
         rows = table[mapped]
         expected = library.observe(prior, library.climatology(prior, when), rows).numpy()
         table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])
-    provenance = {"method": analysis.method, "seed": str(seed), "model": str(model), "history": "genda assimilate"}
+    provenance = {
+        "method": analysis.method,
+        "settings": ", ".join(f"{key} {value}" for key, value in analysis.settings.items()),
+        "model": str(model),
+        "history": "genda assimilate",
+    }
     write_netcdf(to_dataset(analysis.members), out, provenance)
     if report is not None:
         write_report(_report_case(prior, analysis, coarse, table), report)
@@ -249,9 +251,23 @@ def assimilate_files(
         "observations": 0 if used is None else len(used),
         "flags": {} if table is None else summary(table)["flags"],
         "spread_over_climatological_std": dict(zip(prior.channels, [round(float(v), 4) for v in spread], strict=True)),
+        "gamma": gammas,
         "warnings": warnings,
     }
     return Outcome(text, document)
+
+
+def _gammas(sampler: Sampler, sources: Sequence[Source], given: float | None) -> tuple[dict[str, float], list[str]]:
+    """Γ of each source, and a sentence for each that is below its limit of stability."""
+    limits = library.stable_gammas(sampler, sources)
+    gammas = library.default_gammas(limits) if given is None else dict.fromkeys(limits, given)
+    warnings = [
+        f"{name}: gamma {gamma:g} is below {limits[name]:.2g}, the stability limit of SDA for {sampler.steps} steps: "
+        "expect divergence; raise gamma, take more steps or use MMPS"
+        for name, gamma in gammas.items()
+        if gamma < limits[name]
+    ]
+    return gammas, warnings
 
 
 def _mapped_back(model: Model, analysis: library.Analysis, mapping: ClimateMapping) -> library.Analysis:

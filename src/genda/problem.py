@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -72,6 +73,7 @@ class Problem:
     condition: Tensor | None = None
     time: datetime | str | None = field(default=None)
 
+    @cached_property
     def stacked(self) -> Source:
         """All sources as one, weights folded into a diagonal error covariance.
 
@@ -85,9 +87,6 @@ class Problem:
             if not isinstance(source.covariance, Diagonal):
                 raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
             variances.append(source.covariance.variance / source.weight)
-        if len(self.sources) == 1:
-            only = self.sources[0]
-            return Source(only.values, only.operator, Diagonal(variances[0]), only.name)
         return Source(
             torch.cat([s.values for s in self.sources]),
             stack([s.operator for s in self.sources]),

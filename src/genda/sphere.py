@@ -30,13 +30,15 @@ class SphericalTransform(nn.Module):
     """Analysis and synthesis on one grid up to degree ``lmax`` - 1.
 
     Raises:
-        ValueError: for a grid that is neither Gaussian nor equiangular with both poles, or not global.
+        ValueError: for a grid that is neither Gaussian nor equiangular with both poles, or not global, or one too coarse for
+            ``lmax``.
     """
 
     quadrature: Tensor
     legendre: Tensor
     weighted_legendre: Tensor
-    harmonics: Tensor
+    analysing_waves: Tensor
+    synthesising_waves: Tensor
 
     def __init__(self, grid: LatLonGrid, lmax: int | None = None) -> None:
         super().__init__()
@@ -49,15 +51,21 @@ class SphericalTransform(nn.Module):
                 f"grid {grid.shape}: spherical harmonics expect a global Gaussian grid or rows at both poles"
             )
         self.grid, self.lmax = grid, lmax or triangular_limit(grid)
+        highest = min(grid.shape[0], grid.shape[1] // 2 + 1)
+        if self.lmax > highest:
+            raise ValueError(f"grid {grid.shape}: found {self.lmax} degrees, expected at most {highest}")
         limits = {"lmax": self.lmax, "mmax": self.lmax, "grid": kind, "norm": "ortho"}
         order = torch.arange(self.lmax, dtype=torch.float64).view(-1, 1)
         angle = order * torch.arange(grid.shape[1]) * (2 * np.pi / grid.shape[1])
+        waves = torch.stack([angle.cos(), -angle.sin()], dim=1).flatten(0, 1)  # (m and part, lon)
+        once = (order == 0) | (2 * order == grid.shape[1])  # in a real field, the other orders stand twice
         weights = torch.as_tensor(grid.area_weights) * 4 * np.pi / (grid.shape[0] * grid.shape[1])
         buffers = {
             "quadrature": weights.view(-1, 1),
             "legendre": InverseRealSHT(*grid.shape, **limits).pct,  # (m, l, lat)
             "weighted_legendre": RealSHT(*grid.shape, **limits).weights * (2 * np.pi / grid.shape[1]),
-            "harmonics": torch.stack([angle.cos(), -angle.sin()], dim=1).flatten(0, 1),  # (m and part, lon)
+            "analysing_waves": waves,
+            "synthesising_waves": waves * torch.where(once, 1.0, 2.0).repeat_interleave(2, dim=0),
         }
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
@@ -78,9 +86,10 @@ class SphericalTransform(nn.Module):
         return self._inner_products(x, self.weighted_legendre)
 
     def projections(self, x: Tensor) -> Tensor:
-        """Unweighted inner products of the harmonics with fields: the transpose of :meth:`fields`; shapes of :meth:`waves`.
+        """Inner products of the harmonics with fields, each grid point counting alike; shapes of :meth:`waves`.
 
-        Orders m > 0 count once, as in the coefficients of a real field, not twice, as in its synthesis.
+        The transpose of :meth:`fields` for the product of coefficients in which an order m > 0 counts twice:
+        Σ x · fields(w) = Σ_m μ_m w_m · projections(x)_m with μ_0 = 1 and μ_m = 2.
         """
         return self._inner_products(x, self.legendre)
 
@@ -88,20 +97,14 @@ class SphericalTransform(nn.Module):
         """Coefficients (m, l, 2, batch, channel) to fields (batch, channel, lat, lon)."""
         batch, channel = waves.shape[-2:]
         rows = torch.bmm(waves.reshape(self.lmax, self.lmax, -1).mT, self.legendre.to(waves))  # (m, 2·b·c, lat)
-        harmonics = self.harmonics.to(waves) * self._multiplicity.to(waves)
-        return (rows.view(2 * self.lmax, -1).T @ harmonics).view(batch, channel, *self.grid.shape)
+        x = rows.view(2 * self.lmax, -1).T @ self.synthesising_waves.to(waves)
+        return x.view(batch, channel, *self.grid.shape)
 
     def _inner_products(self, x: Tensor, legendre: Tensor) -> Tensor:
         batch, channel, nlat, nlon = x.shape
-        rows = self.harmonics.to(x) @ x.reshape(-1, nlon).T  # (m and part, b·c·lat)
+        rows = self.analysing_waves.to(x) @ x.reshape(-1, nlon).T  # (m and part, b·c·lat)
         waves = torch.bmm(legendre.to(x), rows.view(self.lmax, -1, nlat).mT)
         return waves.view(self.lmax, self.lmax, 2, batch, channel)
-
-    @property
-    def _multiplicity(self) -> Tensor:
-        """How often an order stands in a real field: once for m = 0 and the shortest wave of the grid, else twice."""
-        order = torch.arange(self.lmax).repeat_interleave(2).view(-1, 1)
-        return torch.where((order == 0) | (2 * order == self.grid.shape[1]), 1.0, 2.0)
 
     @property
     def white_noise_power(self) -> float:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genda.grid import LatLonGrid
-from genda.observations.operators import LinearOperator, Nonlinear, Stack, coarse, normalised, points, stack
+from genda.observations.operators import LinearOperator, Nonlinear, coarse, normalised, points, stack
 from genda.variables import EMBEDDED_CHANNELS
 
 GRID = LatLonGrid.gaussian(48, 96)
@@ -43,7 +43,6 @@ OPERATORS = {
     "area average": lambda: _coarse_operator("area"),
     "bicubic grid": lambda: _coarse_operator("bicubic"),
     "stack": lambda: stack([_point_operator(), _coarse_operator("area")]),
-    "loop": lambda: Stack((_point_operator(), _coarse_operator("area"))),
 }
 
 

@@ -13,6 +13,7 @@ that is needed to continue to the same bits. Every file appears whole or not at 
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,35 +100,38 @@ def create_store(run: Run, model: NatureModel) -> None:
         },
         attrs={**run.attributes, **description()},
     )
-    partial = run.out.with_name(f".{run.out.name}.partial-{os.getpid()}")
-    encoding = {"time": {"units": "hours since 1970-01-01", "dtype": "int64"}}
-    coordinates.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-    group = zarr.open_group(partial, mode="a")
-    frames, (nlat, nlon) = timeline.time.size, grid.shape
-    chunk = CHUNK_DAYS * FRAMES_PER_DAY
-    for field in FIELDS:
-        levels = (len(EMBEDDED_LEVELS),) if field.on_levels else ()
+    partial = run.out.with_name(f".{run.out.name}.partial")
+    try:
+        encoding = {"time": {"units": "hours since 1970-01-01", "dtype": "int64"}}
+        coordinates.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        group = zarr.open_group(partial, mode="a")
+        frames, (nlat, nlon) = timeline.time.size, grid.shape
+        chunk = CHUNK_DAYS * FRAMES_PER_DAY
+        for field in FIELDS:
+            levels = (len(EMBEDDED_LEVELS),) if field.on_levels else ()
+            group.create_array(
+                field.name,
+                shape=(frames, *levels, nlat, nlon),
+                chunks=(chunk, *levels, nlat, nlon),
+                dtype="float32",
+                fill_value=float("nan"),
+                dimension_names=("time", *(("level",) if field.on_levels else ()), "latitude", "longitude"),
+                attributes={"units": field.units, "standard_name": field.standard_name},
+            )
         group.create_array(
-            field.name,
-            shape=(frames, *levels, nlat, nlon),
-            chunks=(chunk, *levels, nlat, nlon),
-            dtype="float32",
-            fill_value=float("nan"),
-            dimension_names=("time", *(("level",) if field.on_levels else ()), "latitude", "longitude"),
-            attributes={"units": field.units, "standard_name": field.standard_name},
+            "written",
+            shape=(frames,),
+            chunks=(chunk,),
+            dtype="int8",
+            fill_value=0,
+            dimension_names=("time",),
+            attributes={"long_name": "1 where the frame is finished"},
         )
-    group.create_array(
-        "written",
-        shape=(frames,),
-        chunks=(chunk,),
-        dtype="int8",
-        fill_value=0,
-        dimension_names=("time",),
-        attributes={"long_name": "1 where the frame is finished"},
-    )
-    group.attrs["coordinates"] = "split stream written"
-    consolidate(partial)
-    os.replace(partial, run.out)
+        group.attrs["coordinates"] = "split stream written"
+        consolidate(partial)
+        os.replace(partial, run.out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def consolidate(path: Path) -> None:

@@ -80,7 +80,7 @@ class GaussianGuidance(Guided):
     ) -> None:
         self.prior, self._covariance = prior, covariance
         self._iterations, self._tolerance = iterations, tolerance
-        self._source = problem.stacked() if problem.sources else None
+        self._source = problem.stacked if problem.sources else None
 
     @torch.no_grad()
     def terms(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ def gaussian_posterior(prior: SphericalGaussian, problem: Problem, noise: Member
     x = prior.sample(noise)
     if not problem.sources:
         return x
-    source = problem.stacked()
+    source = problem.stacked
     perturbation = source.covariance.scale(noise.normal(source.values.shape, x))
     misfit = source.misfit(x) + perturbation
     return x + kalman_increment(prior.prior_covariance, source, x, misfit, iterations, 0.0)

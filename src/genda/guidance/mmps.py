@@ -52,7 +52,7 @@ class MMPS(Guided):
         if iterations < 1:
             raise ValueError(f"MMPS iterations: found {iterations}, expected at least 1")
         self.prior, self._iterations, self._scale = prior, iterations, scale
-        self._source = problem.stacked() if problem.sources else None
+        self._source = problem.stacked if problem.sources else None
         linear = self._source is not None and self._source.operator.linear
         self._gaussian, self._inner = preconditioner if linear else None, inner
 

@@ -38,7 +38,7 @@ class OptimalInterpolation:
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
         if not problem.sources:
             return torch.zeros(1, *problem.shape)
-        source = problem.stacked()
+        source = problem.stacked
         mean = torch.zeros(1, *problem.shape)
         return kalman_increment(
             self.prior.prior_covariance, source, mean, source.misfit(mean), self.iterations, self.tolerance

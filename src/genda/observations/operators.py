@@ -105,13 +105,11 @@ class LinearOperator:
 
 @dataclass(frozen=True)
 class Stack:
-    """Several operators observed together, in order."""
+    """Several operators observed together, in order; see :func:`stack`."""
 
     operators: tuple[Operator, ...]
 
-    @property
-    def linear(self) -> bool:
-        return all(operator.linear for operator in self.operators)
+    linear = False
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.cat([operator(x) for operator in self.operators], dim=-1)
@@ -119,18 +117,22 @@ class Stack:
     def tangent(self, x: Tensor, dx: Tensor) -> Tensor:
         return torch.cat([operator.tangent(x, dx) for operator in self.operators], dim=-1)
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        """The sum of the adjoints, (batch, m) to (batch, channel, lat, lon); linear operators only."""
-        parts = torch.split(y, [len(operator) for operator in self.operators], dim=-1)  # type: ignore[arg-type]
-        return torch.stack([o.adjoint(part) for o, part in zip(self.operators, parts, strict=True)]).sum(dim=0)  # type: ignore[attr-defined]
-
 
 def stack(operators: Sequence[Operator]) -> Operator:
-    """Several operators as one: a single sparse matrix where all of them are, which is three times faster than a loop."""
+    """Several operators as one, observations in the same order; sparse matrices become a single one.
+
+    Raises:
+        ValueError: for none, or for matrices on states of different shapes.
+    """
+    if not operators:
+        raise ValueError("stack: found no operators, expected at least one")
     sparse = [operator for operator in operators if isinstance(operator, LinearOperator)]
-    if len(sparse) == len(operators):
-        return LinearOperator(sp.csr_array(sp.vstack([operator.matrix for operator in sparse])), sparse[0].shape)
-    return Stack(tuple(operators))
+    shapes = sorted({operator.shape for operator in sparse})
+    if len(shapes) > 1:
+        raise ValueError(f"stack: found operators on states {', '.join(map(str, shapes))}, expected one shape")
+    if len(sparse) < len(operators):
+        return Stack(tuple(operators))
+    return sparse[0] if len(sparse) == 1 else LinearOperator(sp.vstack([o.matrix for o in sparse]).tocsr(), shapes[0])
 
 
 class Nonlinear:

@@ -171,7 +171,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.DataFrame(table[ordered]).reset_index(drop=True)
 
 
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
+def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Validate and write a table to Parquet; the file appears whole or not at all.
 
     Raises:
