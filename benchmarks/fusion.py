@@ -111,7 +111,7 @@ def methods(model: Model, args: argparse.Namespace, *, gammas=()) -> dict[str, R
 
 def changes(args: argparse.Namespace) -> dict[str, object]:
     """The sampler settings given on the command line; the library's own where not."""
-    names = ("steps", "sigma_min", "sigma_max", "churn", "second_order", "reuse_likelihood")
+    names = ("steps", "sigma_min", "sigma_max", "churn", "churn_noise", "second_order", "reuse_likelihood")
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
@@ -316,6 +316,7 @@ def main() -> None:
     parser.add_argument("--sigma-min", type=float)
     parser.add_argument("--sigma-max", type=float)
     parser.add_argument("--churn", type=float)
+    parser.add_argument("--churn-noise", type=float)
     parser.add_argument("--second-order", action=argparse.BooleanOptionalAction)
     parser.add_argument("--reuse-likelihood", action=argparse.BooleanOptionalAction)
     parser.add_argument("--iterations", type=int, default=3)
