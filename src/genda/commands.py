@@ -36,7 +36,7 @@ from genda.problem import Source
 from genda.report import ReportCase, write_report
 from genda.state import State, nonnegative, read_state, to_dataset, write_netcdf
 from genda.variables import channels as parse_channels
-from genda.verify import CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
+from genda.verify import BIAS, CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
 
 Progress = Callable[[int, int], None]
 
@@ -310,14 +310,15 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
         }
         table = ScoreTable(rows)
         document |= table.to_dict()
-        texts += [table.to_text(metric) for metric in (RMSE, CRPS, SPREAD_SKILL) if rows["analysis"].supports(metric)]
+        texts.append(table.by_channel("analysis", (RMSE, CRPS, SPREAD_SKILL)))
     if withheld is not None:
         stations = _scorable(read_table(withheld), state)
         mean = state.values.mean(dim=1)[0] if state.values.ndim == 5 else state.values[0]
         stations = stations.assign(hx_a=library.observe(state, mean, stations).numpy())
         statistics = station_statistics(stations)
-        document["withheld"] = ScoreTable({"analysis": statistics}).to_dict()
-        texts.append(ScoreTable({"analysis": statistics}).to_text(RMSE))
+        table = ScoreTable({"analysis": statistics})
+        document["withheld"] = table.to_dict()
+        texts.append(table.by_channel("analysis", (RMSE, BIAS)))
     return Outcome("\n".join(texts), document)
 
 

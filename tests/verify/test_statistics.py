@@ -96,7 +96,8 @@ def test_text_forms_hold_every_method_units_and_a_dash_for_what_is_undefined() -
         assert all(part in text for part in ("z500 [m2 s-2]", "analysis", "±"))
         assert "–" in next(line for line in text.splitlines() if "background" in line)
     assert scores.to_text(verify.RMSE, ["t2m"], relative=True).count("\n") == 3
-    assert scores.to_rich(verify.RMSE).row_count == 2
+    lines = scores.by_channel(next(iter(scores.rows)), (verify.RMSE, verify.NMSE)).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(scores.channels)
 
 
 def test_a_value_that_is_not_finite_is_named() -> None:

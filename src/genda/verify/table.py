@@ -1,7 +1,7 @@
 """The score table: methods in rows, channels in columns, mean ± standard error, ratio to a reference.
 
 One :class:`ScoreTable` serves the demo, the report and the benchmarks. It holds statistics, not scores, so tables of
-other dates merge exactly, and it writes itself as a JSON-able dict, Markdown, plain text or a rich table.
+other dates merge exactly, and it writes itself as a JSON-able dict, Markdown or plain text.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genda.variables import channel
 from genda.verify.scores import Array
 from genda.verify.statistics import METRICS, MSE, Estimate, Metric, Statistics, estimate, ratio
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 POOLED = "all"
 """Column name of a score over all channels."""
@@ -131,23 +128,24 @@ class ScoreTable:
 
     def to_text(self, metric: Metric, columns: Sequence[str] | None = None, relative: bool = False) -> str:
         """A plain-text table of one metric."""
-        table = self.cells(metric, columns, relative)
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        sides = [str.ljust, *[str.rjust] * (len(widths) - 1)]
-        lines = ["  ".join(s(c, w) for s, c, w in zip(sides, row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join(lines) + "\n"
+        return _aligned(self.cells(metric, columns, relative))
 
-    def to_rich(self, metric: Metric, columns: Sequence[str] | None = None, relative: bool = False) -> Table:
-        """A ``rich.table.Table`` of one metric for a terminal."""
-        from rich.table import Table
+    def by_channel(self, name: str, metrics: Sequence[Metric]) -> str:
+        """One row of the table in plain text, channels down and those metrics across that it has and that are not pooled."""
+        shown = [m for m in metrics if self.rows[name].supports(m) and not m.pooled]
+        columns = [self.cells(metric) for metric in shown]
+        row = list(self.rows).index(name) + 1
+        lines = [["", *[metric.title for metric in shown], "units"]]
+        for i, channel_id in enumerate(self.channels):
+            lines.append([channel_id, *[cells[row][i + 1] for cells in columns], _units(channel_id)])
+        return _aligned(lines)
 
-        head, *body = self.cells(metric, columns, relative)
-        table = Table()
-        for i, name in enumerate(head):
-            table.add_column(name.replace("[", r"\["), justify="left" if i == 0 else "right")
-        for row in body:
-            table.add_row(*row)
-        return table
+
+def _aligned(lines: list[list[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    sides = [str.ljust, *[str.rjust] * (len(widths) - 1)]
+    rows = ("  ".join(s(c, w) for s, c, w in zip(sides, line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(rows) + "\n"
 
 
 def format_estimate(mean: float, stderr: float) -> str:
