@@ -63,6 +63,7 @@ class Problem:
         shape: (channel, lat, lon) of the state.
         sources: the observations; none gives the prior.
         background: x_b, shape (channel, lat, lon), or None where the prior stands alone.
+        ensemble: members of the background, shape (member, channel, lat, lon), or None where there is but one.
         condition: what the prior is conditioned on besides (the season), shape (k,), or None.
         time: valid time, for the seeds of members.
     """
@@ -70,6 +71,7 @@ class Problem:
     shape: tuple[int, int, int]
     sources: tuple[Source, ...] = ()
     background: Tensor | None = None
+    ensemble: Tensor | None = None
     condition: Tensor | None = None
     time: datetime | str | None = field(default=None)
 
@@ -93,3 +95,26 @@ class Problem:
             Diagonal(torch.cat(variances)),
             "+".join(s.name for s in self.sources),
         )
+
+    def first_guess(self, method: str) -> Tensor:
+        """x_b, or the mean of the background's members, shape (channel, lat, lon).
+
+        Raises:
+            ValueError: naming the method, without either.
+        """
+        if self.background is not None:
+            return self.background
+        if self.ensemble is not None:
+            return self.ensemble.mean(dim=0)
+        raise ValueError(f"{method}: found no background, expected one")
+
+    def background_members(self, method: str) -> Tensor:
+        """Members of the background, shape (member, channel, lat, lon).
+
+        Raises:
+            ValueError: naming the method, with fewer than two.
+        """
+        found = 0 if self.ensemble is None else len(self.ensemble)
+        if self.ensemble is None or found < 2:
+            raise ValueError(f"{method}: found {found} background members, expected at least 2")
+        return self.ensemble

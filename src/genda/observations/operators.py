@@ -152,14 +152,40 @@ class Nonlinear:
         return self.function(self.inner(x))
 
     def tangent(self, x: Tensor, dx: Tensor) -> Tensor:
-        """H'(x) dx, as the derivative of the vector-Jacobian product with respect to its vector."""
-        with torch.enable_grad():
-            inner = self.inner(x).detach().requires_grad_()
-            outer = self.function(inner)
-            cotangent = torch.zeros_like(outer, requires_grad=True)
-            (pulled,) = torch.autograd.grad(outer, inner, cotangent, create_graph=True)
-            (pushed,) = torch.autograd.grad(pulled, cotangent, self.inner.tangent(x, dx))
-        return pushed
+        """H'(x) dx."""
+        return pushed(self.function, self.inner(x), self.inner.tangent(x, dx))
+
+
+class Propagated:
+    """Observations of a later state: another operator on what a forecast makes of x.
+
+    Args:
+        forecast: states (batch, channel, lat, lon) to states, differentiable.
+        inner: the operator at the later time.
+    """
+
+    linear = False
+
+    def __init__(self, forecast: Callable[[Tensor], Tensor], inner: Operator) -> None:
+        self.forecast, self.inner = forecast, inner
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.inner(self.forecast(x))
+
+    def tangent(self, x: Tensor, dx: Tensor) -> Tensor:
+        """H'(M(x)) M'(x) dx."""
+        return self.inner.tangent(self.forecast(x), pushed(self.forecast, x, dx))
+
+
+def pushed(function: Callable[[Tensor], Tensor], x: Tensor, dx: Tensor) -> Tensor:
+    """f'(x) dx, as the derivative of the vector-Jacobian product with respect to its vector."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = function(x)
+        cotangent = torch.zeros_like(value, requires_grad=True)
+        (pulled,) = torch.autograd.grad(value, x, cotangent, create_graph=True)
+        (result,) = torch.autograd.grad(pulled, cotangent, dx)
+    return result
 
 
 def points(

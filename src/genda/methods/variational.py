@@ -1,0 +1,108 @@
+r"""3D-Var and strong-constraint 4D-Var: the mode of p(x | x_b, y), in a control variable.
+
+With B = L Lᵀ and x = x_b + L v,
+
+    J(v) = ½ ‖v‖² + ½ (y - H(x_b + L v))ᵀ R^{-1} (y - H(x_b + L v))
+
+minimised by Gauss–Newton: the operators are linearised about the last x and each quadratic problem is solved by conjugate
+gradients on I + Lᵀ H'ᵀ R^{-1} H' L, which is well conditioned. An operator that contains a forecast
+(:class:`genda.observations.operators.Propagated`) makes it 4D-Var: the initial state of the window is then what is sought, and
+automatic differentiation is the adjoint model.
+
+References:
+    Courtier et al. 1994, Q. J. R. Meteorol. Soc. 120, 1367 (incremental form); Lorenc 2003, 129, 3167.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from genda.linalg import conjugate_gradient
+from genda.problem import Problem
+
+
+class Root(Protocol):
+    """L of a background covariance B = L Lᵀ."""
+
+    @property
+    def size(self) -> int:
+        """Length of the control vector."""
+        ...
+
+    def apply(self, v: Tensor) -> Tensor:
+        """L v, (batch, size) to (batch, channel, lat, lon)."""
+        ...
+
+    def transpose(self, x: Tensor) -> Tensor:
+        """Lᵀ x, (batch, channel, lat, lon) to (batch, size)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Variational:
+    """The method; deterministic.
+
+    Attributes:
+        root: of the background covariance.
+        outer: Gauss–Newton iterations; one suffices for linear operators.
+        inner: conjugate-gradient iterations of each, at most.
+        tolerance: relative residual at which they stop.
+    """
+
+    root: Root
+    outer: int = 1
+    inner: int = 100
+    tolerance: float = 1e-6
+
+    @torch.no_grad()
+    def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
+        background = problem.first_guess("variational").unsqueeze(0)
+        if not problem.sources:
+            return background
+        source = problem.stacked()
+        v = background.new_zeros(1, self.root.size)
+        x = background
+        for _ in range(self.outer):
+            at = x
+
+            def curvature(w: Tensor, at: Tensor = at) -> Tensor:
+                image = source.operator.tangent(at, self.root.apply(w))
+                return w + self.root.transpose(source.adjoint(at, source.covariance.inverse(image)))
+
+            pull = self.root.transpose(source.adjoint(at, source.covariance.inverse(source.misfit(at))))
+            v = v + conjugate_gradient(curvature, pull - v, self.inner, self.tolerance)
+            x = background + self.root.apply(v)
+        return x
+
+
+@dataclass(frozen=True)
+class DenseRoot:
+    """L as a matrix, for states small enough to hold one.
+
+    Attributes:
+        matrix: shape (channel * lat * lon, size).
+        shape: (channel, lat, lon).
+    """
+
+    matrix: Tensor
+    shape: tuple[int, int, int]
+
+    @staticmethod
+    def of(covariance: Tensor, shape: tuple[int, int, int]) -> DenseRoot:
+        """The symmetric root of a covariance (n, n)."""
+        values, vectors = torch.linalg.eigh(covariance)
+        return DenseRoot((vectors * values.clamp(min=0).sqrt()) @ vectors.T, shape)
+
+    @property
+    def size(self) -> int:
+        return self.matrix.shape[1]
+
+    def apply(self, v: Tensor) -> Tensor:
+        return (v @ self.matrix.T.to(v)).view(-1, *self.shape)
+
+    def transpose(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.matrix.to(x)
