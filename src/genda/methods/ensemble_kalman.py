@@ -37,7 +37,7 @@ class EnKF:
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
         background = problem.background_members(type(self).__name__)
-        source, count = problem.stacked(), len(background)
+        source, count = problem.stacked, len(background)
         deviations, images = background - background.mean(dim=0), source.operator(background)
         noise = source.covariance.scale(torch.randn(images.shape, generator=generator, dtype=images.dtype))
         noise = (noise - noise.mean(dim=0)) * (count / (count - 1)) ** 0.5  # a sample with the mean and variance of R
@@ -65,7 +65,7 @@ class ETKF:
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
         background = problem.background_members(type(self).__name__)
-        source, mean = problem.stacked(), background.mean(dim=0)
+        source, mean = problem.stacked, background.mean(dim=0)
         images = source.operator(background)
         spread = images - images.mean(dim=0)
         scaled = source.covariance.inverse(spread)

@@ -43,7 +43,7 @@ class LETKF:
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
         background = problem.background_members(type(self).__name__)
-        source, count = problem.stacked(), len(background)
+        source, count = problem.stacked, len(background)
         images = source.operator(background)
         spread = images - images.mean(dim=0)
         scaled = source.covariance.inverse(spread)

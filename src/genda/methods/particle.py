@@ -49,7 +49,7 @@ class ParticleFilter:
 
 def importance_weights(problem: Problem, particles: Tensor) -> Tensor:
     """Normalised likelihoods of particles (n, channel, lat, lon), shape (n,)."""
-    source = problem.stacked()
+    source = problem.stacked
     misfit = source.misfit(particles)
     return torch.softmax(-0.5 * (misfit * source.covariance.inverse(misfit)).sum(dim=-1), dim=0)
 

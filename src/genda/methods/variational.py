@@ -63,7 +63,7 @@ class Variational:
         background = problem.first_guess("variational").unsqueeze(0)
         if not problem.sources:
             return background
-        source = problem.stacked()
+        source = problem.stacked
         v = background.new_zeros(1, self.root.size)
         x = background
         for _ in range(self.outer):
