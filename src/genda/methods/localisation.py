@@ -72,7 +72,7 @@ class Localisation:
             raise ValueError(
                 f"{source.name}: found {type(source.operator).__name__}, expected a linear operator to localise"
             )
-        channel, *plane = source.operator.shape
+        plane = source.operator.shape[1:]
         weights = abs(source.operator.matrix).tocoo()
         cells = int(np.prod(plane))
         by_point = sp.csr_array((weights.data, (weights.row, weights.col % cells)), shape=(weights.shape[0], cells))
