@@ -68,8 +68,8 @@ class ZonalCovariance:
                 spectra[:, other, :, c, :] = tapered.mH
         size = channels * nlat
         roots = spectra.view(-1, size, size)
-        diagonal = roots.diagonal(dim1=1, dim2=2).real.mean(dim=0)
-        roots.diagonal(dim1=1, dim2=2).add_((nugget * diagonal).to(roots.dtype))
+        variance = errors.pow(2).mean(dim=(0, 3)).flatten()
+        roots.diagonal(dim1=1, dim2=2).add_((nugget * variance).to(roots.dtype))
         for m in range(len(roots)):  # one at a time: all at once would need the memory twice
             roots[m] = torch.linalg.cholesky(roots[m])
         return ZonalCovariance(roots, (channels, nlat, nlon))
