@@ -7,6 +7,7 @@ import torch
 
 from genda.linalg import Diagonal
 from genda.methods.ensemble_kalman import ETKF, EnKF, rotated
+from genda.methods.envar import EnVar
 from genda.methods.letkf import LETKF
 from genda.methods.localisation import Localisation, gaspari_cohn, ring
 from genda.methods.particle import ParticleFilter, importance_weights
@@ -113,6 +114,28 @@ def test_perturbed_observations_converge_to_the_kalman_filter():
     assert float((torch.cov(members.T) - posterior).abs().max()) < 0.08
 
 
+def test_the_hybrid_is_the_kalman_analysis_with_the_covariance_written_out():
+    background, one, radius = normal(SIZE, seed=3), source(1), 9.0
+    members = ensemble(SIZE + 10, background)[:8]
+    localisation = Localisation(ring(SIZE), radius)
+    method = EnVar(
+        localisation,
+        lambda v: (v.flatten(1) @ covariance()).view(v.shape),
+        static_weight=0.3,
+        ensemble_weight=0.7,
+        tolerance=1e-12,
+    )
+    found = method.analyse(Problem(SHAPE, (one,), ensemble=members), 8, generator())
+    flat = members.flatten(1)
+    place = torch.as_tensor(localisation.coordinates)
+    taper = gaspari_cohn(torch.cdist(place, place), radius)
+    matrix = 0.3 * covariance() + 0.7 * taper * torch.cov(flat.T)
+    seen = torch.as_tensor(one.operator.matrix.toarray())
+    gain = matrix @ seen.T @ (seen @ matrix @ seen.T + torch.diag(one.covariance.variance)).inverse()
+    expected = flat.mean(dim=0) + gain @ (one.values - seen @ flat.mean(dim=0))
+    torch.testing.assert_close(found.mean(dim=0).flatten(), expected, rtol=0, atol=1e-8)
+
+
 def test_localised_weights_are_those_of_a_point_by_point_filter():
     """Against Hunt et al. (2007) written out for one point: R^{-1} times the taper of each observation's distance."""
     background, one, radius = normal(SIZE, seed=3), source(1), 9.0
@@ -156,7 +179,10 @@ def test_particles_weigh_as_the_likelihood_and_resample_alike():
     assert float(found.var()) == pytest.approx(variance / (1 + variance), rel=0.12)
 
 
-@pytest.mark.parametrize("method", [EnKF(), ETKF(), LETKF(Localisation(ring(SIZE), 4.0)), ParticleFilter()])
+@pytest.mark.parametrize(
+    "method",
+    [EnKF(), ETKF(), LETKF(Localisation(ring(SIZE), 4.0)), EnVar(Localisation(ring(SIZE), 4.0)), ParticleFilter()],
+)
 def test_one_member_is_refused(method):
     problem = Problem(SHAPE, (source(1),), ensemble=normal(1, *SHAPE))
     with pytest.raises(ValueError, match="found 1 background members, expected at least 2"):
