@@ -27,6 +27,7 @@ from torch import Tensor
 from genda.guidance.gaussian import kalman_increment
 from genda.methods.ensemble_kalman import inflate
 from genda.methods.localisation import Localisation
+from genda.observations.operators import LinearOperator
 from genda.problem import Problem
 
 
@@ -65,26 +66,18 @@ class EnVar:
 
     def _covariance(self, deviations: Tensor) -> Callable[[Tensor], Tensor]:
         """P as a product with fields."""
-        count, channel, nlat, nlon = deviations.shape
         flat = deviations.flatten(2)
-        weight = self.ensemble_weight / (count - 1)
-        taper = self._taper.to(flat)
+        weight = self.ensemble_weight / (len(deviations) - 1)
 
         def product(v: Tensor) -> Tensor:
             planes = torch.einsum("kcp,bcp->kbp", flat, v.flatten(2))
-            tapered = (taper @ planes.flatten(0, 1).T).T.view(planes.shape)
+            tapered = self._taper(planes.reshape(-1, 1, 1, planes.shape[-1])).view(planes.shape)
             result = weight * torch.einsum("kcp,kbp->bcp", flat, tapered).view(v.shape)
             return result if self.static is None else result + self.static_weight * self.static(v)
 
         return product
 
     @cached_property
-    def _taper(self) -> Tensor:
+    def _taper(self) -> LinearOperator:
         points = self.localisation.coordinates
-        matrix = self.localisation.tapers(points, points).tocsr()
-        return torch.sparse_csr_tensor(
-            torch.as_tensor(matrix.indptr, dtype=torch.int64),
-            torch.as_tensor(matrix.indices, dtype=torch.int64),
-            torch.as_tensor(matrix.data),
-            size=matrix.shape,
-        )
+        return LinearOperator(self.localisation.tapers(points, points), (1, 1, len(points)))

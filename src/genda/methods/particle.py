@@ -59,4 +59,5 @@ def systematic_resampling(weights: Tensor, count: int, generator: torch.Generato
     start = torch.rand((), generator=generator, dtype=torch.float64)
     positions = (start + torch.arange(count, dtype=torch.float64)) / count
     cumulative = weights.double().cpu().cumsum(dim=0)
-    return torch.searchsorted(cumulative, positions * cumulative[-1]).clamp(max=len(weights) - 1).to(weights.device)
+    chosen: Tensor = torch.searchsorted(cumulative, positions * cumulative[-1]).clamp(max=len(weights) - 1)
+    return chosen.to(weights.device)

@@ -94,11 +94,14 @@ class ZonalCovariance:
 
     def _waves(self, x: Tensor) -> Tensor:
         """(batch, channel, lat, lon) to (m, n, batch)."""
-        return torch.fft.rfft(x, norm="ortho").permute(3, 1, 2, 0).flatten(1, 2)
+        waves: Tensor = torch.fft.rfft(x, norm="ortho")
+        return waves.permute(3, 1, 2, 0).flatten(1, 2)
 
     def _fields(self, waves: Tensor) -> Tensor:
         channel, nlat, nlon = self.shape
-        return torch.fft.irfft(waves.unflatten(1, (channel, nlat)).permute(3, 1, 2, 0), n=nlon, norm="ortho")
+        rows = waves.view(-1, channel, nlat, waves.shape[-1]).permute(3, 1, 2, 0)
+        fields: Tensor = torch.fft.irfft(rows, n=nlon, norm="ortho")
+        return fields
 
 
 def _distances(grid: LatLonGrid) -> Tensor:
