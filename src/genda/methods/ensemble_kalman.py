@@ -87,8 +87,8 @@ def transform_weights(precision: Tensor, pull: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(precision)
     inverse = 1.0 / (values.clamp(min=0) + (count - 1))
     mean = vectors @ (inverse * (vectors.mT @ pull.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)
-    root: Tensor = (vectors * ((count - 1) * inverse).sqrt().unsqueeze(-2)) @ vectors.mT
-    return root + mean
+    weights: Tensor = mean + (vectors * ((count - 1) * inverse).sqrt().unsqueeze(-2)) @ vectors.mT
+    return weights
 
 
 def inflate(members: Tensor, factor: float) -> Tensor:

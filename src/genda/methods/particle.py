@@ -44,7 +44,8 @@ class ParticleFilter:
         scale = self.jitter * members ** (-1.0 / (dimension + 4))
         _, singular, basis = torch.linalg.svd(deviations, full_matrices=False)
         white = torch.randn(members, len(singular), generator=generator, dtype=flat.dtype).to(flat)
-        return resampled + scale * ((white * singular) @ basis).view(resampled.shape)
+        moved: Tensor = resampled + scale * ((white * singular) @ basis).view(resampled.shape)
+        return moved
 
 
 def importance_weights(problem: Problem, particles: Tensor) -> Tensor:
