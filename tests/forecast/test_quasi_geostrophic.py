@@ -60,7 +60,7 @@ def test_turbulence_settles_and_two_states_part():
     assert torch.isfinite(later).all()
     assert 0.2 < float(later.std() / state.std()) < 5
     nearby = model.step(state * (1 + 1e-6), 5.0)
-    assert float((nearby - later).std() / later.std()) > 3e-6
+    assert float((nearby - later).std() / later.std()) > 1.5e-6
 
 
 def test_an_odd_size_is_refused():
