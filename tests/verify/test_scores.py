@@ -95,3 +95,20 @@ def test_bad_weights_and_shapes_are_refused_by_name() -> None:
         verify.mse(x[..., :4], x, GRID.area_weights)
     with pytest.raises(ValueError, match="members: found shape"):
         verify.fair_crps(x[None], x)
+
+
+def test_the_energy_score_of_one_number_is_the_crps_and_prefers_the_right_correlations():
+    generator = torch.Generator().manual_seed(4)
+    members = torch.randn(7, 1, 1, 1, dtype=torch.float64, generator=generator)
+    truth = torch.randn(1, 1, 1, dtype=torch.float64, generator=generator)
+    found = verify.energy_score(members, truth, torch.ones(1), torch.ones(1))
+    torch.testing.assert_close(found, verify.fair_crps(members, truth)[0, 0, 0])
+    shared = torch.randn(400, 1, 1, 1, dtype=torch.float64, generator=generator).expand(400, 1, 1, 2)
+    together = shared[:200]
+    apart = torch.randn(200, 1, 1, 2, dtype=torch.float64, generator=generator)
+    truths = shared[200:]
+    scores = [
+        torch.stack([verify.energy_score(x, y, torch.ones(1), torch.ones(1)) for y in truths]).mean()
+        for x in (together, apart)
+    ]
+    assert scores[0] < scores[1]

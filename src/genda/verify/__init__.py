@@ -5,8 +5,10 @@ rows = {"background": field_statistics(background, truth, times=â€¦, channels=â€
 print(ScoreTable(rows, reference="background").to_text(RMSE))
 """
 
-from genda.verify.ensemble import fair_crps, rank_histogram, spread_skill_ratio, squared_spread
+from genda.verify.ensemble import energy_score, fair_crps, rank_histogram, spread_skill_ratio, squared_spread
+from genda.verify.innovations import desroziers, ensemble_chi_square
 from genda.verify.scores import area_mean, bias, channel_mean, mae, mse, rmse
+from genda.verify.significance import Paired, paired_difference
 from genda.verify.specdiv import (
     BatchSpectralDivergence,
     divergence_of_spectra,
@@ -60,12 +62,16 @@ __all__ = [
     "Estimate",
     "LevelBin",
     "Metric",
+    "Paired",
     "ScoreTable",
     "Statistics",
     "area_mean",
     "bias",
     "channel_mean",
+    "desroziers",
     "divergence_of_spectra",
+    "energy_score",
+    "ensemble_chi_square",
     "estimate",
     "fair_crps",
     "field_statistics",
@@ -74,6 +80,7 @@ __all__ = [
     "level_bins",
     "mae",
     "mse",
+    "paired_difference",
     "radial_power",
     "rank_histogram",
     "ratio",

@@ -3,6 +3,7 @@
 For N members x_i and a truth y at one point:
 
     fair CRPS   (1/N) Σ |x_i - y| - 1/(2N(N-1)) Σ_ij |x_i - x_j|       (Ferro 2014: unbiased for the N → ∞ CRPS)
+    fair energy score   (1/N) Σ ‖x_i - y‖ - 1/(2N(N-1)) Σ_ij ‖x_i - x_j‖        (Gneiting and Raftery 2007: CRPS of whole fields)
     spread²     (N+1)/N · (1/(N-1)) Σ (x_i - mean)²                     (Fortin et al. 2014)
 
 If truth and members are drawn from one distribution, E[(mean - y)²] = (N+1)/N · variance, so with that factor a
@@ -77,3 +78,26 @@ def rank_histogram(members: Tensor, truth: Tensor, weights: Tensor | Array) -> T
     shared = 1.0 / (equal + 1).double()
     ranks = [area_mean(shared * ((below <= r) & (r <= below + equal)), weights) for r in range(n + 1)]
     return torch.stack(ranks, dim=-1)
+
+
+def energy_score(members: Tensor, truth: Tensor, weights: Tensor | Array, std: Tensor | Array) -> Tensor:
+    """Fair energy score of whole states, which sees whether points and channels go together.
+
+    Args:
+        members: shape (..., member, channel, lat, lon), at least two members.
+        truth: shape (..., channel, lat, lon).
+        weights: shape (lat,) or (lat, lon); the norm is the root of the area mean square.
+        std: of each channel, shape (channel,), whose units the norm is in.
+
+    Returns:
+        shape (...), the mean over channels inside the norm.
+    """
+    n = _check(members, truth)
+    scale = torch.as_tensor(std, dtype=torch.float64, device=members.device).view(-1, 1, 1)
+
+    def norm(difference: Tensor) -> Tensor:
+        return area_mean((difference.double() / scale) ** 2, weights).mean(dim=-1).sqrt()
+
+    skill = norm(members - truth.unsqueeze(-4)).mean(dim=-1)
+    pairs = [norm(members - torch.roll(members, shift, dims=-4)).mean(dim=-1) for shift in range(1, n)]
+    return skill - torch.stack(pairs).mean(dim=0) / 2
