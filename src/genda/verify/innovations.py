@@ -13,7 +13,6 @@ References:
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -62,7 +61,7 @@ def desroziers(table: pd.DataFrame, by: tuple[str, ...] = ("variable", "pressure
         observed=after * before, background=(before - after) * before, assumed=used["obs_error"] ** 2, count=1
     )
     sums = products.groupby(list(by), dropna=False)[["observed", "background", "assumed", "count"]].sum()
-    with np.errstate(invalid="ignore"):
-        roots = np.sqrt(sums[["assumed", "observed", "background"]].div(sums["count"], axis=0))
+    means = sums[["assumed", "observed", "background"]].div(sums["count"], axis=0)
+    roots = means.where(means >= 0) ** 0.5
     roots.columns = pd.Index(["assumed_error", "observation_error", "background_error"])
     return sums[["count"]].join(roots).reset_index()
