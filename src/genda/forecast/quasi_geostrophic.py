@@ -66,7 +66,8 @@ class QuasiGeostrophic:
             waves = runge_kutta_4(self.tendency, waves, dt / steps)
             if self.filtered:
                 waves = waves * self._filter.to(state)
-        return torch.fft.irfft2(waves, s=(self.size, self.size))
+        later: Tensor = torch.fft.irfft2(waves, s=(self.size, self.size))
+        return later
 
     def tendency(self, waves: Tensor) -> Tensor:
         """∂q/∂t in wavenumbers, (..., 2, size, size // 2 + 1) complex."""
@@ -84,8 +85,8 @@ class QuasiGeostrophic:
         u, v, q = (
             torch.fft.irfft2(field, s=(self.size, self.size)) for field in (-1j * ky * psi, 1j * kx * psi, waves)
         )
-        flux = 1j * kx * torch.fft.rfft2(u * q) + 1j * ky * torch.fft.rfft2(v * q)
-        return -flux * self._kept.to(waves.real)
+        flux: Tensor = 1j * kx * torch.fft.rfft2(u * q) + 1j * ky * torch.fft.rfft2(v * q)
+        return -(flux * self._kept.to(waves.real))
 
     def streamfunction(self, waves: Tensor) -> Tensor:
         """ψ of q: the barotropic and the baroclinic mode invert one by one."""
