@@ -46,6 +46,12 @@ def ring(size: int) -> Array:
     return np.asarray(size / (2 * np.pi) * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
 
 
+def plane(rows: int, columns: int) -> Array:
+    """Coordinates of a doubly periodic plane of unit spacing, shape (rows * columns, 4): a circle for each direction."""
+    y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    return np.concatenate([ring(rows)[y.ravel()], ring(columns)[x.ravel()]], axis=1)
+
+
 @dataclass(frozen=True)
 class Localisation:
     """A taper on given points.

@@ -1,0 +1,159 @@
+"""Runs all (method, case) pairs of a suite that are not finished yet, one after the other, by process, or on a Dask cluster.
+
+A finished pair is one file, named by what decides its numbers; a suite started again goes on where it stopped, and a pair that
+failed stays in the record as failed. What a pair computes does not depend on where or beside what it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genda.atomic import replacing
+from genda.benchmark.suite import Suite
+from genda.benchmark.toys import ToyExperiment
+from genda.verify import Statistics
+
+FAILURES = (FloatingPointError, torch.linalg.LinAlgError)
+"""What a method may do on a case without stopping the suite: its pair is recorded as failed."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One method on one case."""
+
+    suite: Suite
+    name: str
+    case: str
+    directory: Path
+
+    @property
+    def file(self) -> Path:
+        """Where it is kept: named by everything that decides its numbers."""
+        experiment = self.suite.model_dump(mode="json", exclude={"methods", "reference", "seeds", "quick"})
+        decides = [experiment, self.suite.methods[self.name].model_dump(mode="json")]
+        key = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=6).hexdigest()
+        word = "".join(c if c.isalnum() else "-" for c in self.name)
+        return self.directory / self.suite.suite / f"{word}-{key}" / f"{self.case}.npz"
+
+
+def pairs(suite: Suite, directory: Path) -> list[Pair]:
+    """All pairs of a suite, cases outermost, so that an interrupted run has compared every method on the first of them."""
+    cases = ToyExperiment(suite).cases()
+    return [Pair(suite, name, case, directory) for case in cases for name in suite.methods]
+
+
+def run_suite(
+    suite: Suite,
+    directory: Path,
+    *,
+    workers: int = 1,
+    dask: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Compute what is missing.
+
+    Args:
+        suite: from :func:`genda.benchmark.suite.read_suite`.
+        directory: finished pairs are kept below it.
+        workers: processes side by side.
+        dask: address of a scheduler whose workers see ``directory``; instead of processes here.
+        progress: called with the number of finished pairs and of all.
+    """
+    wanted = pairs(suite, directory)
+    missing = [pair for pair in wanted if not pair.file.exists()]
+    done = len(wanted) - len(missing)
+    if progress is not None:
+        progress(done, len(wanted))
+    for _ in _results(missing, workers, dask):
+        done += 1
+        if progress is not None:
+            progress(done, len(wanted))
+
+
+def _results(missing: list[Pair], workers: int, dask: str | None) -> Iterator[None]:
+    if dask is not None:
+        with _client(dask) as client:
+            from distributed import as_completed as finished
+
+            for future in finished([client.submit(run_pair, pair, pure=False) for pair in missing]):
+                yield future.result()
+    elif workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+            for job in as_completed([pool.submit(run_pair, pair) for pair in missing]):
+                yield job.result()
+    else:
+        for pair in missing:
+            yield run_pair(pair)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "a Dask cluster needs dask, which is not installed: pip install 'genda[dask]'"
+        ) from None
+    with Client(address) as client:
+        yield client
+
+
+def run_pair(pair: Pair) -> None:
+    """Compute one pair and keep it, with the seconds and the peak memory it took."""
+    _forget_peak()
+    started = time.perf_counter()
+    try:
+        statistics = ToyExperiment(pair.suite).run(pair.suite.methods[pair.name], pair.case)
+        found: dict[str, Any] = {f"value:{name}": values for name, values in statistics.values.items()}
+        found |= {"samples": np.array(statistics.samples), "weight": statistics.weight}
+    except FAILURES as failure:
+        found = {"failure": np.array(" ".join(str(failure).split()))}
+    found |= {"seconds": np.array(time.perf_counter() - started), "peak_mb": np.array(_peak_mb())}
+    pair.file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(pair.file) as partial, partial.open("wb") as stream:
+        np.savez(stream, **found)
+
+
+def read_pair(pair: Pair, channels: tuple[str, ...]) -> tuple[Statistics | None, dict[str, Any]]:
+    """Statistics (None where the method failed) and the record of a finished pair."""
+    with np.load(pair.file) as saved:
+        record = {name: saved[name].item() for name in ("seconds", "peak_mb", "failure") if name in saved.files}
+        if "failure" in record:
+            return None, record
+        values = {name.removeprefix("value:"): saved[name] for name in saved.files if name.startswith("value:")}
+        samples = tuple(str(sample) for sample in saved["samples"])
+        return Statistics(samples, channels, values, saved["weight"]), record
+
+
+def _forget_peak() -> None:
+    """Let the kernel's record of this process's peak memory start anew, where it can (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak_mb() -> float:
+    """Peak resident memory since then, in MB; NaN where unknown."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return kilobytes[0] * 1024 / 1e6 if kilobytes else float("nan")

@@ -1,0 +1,140 @@
+"""What a benchmark suite may say: a YAML file, checked key by key before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from genda.assets import DIRECTORY
+from genda.checkpoint import Strict, first_complaint
+
+SUITES = DIRECTORY / "suites"
+
+
+class ToyModelSpec(Strict):
+    """A toy model; ``settings`` are the arguments of its class."""
+
+    name: Literal["lorenz63", "lorenz96", "quasi-geostrophic"]
+    settings: Mapping[str, int | float] = {}
+
+
+class ToyMethodSpec(Strict):
+    """One row of a toy suite.
+
+    Attributes:
+        method: what it is.
+        members: of the ensemble it cycles; 1 for a single state.
+        covariance: for 3d-var, B in units of the climatological covariance.
+        inflation, rotate, radius, jitter: as in the method's class.
+    """
+
+    method: Literal[
+        "climatology", "persistence", "optimal-interpolation", "3d-var", "enkf", "etkf", "letkf", "particle-filter"
+    ]
+    members: int = Field(default=1, ge=1)
+    covariance: float = Field(default=1.0, gt=0)
+    inflation: float = Field(default=1.0, gt=0)
+    rotate: bool = False
+    radius: float = Field(default=10.0, gt=0)
+    jitter: float = Field(default=1.0, ge=0)
+
+
+class ToySuite(Strict):
+    """A twin experiment with a toy model, cycled.
+
+    Attributes:
+        suite: its name.
+        model: truth and forecasts.
+        interval: between analyses, the model's time.
+        every: every how many-th variable is observed.
+        error: standard deviation of the observations.
+        start_error: of the first members about the truth.
+        turns: analyses of one case.
+        burn_in: turns left out of the scores.
+        block: turns whose mean is one sample, long against the memory of an error.
+        seeds: one case each.
+        reference: the row that ratios and significance refer to.
+        methods: rows by name.
+        quick: other values of these keys for a short run.
+    """
+
+    kind: Literal["toy"]
+    suite: str
+    model: ToyModelSpec
+    interval: float = Field(gt=0)
+    every: int = Field(default=1, ge=1)
+    error: float = Field(gt=0)
+    start_error: float = Field(gt=0)
+    turns: int = Field(ge=2)
+    burn_in: int = Field(ge=0)
+    block: int = Field(default=50, ge=1)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    reference: str
+    methods: Mapping[str, ToyMethodSpec]
+    quick: Mapping[str, Any] = {}
+
+
+Suite = ToySuite
+
+
+def shipped_suites() -> tuple[str, ...]:
+    """Names of the suites that come with the package."""
+    return tuple(sorted(path.stem for path in SUITES.glob("*.yaml")))
+
+
+def read_suite(name: str | Path, *, quick: bool = False, methods: Sequence[str] = ()) -> Suite:
+    """A shipped suite by its name, or the one of a YAML file.
+
+    Args:
+        name: of a shipped suite, or a path.
+        quick: take the short form.
+        methods: keep these rows only (and the reference); none or "all" keeps all.
+
+    Raises:
+        FileNotFoundError: if there is no such suite.
+        ValueError: one line naming the file and the key that is wrong, or the unknown row.
+    """
+    path = SUITES / f"{name}.yaml" if str(name) in shipped_suites() else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"suite {str(name)!r}: found neither a shipped suite ({', '.join(shipped_suites())}) nor a file"
+        )
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: expected YAML, {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: found {type(document).__name__}, expected keys and values")
+    if quick:
+        document = {**document, **(document.get("quick") or {})}
+    try:
+        suite = Suite.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_complaint(error)}") from None
+    return _checked(_chosen(suite, methods, path), path)
+
+
+def _chosen(suite: Suite, methods: Sequence[str], path: Path) -> Suite:
+    if not methods or "all" in methods:
+        return suite
+    unknown = [name for name in methods if name not in suite.methods]
+    if unknown:
+        raise ValueError(f"{path}: found no method {', '.join(unknown)}, expected some of {', '.join(suite.methods)}")
+    kept = {name: spec for name, spec in suite.methods.items() if name in methods or name == suite.reference}
+    return suite.model_copy(update={"methods": kept})
+
+
+def _checked(suite: Suite, path: Path) -> Suite:
+    if suite.reference not in suite.methods:
+        raise ValueError(f"{path}: reference: found {suite.reference!r}, expected one of {', '.join(suite.methods)}")
+    if suite.turns - suite.burn_in < suite.block:
+        found = f"{suite.turns} turns less {suite.burn_in}"
+        raise ValueError(f"{path}: turns: found {found}, expected at least one block of {suite.block}")
+    for name, spec in suite.methods.items():
+        if spec.method in ("enkf", "etkf", "letkf", "particle-filter") and spec.members < 2:
+            raise ValueError(f"{path}: methods.{name}: found 1 member, expected at least 2 for {spec.method}")
+    return suite
