@@ -213,6 +213,30 @@ def test_the_amplitude_of_the_climate_mapping_comes_back_in_the_analysis(case, c
     assert float(((anomaly - expected) / scale).abs().max()) < 1e-2
 
 
+def test_a_benchmark_prints_its_table_and_the_promised_document(tmp_path, capsys):
+    arguments = [
+        "benchmark",
+        "lorenz96",
+        "--quick",
+        "--methods",
+        "ETKF 24",
+        "--runs",
+        tmp_path,
+        "--out",
+        tmp_path / "t.md",
+    ]
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert (document["suite"], document["dates"]) == ("lorenz96", 1)
+    assert [row["method"] for row in document["rows"]] == ["3D-Var", "ETKF 24"]
+    assert document["rows"][1]["metrics"]["rmse"]["x"]["mean"] == pytest.approx(0.18, abs=0.03)
+    assert "| ETKF 24 |" in (tmp_path / "t.md").read_text()
+    code, _, err = run(capsys, "benchmark", "lorenz97")
+    assert code == 3
+    assert "lorenz96" in err
+
+
 def test_chunks_do_not_change_members(case, capsys):
     assimilate(case, capsys, out="whole.nc")
     assimilate(case, capsys, "--batch", 3, out="parts.nc")

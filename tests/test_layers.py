@@ -16,6 +16,7 @@ LAYERS = (
     {"methods", "forecast"},
     {"assimilation", "cycle", "sample", "verify"},
     {"report", "train"},
+    {"benchmark"},
     {"demo", "commands"},
     {"cli"},
 )

@@ -177,6 +177,25 @@ def train(
     run(read_config(config, overrides or []), resume)
 
 
+@app.command()
+def benchmark(
+    suite: Annotated[str, typer.Argument(help="A shipped suite (lorenz63, lorenz96) or a YAML file.")],
+    methods: Annotated[str, typer.Option(help="Rows to run, separated by commas; the reference always stays.")] = "all",
+    quick: Annotated[bool, typer.Option("--quick", help="The suite's short form.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
+    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where finished pairs are kept.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Run every method of a suite on the same cases; restartable."""
+    from genda.commands import run_benchmark
+
+    with _progress(suite) as tick:
+        result = run_benchmark(suite, methods.split(","), quick, workers, dask, runs, out, tick)
+    _emit(result.as_dict(), json_output, result.text)
+
+
 @app.command("nature-run")
 def nature_run(
     out: Annotated[Path, typer.Argument(help="Zarr store to write or to go on with.")],

@@ -14,6 +14,8 @@ import torch
 
 from genda import assimilation as library
 from genda.assets import model_directory
+from genda.atomic import replacing
+from genda.benchmark import read_results, read_suite, run_suite
 from genda.checkpoint import Model, read_card
 from genda.diffusion.sampler import Sampler
 from genda.observations.climate import ClimateMapping
@@ -322,6 +324,33 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
     return Outcome("\n".join(texts), document)
 
 
+def run_benchmark(
+    suite: str,
+    methods: Sequence[str],
+    quick: bool,
+    workers: int,
+    dask: str | None,
+    runs: Path,
+    out: Path | None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run what a suite still lacks and make its table.
+
+    Raises:
+        ValueError, FileNotFoundError: for an unusable suite, before any work.
+    """
+    chosen = read_suite(suite, quick=quick, methods=methods)
+    _check_outputs(out, None)
+    run_suite(chosen, runs, workers=workers, dask=dask, progress=progress)
+    results = read_results(chosen, runs)
+    text = results.to_markdown()
+    if out is not None:
+        short = " --quick" if quick else ""
+        with replacing(out) as page:
+            page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{text}")
+    return Outcome(text, results.to_dict())
+
+
 def inspect_model(name: str) -> Outcome:
     """The card of a model."""
     directory = model_directory(name)
@@ -361,7 +390,7 @@ def _scorable(table: pd.DataFrame, state: State) -> pd.DataFrame:
     return usable
 
 
-def _check_outputs(out: Path, report: Path | None) -> None:
+def _check_outputs(out: Path | None, report: Path | None) -> None:
     """Refuse an output that cannot be written before anything is computed."""
     for path in (out, report):
         if path is not None and not path.absolute().parent.is_dir():

@@ -110,5 +110,4 @@ def read_results(suite: Suite, directory: Path) -> Results:
                 rows[name] = rows[name].merge(statistics) if name in rows else statistics
     if suite.reference not in rows:
         raise ValueError(f"suite {suite.suite}: the reference {suite.reference} failed on every case")
-    # A method that failed somewhere has no paired ratio: its scores stand for other cases than the reference's.
     return Results(suite, ScoreTable(rows, suite.reference), seconds, peak, failures, len(experiment.cases()))

@@ -25,7 +25,7 @@ from genda.benchmark.suite import Suite
 from genda.benchmark.toys import ToyExperiment
 from genda.verify import Statistics
 
-FAILURES = (FloatingPointError, torch.linalg.LinAlgError)
+FAILURES = (FloatingPointError, np.linalg.LinAlgError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 """What a method may do on a case without stopping the suite: its pair is recorded as failed."""
 
 
@@ -88,14 +88,17 @@ def _results(missing: list[Pair], workers: int, dask: str | None) -> Iterator[No
             from distributed import as_completed as finished
 
             for future in finished([client.submit(run_pair, pair, pure=False) for pair in missing]):
-                yield future.result()
+                future.result()
+                yield
     elif workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
             for job in as_completed([pool.submit(run_pair, pair) for pair in missing]):
-                yield job.result()
+                job.result()
+                yield
     else:
         for pair in missing:
-            yield run_pair(pair)
+            run_pair(pair)
+            yield
 
 
 def _one_thread() -> None:

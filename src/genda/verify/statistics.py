@@ -132,6 +132,20 @@ class Statistics:
             self.samples + other.samples, self.channels, values, np.concatenate([self.weight, other.weight])
         )
 
+    def only(self, samples: Sequence[object]) -> Statistics:
+        """The given samples, in that order.
+
+        Raises:
+            ValueError: for a sample that is not there.
+        """
+        position = {sample: i for i, sample in enumerate(self.samples)}
+        missing = [sample for sample in samples if sample not in position]
+        if missing:
+            raise ValueError(f"statistics: found no sample {missing[0]}, expected it among {len(self.samples)}")
+        index = [position[sample] for sample in samples]
+        values = {name: v[index] for name, v in self.values.items()}
+        return Statistics(tuple(samples), self.channels, values, self.weight[index])
+
     def supports(self, metric: Metric) -> bool:
         return all(name in self.values for name in metric.needs)
 

@@ -66,12 +66,17 @@ class ScoreTable:
         return estimate(statistics, metric, self.std) if statistics.supports(metric) else None
 
     def ratio(self, row: str, metric: Metric) -> Estimate | None:
-        """The metric over the reference row's, paired by sample; None without a reference or a common statistic."""
+        """The metric over the reference row's on the same samples; None without a reference or a common statistic.
+
+        A row that lacks some samples, because the method failed there, is compared on those it has.
+        """
         if self.reference is None:
             return None
         statistics, reference = self.rows[row], self.rows[self.reference]
         if not (statistics.supports(metric) and reference.supports(metric)):
             return None
+        if len(statistics.samples) < len(reference.samples):
+            reference = reference.only(statistics.samples)
         return ratio(statistics, reference, metric, self.std)
 
     def merge(self, other: ScoreTable) -> ScoreTable:
