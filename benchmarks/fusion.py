@@ -141,8 +141,8 @@ def gridded(args: argparse.Namespace, model: Model, sample: Sample, build, extra
             started = clock.perf_counter()
             try:
                 members = row.draw(build(state), state)
-            except FloatingPointError:  # diverged: kept in the table as what it is
-                members = torch.full((2, *state.values.shape[1:]), torch.inf)
+            except FloatingPointError:  # diverged: recorded as what it is
+                members = None
             save(file, members, state, clock.perf_counter() - started, weights)
             print(f"{file} {clock.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
     args.files = kept
@@ -150,10 +150,10 @@ def gridded(args: argparse.Namespace, model: Model, sample: Sample, build, extra
 
 
 def region_table(model: Model, kept: Mapping[str, list[Path]], region: str) -> ScoreTable:
-    """The table of one region from the files of every row."""
+    """The table of one region from the files of every row; dates on which a row diverged are left out of it."""
     table: dict[str, Statistics] = {}
     for name, files in kept.items():
-        for one in (load(file, model, region) for file in files):
+        for one in (load(file, model, region) for file in files if not diverged(file)):
             table[name] = table[name].merge(one) if name in table else one
     return ScoreTable(table, next(iter(table)), model.normalisation.std.double().numpy())
 
@@ -172,9 +172,23 @@ def digest(model: str) -> str:
     return hashlib.blake2b((model_directory(model) / WEIGHTS).read_bytes(), digest_size=8).hexdigest()
 
 
-def save(file: Path, members: torch.Tensor, state: State, seconds: float, weights) -> None:
-    forecast = members.unsqueeze(0) if len(members) > 1 else members
+def save(file: Path, members: torch.Tensor | None, state: State, seconds: float, weights) -> None:
+    """Keep statistics and spectra of the members, or the fact that there are none."""
     arrays = {"seconds": np.array(seconds), "time": state.times}
+    if members is not None:
+        arrays |= scored(members, state, weights)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as partial_file, partial_file.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def diverged(file: Path) -> bool:
+    with np.load(file) as saved:
+        return "energy_members" not in saved.files
+
+
+def scored(members: torch.Tensor, state: State, weights) -> dict[str, np.ndarray]:
+    forecast, arrays = members.unsqueeze(0) if len(members) > 1 else members, {}
     for key, weight in ({"": None} | (weights or {})).items():
         statistics = field_statistics(
             forecast, state.values, times=state.times, channels=state.channels, grid=state.grid, weights=weight
@@ -183,9 +197,7 @@ def save(file: Path, members: torch.Tensor, state: State, seconds: float, weight
     u, v = (state.channels.index(c) for c in ("u500", "v500"))
     arrays["energy_members"] = kinetic_energy_spectrum(members[:, u], members[:, v], state.grid).mean(0).numpy()
     arrays["energy_truth"] = kinetic_energy_spectrum(state.values[0, u], state.values[0, v], state.grid).numpy()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as partial_file, partial_file.open("wb") as stream:
-        np.savez(stream, **arrays)
+    return arrays
 
 
 def load(file: Path, model: Model, region: str) -> Statistics:
@@ -292,8 +304,9 @@ def report(table: ScoreTable, columns) -> str:
 
 def energy(kept: Mapping[str, list[Path]]) -> str:
     """Mean kinetic energy of u500, v500 by band of degree, members over truth."""
+    finished = {name: good for name, files in kept.items() if (good := [f for f in files if not diverged(f)])}
     lines = ["| kinetic energy, members / truth | l 1–7 | l 8–15 | l 16–23 | l 24–31 |", "|---|---:|---:|---:|---:|"]
-    for name, files in kept.items():
+    for name, files in finished.items():
         members, truth = (
             np.mean([np.load(f)[key] for f in files], axis=0) for key in ("energy_members", "energy_truth")
         )
@@ -301,6 +314,9 @@ def energy(kept: Mapping[str, list[Path]]) -> str:
         lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in bands) + " |")
     seconds = {name: np.mean([float(np.load(f)["seconds"]) for f in files]) for name, files in kept.items()}
     lines += ["", "Seconds an analysis: " + ", ".join(f"{name} {s:.1f}" for name, s in seconds.items()) + "."]
+    lost = {name: f"{bad} of {len(f)} dates" for name, f in kept.items() if (bad := sum(map(diverged, f)))}
+    if lost:
+        lines += ["", "Diverged: " + ", ".join(f"{name} on {dates}" for name, dates in lost.items()) + "."]
     return "\n".join(lines) + "\n"
 
 
@@ -370,7 +386,7 @@ ABOUT = {
         "Observation variance and Γ",
         """Super-resolution from 12×24 with SDA at the pairs of assumed observation variance Σ_y and Γ of the multimodal paper's
 Table 1, then at the variance that the other pages give the field, 4e-4; beside each MMPS, which has no Γ. The field itself is
-exact. A method that diverged has no numbers.""",
+exact. Dates on which a method diverged are left out of its row and counted at the end.""",
     ),
     "stations": ("Columns at radiosonde sites", SITES_TEXT),
     "stations-and-field": ("Columns at radiosonde sites and a 6×12 field", f"{SITES_TEXT} With them 8×8 {FIELD_TEXT}"),
