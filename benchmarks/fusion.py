@@ -311,7 +311,7 @@ def energy(kept: Mapping[str, list[Path]]) -> str:
             np.mean([np.load(f)[key] for f in files], axis=0) for key in ("energy_members", "energy_truth")
         )
         bands = [members[a:b].sum() / truth[a:b].sum() for a, b in ((1, 8), (8, 16), (16, 24), (24, 32))]
-        lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in bands) + " |")
+        lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" if v < 100 else f"{v:.0e}" for v in bands) + " |")
     seconds = {name: np.mean([float(np.load(f)["seconds"]) for f in files]) for name, files in kept.items()}
     lines += ["", "Seconds an analysis: " + ", ".join(f"{name} {s:.1f}" for name, s in seconds.items()) + "."]
     lost = {name: f"{bad} of {len(f)} dates" for name, f in kept.items() if (bad := sum(map(diverged, f)))}
