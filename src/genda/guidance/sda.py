@@ -98,8 +98,8 @@ def smallest_stable_gamma(
 
     Along a direction of prior variance c the Jacobian of the denoiser is J = c / (c + sigma²); a step of relative length
     h = 1 - t'/t multiplies the misfit by 1 - h rho J² sigma² / (R + sigma² Γ), with rho the largest eigenvalue of H Hᵀ, and is
-    stable while the second term is below 2. Planetary waves have c of thousands on a grid, so that J is taken as 1. Measured limits for points at R^½ = 0.022 are .3, .1
-    and .03 for 16, 64 and 128 Karras steps; this bound gives .26, .07 and .04.
+    stable while the second term is below 2. Planetary waves have c of thousands on a grid, so that J is taken as 1. Measured
+    limits for points at R^½ = 0.022 are .3, .1 and .03 for 16, 64 and 128 Karras steps; this bound gives .26, .07 and .04.
 
     Args:
         levels: the sampler's noise levels, shape (steps + 1,).
