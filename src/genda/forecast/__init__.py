@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # the nature run is JAX and starts without torch
+    from torch import Tensor
 
 
 class ForecastModel(Protocol):
