@@ -120,7 +120,7 @@ def test_the_hybrid_is_the_kalman_analysis_with_the_covariance_written_out():
     localisation = Localisation(ring(SIZE), radius)
     method = EnVar(
         localisation,
-        lambda v: (v.flatten(1) @ covariance()).view(v.shape),
+        DenseRoot.of(covariance(), SHAPE),
         static_weight=0.3,
         ensemble_weight=0.7,
         tolerance=1e-12,

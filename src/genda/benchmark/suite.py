@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from genda.assets import DIRECTORY
+from genda.benchmark.soundings import SoundingSuite
+from genda.benchmark.twin_suite import TwinSuite
 from genda.checkpoint import Strict, first_complaint
 
 SUITES = DIRECTORY / "suites"
@@ -78,7 +80,8 @@ class ToySuite(Strict):
     quick: Mapping[str, Any] = {}
 
 
-Suite = ToySuite
+Suite = ToySuite | TwinSuite | SoundingSuite
+_SUITE: TypeAdapter[Suite] = TypeAdapter(Annotated[Suite, Field(discriminator="kind")])
 
 
 def shipped_suites() -> tuple[str, ...]:
@@ -112,7 +115,7 @@ def read_suite(name: str | Path, *, quick: bool = False, methods: Sequence[str] 
     if quick:
         document = {**document, **(document.get("quick") or {})}
     try:
-        suite = Suite.model_validate(document)
+        suite = _SUITE.validate_python(document)
     except ValidationError as error:
         raise ValueError(f"{path}: {first_complaint(error)}") from None
     return _checked(_chosen(suite, methods, path), path)
@@ -129,12 +132,20 @@ def _chosen(suite: Suite, methods: Sequence[str], path: Path) -> Suite:
 
 
 def _checked(suite: Suite, path: Path) -> Suite:
+    for name in suite.methods:
+        if "," in name:
+            raise ValueError(f"{path}: methods: found a comma in {name!r}, expected none: commas separate names")
     if suite.reference not in suite.methods:
         raise ValueError(f"{path}: reference: found {suite.reference!r}, expected one of {', '.join(suite.methods)}")
+    if isinstance(suite, ToySuite):
+        _check_toy(suite, path)
+    return suite
+
+
+def _check_toy(suite: ToySuite, path: Path) -> None:
     if suite.turns - suite.burn_in < suite.block:
         found = f"{suite.turns} turns less {suite.burn_in}"
         raise ValueError(f"{path}: turns: found {found}, expected at least one block of {suite.block}")
     for name, spec in suite.methods.items():
         if spec.method in ("enkf", "etkf", "letkf", "particle-filter") and spec.members < 2:
             raise ValueError(f"{path}: methods.{name}: found 1 member, expected at least 2 for {spec.method}")
-    return suite

@@ -44,10 +44,26 @@ class ToyExperiment:
     def channels(self) -> tuple[str, ...]:
         return {"lorenz63": ("x", "y", "z"), "quasi-geostrophic": ("upper", "lower")}.get(self.suite.model.name, ("x",))
 
+    @property
+    def std(self) -> None:
+        return None
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        return ("",)
+
+    @property
     def cases(self) -> tuple[str, ...]:
         return tuple(str(seed) for seed in self.suite.seeds)
 
-    def run(self, spec: ToyMethodSpec, case: str) -> Statistics:
+    def applies(self, spec: ToyMethodSpec, scenario: str) -> bool:
+        return True
+
+    def decides(self, spec: ToyMethodSpec, scenario: str) -> list[object]:
+        experiment = self.suite.model_dump(mode="json", exclude={"methods", "reference", "seeds", "quick"})
+        return [experiment, spec.model_dump(mode="json")]
+
+    def run(self, spec: ToyMethodSpec, scenario: str, case: str) -> Statistics:
         """Cycle one method through one case.
 
         Returns:

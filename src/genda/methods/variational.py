@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from genda.linalg import conjugate_gradient
+from genda.methods.observation_space import StateCovariance, increment, touched
 from genda.problem import Problem
 
 
@@ -64,6 +65,9 @@ class Variational:
         if not problem.sources:
             return background
         source = problem.stacked
+        if isinstance(self.root, StateCovariance) and touched(source.operator) is not None:
+            misfit = source.misfit(background)
+            return background + increment(self.root, source, background, misfit, self.inner, self.tolerance)
         v = background.new_zeros(1, self.root.size)
         x = background
         for _ in range(self.outer):
@@ -106,3 +110,12 @@ class DenseRoot:
 
     def transpose(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.matrix.to(x)
+
+    def covariance(self, x: Tensor) -> Tensor:
+        """B x for states (batch, channel, lat, lon)."""
+        return self.apply(self.transpose(x))
+
+    def elements(self, index: Tensor) -> Tensor:
+        """B between elements of the flattened state, (k,) to (k, k)."""
+        rows = self.matrix[index]
+        return rows @ rows.T
