@@ -25,7 +25,7 @@ import torch
 from scipy.special import eval_legendre
 from torch import Tensor
 
-from genda.diffusion.gaussian import SphericalGaussian
+from genda.diffusion.gaussian import homogeneous_covariance
 from genda.grid import EARTH_RADIUS, LatLonGrid
 from genda.methods.localisation import gaspari_cohn
 
@@ -85,30 +85,33 @@ class ZonalCovariance:
         Reference: Derber and Bouttier 1999, Tellus A 51, 195; Parrish and Derber 1992, Mon. Wea. Rev. 120, 1747 (NMC method).
         """
         scale = errors.pow(2).mean(dim=(0, 3)).sqrt()  # (channel, lat)
-        gaussian = SphericalGaussian.fit(errors / scale.unsqueeze(-1), grid)
-        degrees, channels = gaussian.covariance.shape[:2]
+        covariance, remainder = homogeneous_covariance(errors / scale.unsqueeze(-1), grid)
+        degrees, channels = covariance.shape[:2]
         nlat, nlon = grid.shape
         distance = _distances(grid)
         degree = np.arange(degrees).reshape(-1, 1, 1, 1)
         legendre = eval_legendre(degree, np.cos(distance.numpy() / EARTH_RADIUS)) * (2 * degree + 1) / (4 * np.pi)
         kernel = (torch.as_tensor(legendre) * gaspari_cohn(distance, radius)).to(errors)
-        lagged = torch.einsum("lcd,labm->cadbm", gaussian.covariance.to(errors), kernel)
+        lagged = torch.einsum("lcd,labm->cadbm", covariance.to(errors), kernel)
         lagged *= scale.view(channels, nlat, 1, 1, 1) * scale.view(1, 1, channels, nlat, 1)
         lagged = lagged.reshape(channels * nlat, channels * nlat, nlon)
-        lagged[..., 0].diagonal().add_((scale**2 * gaussian.remainder.to(errors)).flatten())
+        lagged[..., 0].diagonal().add_((scale**2 * remainder.to(errors)).flatten())
         return ZonalCovariance(lagged, (channels, nlat, nlon))
+
+    @cached_property
+    def spectra(self) -> Tensor:
+        """S_m, complex, shape (m, n, n)."""
+        size, _, nlon = self.lagged.shape
+        dtype = torch.complex64 if self.lagged.dtype == torch.float32 else torch.complex128
+        spectra = torch.empty(nlon // 2 + 1, size, size, dtype=dtype)
+        for row in range(size):  # one at a time: all at once would need the memory twice
+            spectra[:, row] = torch.fft.rfft(self.lagged[row]).T
+        return spectra
 
     @cached_property
     def roots(self) -> Tensor:
         """Cholesky factors of S_m, complex, shape (m, n, n)."""
-        size, _, nlon = self.lagged.shape
-        dtype = torch.complex64 if self.lagged.dtype == torch.float32 else torch.complex128
-        roots = torch.empty(nlon // 2 + 1, size, size, dtype=dtype)
-        for row in range(size):  # one at a time: all at once would need the memory twice
-            roots[:, row] = torch.fft.rfft(self.lagged[row]).T
-        for m in range(len(roots)):
-            roots[m] = torch.linalg.cholesky(roots[m])
-        return roots
+        return torch.stack([torch.linalg.cholesky(spectrum) for spectrum in self.spectra])
 
     @property
     def size(self) -> int:
@@ -126,7 +129,8 @@ class ZonalCovariance:
 
     def covariance(self, x: Tensor) -> Tensor:
         """B x for fields (batch, channel, lat, lon)."""
-        return self.apply(self.transpose(x))
+        waves = self._waves(x)
+        return self._fields(self.spectra.to(waves.dtype) @ waves)
 
     def elements(self, index: Tensor) -> Tensor:
         """B between elements of the flattened state, (k,) to (k, k)."""
