@@ -88,7 +88,7 @@ def test_processes_give_the_same_numbers(small, tmp_path):
     suite = read_suite(small, quick=True)
     run_suite(suite, tmp_path / "one")
     run_suite(suite, tmp_path / "two", workers=2)
-    one, two = (read_results(suite, tmp_path / name).table for name in ("one", "two"))
+    one, two = (read_results(suite, tmp_path / name).table("") for name in ("one", "two"))
     for name, row in one.rows.items():
         np.testing.assert_allclose(two.rows[name].values["squared_error"], row.values["squared_error"], rtol=1e-9)
 
@@ -123,5 +123,5 @@ def test_a_method_that_fails_on_one_case_stays_in_the_table(small, tmp_path, mon
     (row,) = (row for row in read_results(suite, tmp_path).to_dict()["rows"] if row["method"] == "ETKF")
     assert row["failed"] == ["turn 0 of the cycle: a member stopped being finite"]
     assert row["samples"] == 4
-    assert row["p"] is None
+    assert 0 <= row["p"] <= 1  # on the cases that are left
     assert "1 of 2" in read_results(suite, tmp_path).to_markdown()

@@ -40,7 +40,12 @@ class Archive(Protocol):
         """Members about the background of the shorter lead, shape (member, channel, lat, lon)."""
         ...
 
-    def errors(self, lead: int, count: int | None) -> Tensor:
+    @property
+    def training_pairs(self) -> int:
+        """How many training backgrounds there are."""
+        ...
+
+    def errors(self, lead: int, count: int) -> Tensor:
         """Errors of training backgrounds, evenly chosen, shape (pair, channel, lat, lon)."""
         ...
 
@@ -94,11 +99,13 @@ class NatureArchive:
     def ensemble(self, time: np.datetime64) -> Tensor:
         return members_at(self._ensemble, time)
 
-    def errors(self, lead: int, count: int | None) -> Tensor:
+    @cached_property
+    def training_pairs(self) -> int:
+        return int(open_backgrounds(self.path, "train").sizes["time"])
+
+    def errors(self, lead: int, count: int) -> Tensor:
         background = open_backgrounds(self.path, "train").sel(lead=lead, drop=True)
-        found = background.sizes["time"]
-        chosen = np.linspace(0, found - 1, min(count or found, found)).round().astype(int)
-        background = background.isel(time=chosen)
+        background = background.isel(time=_evenly(background.sizes["time"], count))
         truth = self._truth.sel(time=background.time)
         return from_dataset(background).values - from_dataset(truth).values
 
@@ -131,7 +138,14 @@ class SampleArchive:
         leads = self._case[1].lead.values
         return self.background(time, int(leads.min())).values + open_errors(self.statistics).ensemble(time)
 
-    def errors(self, lead: int, count: int | None) -> Tensor:
+    @property
+    def training_pairs(self) -> int:
+        return open_errors(self.statistics).dataset.sizes["pair"]
+
+    def errors(self, lead: int, count: int) -> Tensor:
         errors = open_errors(self.statistics).errors(lead)
-        chosen = np.linspace(0, len(errors) - 1, min(count or len(errors), len(errors))).round().astype(int)
-        return errors[chosen]
+        return errors[_evenly(len(errors), count)]
+
+
+def _evenly(found: int, count: int) -> NDArray[np.intp]:
+    return np.linspace(0, found - 1, count).round().astype(np.intp)

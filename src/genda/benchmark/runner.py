@@ -49,7 +49,7 @@ class Pair:
 
 
 def pairs(suite: Suite, directory: Path, data: Path | None = None) -> list[Pair]:
-    """All pairs of a suite, cases outermost, so that an interrupted run has compared every method on the first of them."""
+    """All pairs of a suite, methods outermost: what a method has to prepare is used for all its cases."""
     experiment = experiment_of(suite, data)
     folders = {}
     for scenario in experiment.scenarios:
@@ -62,8 +62,8 @@ def pairs(suite: Suite, directory: Path, data: Path | None = None) -> list[Pair]
             folders[scenario, name] = directory / suite.kind / f"{word}-{key}"
     return [
         Pair(suite, data, scenario, name, case, folders[scenario, name] / f"{case}.npz")
+        for scenario, name in sorted(folders, key=lambda key: list(suite.methods).index(key[1]))
         for case in experiment.cases
-        for scenario, name in folders
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -89,15 +90,19 @@ class TwinExperiment:
         """Dates, evenly spread over those that have all that the methods need.
 
         Raises:
-            ValueError: for too few.
+            ValueError: for too few, or for one inside the prior's training period.
         """
         ensemble = any(isinstance(spec, LetkfSpec | EnvarSpec) for spec in self.suite.methods.values())
         times = self._archive.times(ensemble)
         if len(times) < self.suite.dates:
             what = f"{self.suite.split} dates with a background" + (" and an ensemble" if ensemble else "")
             raise ValueError(f"suite {self.suite.suite}: found {len(times)} {what}, expected {self.suite.dates}")
-        chosen = np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)
-        return tuple(np.datetime_as_string(times[chosen], "h"))
+        if self.suite.pairs > self._archive.training_pairs:
+            found = f"found {self._archive.training_pairs} training backgrounds, expected {self.suite.pairs}"
+            raise ValueError(f"suite {self.suite.suite}: {found}")
+        chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
+        _check_unseen(self.suite.prior, chosen)
+        return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
 
     def applies(self, spec: TwinMethodSpec, scenario: str) -> bool:
         only = spec.only if isinstance(spec, PlainSpec | FusionSpec) else ()
@@ -235,6 +240,20 @@ class TwinExperiment:
         return Source(values, operator, Diagonal(variance.flatten()), "background", spec.background_weight)
 
 
+def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
+    """Refuse to judge a prior on dates it was trained on; a card without a training period is taken at its word."""
+    training = read_card(model_directory(prior)).training
+    if "first_time" not in training or "last_time" not in training:
+        return
+    first, last = (np.datetime64(training[name]) for name in ("first_time", "last_time"))
+    seen = times[(times >= first) & (times <= last)]
+    if seen.size:
+        raise ValueError(
+            f"{prior}: trained on {first} to {last}, found {seen.size} of {times.size} dates to judge it on among "
+            f"them, first {seen[0]}, expected none"
+        )
+
+
 @dataclass(frozen=True)
 class TrainingErrors:
     """Which training backgrounds statistics are fitted to, and in whose units."""
@@ -242,7 +261,7 @@ class TrainingErrors:
     data: Path | None
     prior: str
     lead: int
-    pairs: int | None
+    pairs: int
 
 
 @lru_cache(maxsize=4)

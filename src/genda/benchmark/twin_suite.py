@@ -115,7 +115,7 @@ class TwinSuite(Strict):
         lead: of the background as played, h.
         split: of the nature run.
         dates: evenly spread over it.
-        pairs: training backgrounds that B and the mean error are fitted to, at most; all there are where None.
+        pairs: training backgrounds that B and the mean error are fitted to, evenly chosen.
         seed: of networks, noise and members.
         members: of generative ensembles.
         scenarios: networks by the name of the scenario.
@@ -130,7 +130,7 @@ class TwinSuite(Strict):
     lead: int = Field(default=24, gt=0)
     split: Literal["validation", "test"] = "test"
     dates: int = Field(default=72, ge=1)
-    pairs: int | None = Field(default=None, ge=2)
+    pairs: int = Field(default=500, ge=2)
     seed: int = Field(default=0, ge=0)
     members: int = Field(default=16, ge=2)
     scenarios: Mapping[str, Annotated[tuple[Network, ...], Field(min_length=1)]]
