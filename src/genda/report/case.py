@@ -14,8 +14,8 @@ from torch import Tensor
 from genda.grid import LatLonGrid
 from genda.observations.flags import Flag
 from genda.variables import channels as parse_channels
+from genda.verify.fields import field_statistics
 from genda.verify.scores import Array
-from genda.verify.statistics import field_statistics
 from genda.verify.table import ScoreTable
 
 ANALYSIS = "analysis"

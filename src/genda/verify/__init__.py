@@ -5,8 +5,32 @@ rows = {"background": field_statistics(background, truth, times=â€¦, channels=â€
 print(ScoreTable(rows, reference="background").to_text(RMSE))
 """
 
-from genda.verify.ensemble import energy_score, fair_crps, rank_histogram, spread_skill_ratio, squared_spread
+from genda.verify.ensemble import (
+    energy_score,
+    fair_crps,
+    outlier_ratio,
+    rank_histogram,
+    spread_skill_ratio,
+    squared_spread,
+)
+from genda.verify.fields import field_statistics
 from genda.verify.innovations import desroziers, ensemble_chi_square
+from genda.verify.metrics import (
+    BIAS,
+    CRPS,
+    MAE,
+    METRICS,
+    MSE,
+    NMAE,
+    NMSE,
+    OUTLIERS,
+    RMSE,
+    SPECDIV,
+    SPECDIV_MEAN,
+    SPREAD,
+    SPREAD_SKILL,
+    Metric,
+)
 from genda.verify.scores import area_mean, bias, channel_mean, mae, mse, rmse
 from genda.verify.significance import Paired, paired_difference
 from genda.verify.specdiv import (
@@ -23,26 +47,7 @@ from genda.verify.spectra import (
     zonal_power,
 )
 from genda.verify.stations import LevelBin, level_bins, station_statistics
-from genda.verify.statistics import (
-    BIAS,
-    CRPS,
-    MAE,
-    METRICS,
-    MSE,
-    NMAE,
-    NMSE,
-    RMSE,
-    SPECDIV,
-    SPECDIV_MEAN,
-    SPREAD,
-    SPREAD_SKILL,
-    Estimate,
-    Metric,
-    Statistics,
-    estimate,
-    field_statistics,
-    ratio,
-)
+from genda.verify.statistics import Estimate, Statistics, estimate, ratio
 from genda.verify.table import ScoreTable
 
 __all__ = [
@@ -53,6 +58,7 @@ __all__ = [
     "MSE",
     "NMAE",
     "NMSE",
+    "OUTLIERS",
     "RMSE",
     "SPECDIV",
     "SPECDIV_MEAN",
@@ -80,6 +86,7 @@ __all__ = [
     "level_bins",
     "mae",
     "mse",
+    "outlier_ratio",
     "paired_difference",
     "radial_power",
     "rank_histogram",

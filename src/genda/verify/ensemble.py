@@ -80,6 +80,22 @@ def rank_histogram(members: Tensor, truth: Tensor, weights: Tensor | Array) -> T
     return torch.stack(ranks, dim=-1)
 
 
+def outlier_ratio(histogram: Array) -> Array:
+    """Share of truths outside the ensemble over its expectation 2/(N+1): 1 if calibrated, above it over-confident.
+
+    The outliers of Buizza and Palmer (1998, Mon. Wea. Rev. 126, 2503) sum up a rank histogram (Hamill 2001, Mon. Wea. Rev. 129,
+    550) where a χ² of flatness cannot: neighbouring points of one map are no independent draws.
+
+    Args:
+        histogram: frequencies by rank, shape (..., member + 1).
+
+    Returns:
+        shape (...).
+    """
+    share: Array = (histogram[..., 0] + histogram[..., -1]) * (histogram.shape[-1] / 2)
+    return share
+
+
 def energy_score(members: Tensor, truth: Tensor, weights: Tensor | Array, std: Tensor | Array) -> Tensor:
     """Fair energy score of whole states, which sees whether points and channels go together.
 
