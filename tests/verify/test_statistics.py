@@ -122,6 +122,25 @@ def test_a_document_holds_the_whole_histogram_beside_its_summary() -> None:
     assert cell["mean"] == pytest.approx((cell["rank_histogram"][0] + cell["rank_histogram"][-1]) * 5)
 
 
+def test_the_energy_score_is_one_number_a_date_and_for_a_single_field_the_norm_of_its_error() -> None:
+    members, background, truth = case()
+    options = {"times": TIMES, "channels": CHANNELS, "grid": GRID, "std": STD}
+    rows = {name: verify.field_statistics(x, truth, **options) for name, x in (("b", background), ("a", members))}
+    scores = verify.ScoreTable(rows, "b")
+    each = [float(verify.energy_score(x, y, GRID.area_weights, STD)) for x, y in zip(members, truth, strict=True)]
+    score, relative = scores.score("a", verify.ENERGY_SCORE), scores.ratio("a", verify.ENERGY_SCORE)
+    assert score is not None
+    assert relative is not None
+    np.testing.assert_allclose(score.mean, [np.mean(each)])
+    np.testing.assert_allclose(score.stderr, [np.std(each, ddof=1) / np.sqrt(6)])
+    squares = rows["b"].values["squared_error"] / STD**2
+    np.testing.assert_allclose(relative.mean, [np.mean(each) / np.sqrt(squares.mean(axis=1)).mean()])
+    assert set(scores.to_dict()["rows"][1]["metrics"]["energy_score"]) == {"all"}
+    assert scores.to_markdown(verify.ENERGY_SCORE, CHANNELS).splitlines()[0] == "| Fair energy score | all |"
+    with pytest.raises(ValueError, match=r"std: found shape \(2,\), expected \(3,\)"):
+        verify.field_statistics(members, truth, **(options | {"std": STD[:2]}))
+
+
 def test_statistics_with_trailing_dimensions_and_of_the_whole_state_keep_their_weights() -> None:
     """What has no weight is not looked at; a date counts for the whole state as much as for the channel it weighs most in."""
     weight = np.array([[2.0, 0.0], [1.0, 3.0], [1.0, 1.0]])

@@ -5,6 +5,7 @@ rows = {"background": field_statistics(background, truth, times=â€¦, channels=â€
 print(ScoreTable(rows, reference="background").to_text(RMSE))
 """
 
+from genda.verify.decomposition import crps_bins, crps_parts
 from genda.verify.ensemble import (
     energy_score,
     fair_crps,
@@ -18,6 +19,9 @@ from genda.verify.innovations import desroziers, ensemble_chi_square
 from genda.verify.metrics import (
     BIAS,
     CRPS,
+    CRPS_POTENTIAL,
+    CRPS_RELIABILITY,
+    ENERGY_SCORE,
     MAE,
     METRICS,
     MSE,
@@ -53,6 +57,9 @@ from genda.verify.table import ScoreTable
 __all__ = [
     "BIAS",
     "CRPS",
+    "CRPS_POTENTIAL",
+    "CRPS_RELIABILITY",
+    "ENERGY_SCORE",
     "MAE",
     "METRICS",
     "MSE",
@@ -74,6 +81,8 @@ __all__ = [
     "area_mean",
     "bias",
     "channel_mean",
+    "crps_bins",
+    "crps_parts",
     "desroziers",
     "divergence_of_spectra",
     "energy_score",

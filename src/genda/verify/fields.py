@@ -15,6 +15,7 @@ from torch import Tensor
 from genda.grid import LatLonGrid
 from genda.sphere import triangular_limit
 from genda.verify import ensemble, scores
+from genda.verify.decomposition import crps_bins
 from genda.verify.scores import Array
 from genda.verify.specdiv import sample_spectral_divergence
 from genda.verify.spectra import has_harmonics
@@ -29,6 +30,7 @@ def field_statistics(
     channels: Sequence[str],
     grid: LatLonGrid,
     weights: Tensor | Array | None = None,
+    std: Tensor | Array | None = None,
     min_degree: int | None = 13,
 ) -> Statistics:
     """Every statistic of gridded forecasts or ensembles, one row per date, computed one date at a time.
@@ -40,12 +42,14 @@ def field_statistics(
         channels: identifiers, in order.
         grid: where the values stand.
         weights: shape (lat,) or (lat, lon); default the grid's area weights. Give a map to score a region.
+        std: standard deviation of each channel, shape (channel,), whose units the energy score is in; None leaves it out.
         min_degree: first degree of the per-sample spectral divergence; None leaves it out, as does a grid without
             spherical harmonics of that degree.
 
     Returns:
-        errors of the forecast or of the ensemble mean; squared spread and rank histogram of an ensemble; fair CRPS (absolute
-        error of a deterministic forecast); SpecDiv, averaged over members, and of the mean.
+        errors of the forecast or of the ensemble mean; squared spread, rank histogram and bins of the CRPS of an ensemble; fair
+        CRPS and fair energy score (of a deterministic forecast: absolute error and norm of the error); SpecDiv, averaged over
+        members, and of the mean.
 
     Raises:
         ValueError: for shapes that do not agree, or a value that is not finite (channel and time named).
@@ -56,6 +60,9 @@ def field_statistics(
     if forecast.ndim not in (4, 5) or (forecast.shape[0], *forecast.shape[-3:]) != expected:
         found = tuple(forecast.shape)
         raise ValueError(f"forecast: found shape {found}, expected (time, [member,] channel, lat, lon) = {expected}")
+    scale = None if std is None else torch.as_tensor(std, dtype=torch.float64, device=truth.device)
+    if scale is not None and scale.shape != (len(channels),):
+        raise ValueError(f"std: found shape {tuple(scale.shape)}, expected ({len(channels)},)")
     area = grid.area_weights if weights is None else weights
     resolved = has_harmonics(grid) and min_degree is not None and min_degree < triangular_limit(grid) - 1
     first = min_degree if resolved else None
@@ -66,14 +73,14 @@ def field_statistics(
             if bool(bad.any()):
                 where = f"{channels[int(bad.nonzero()[0])]} at {time}"
                 raise ValueError(f"{name}: found a value that is not finite in {where}")
-        rows.append({name: v.cpu().numpy() for name, v in _one_date(x, y, area, grid, first).items()})
+        rows.append({name: v.cpu().numpy() for name, v in _one_date(x, y, area, grid, scale, first).items()})
     values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     samples = tuple(np.asarray(times, dtype="datetime64[ns]"))
     return Statistics(samples, tuple(channels), values, np.ones((len(times), len(channels))))
 
 
 def _one_date(
-    x: Tensor, y: Tensor, area: Tensor | Array, grid: LatLonGrid, min_degree: int | None
+    x: Tensor, y: Tensor, area: Tensor | Array, grid: LatLonGrid, std: Tensor | None, min_degree: int | None
 ) -> dict[str, Tensor]:
     best = x.double().mean(dim=0) if x.ndim == 4 else x.double()
     out = {
@@ -81,12 +88,17 @@ def _one_date(
         "absolute_error": scores.mae(best, y, area),
         "error": scores.bias(best, y, area),
     }
-    if x.ndim == 4 and x.shape[0] > 1:
+    several = x.ndim == 4 and x.shape[0] > 1
+    if several:
         out["squared_spread"] = scores.area_mean(ensemble.squared_spread(x), area)
         out["crps"] = scores.area_mean(ensemble.fair_crps(x, y), area)
         out["rank_histogram"] = ensemble.rank_histogram(x, y, area)
+        out["crps_alpha"], out["crps_beta"] = crps_bins(x, y, area)
     else:
         out["crps"] = out["absolute_error"]
+    if std is not None:
+        distance = (out["squared_error"] / std**2).mean().sqrt()
+        out["energy_score"] = (ensemble.energy_score(x, y, area, std) if several else distance).unsqueeze(0)
     if min_degree is not None:
         out["specdiv_mean"] = sample_spectral_divergence(best, y, grid, min_degree)
         members = sample_spectral_divergence(x, y, grid, min_degree)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genda.verify import ensemble, scores
+from genda.verify import decomposition, ensemble, scores
 from genda.verify.scores import Array
 
 Means = Mapping[str, Array]
@@ -93,6 +93,23 @@ OUTLIERS = Metric(
     lambda s, _: ensemble.outlier_ratio(s["rank_histogram"]),
     whole="rank_histogram",
 )
+CRPS_RELIABILITY = Metric(
+    "crps_reliability",
+    "CRPS reliability",
+    ("crps_alpha", "crps_beta", "rank_histogram"),
+    lambda s, _: decomposition.crps_parts(s["crps_alpha"], s["crps_beta"], s["rank_histogram"])[0],
+    dimensional=True,
+)
+CRPS_POTENTIAL = Metric(
+    "crps_potential",
+    "Potential CRPS",
+    ("crps_alpha", "crps_beta", "rank_histogram"),
+    lambda s, _: decomposition.crps_parts(s["crps_alpha"], s["crps_beta"], s["rank_histogram"])[1],
+    dimensional=True,
+)
+ENERGY_SCORE = Metric(
+    "energy_score", "Fair energy score", ("energy_score",), lambda s, _: s["energy_score"], all_channels
+)
 SPECDIV = Metric("specdiv", "SpecDiv (members)", ("specdiv",), lambda s, _: s["specdiv"])
 SPECDIV_MEAN = Metric("specdiv_mean", "SpecDiv (mean)", ("specdiv_mean",), lambda s, _: s["specdiv_mean"])
 NMSE = Metric(
@@ -112,5 +129,22 @@ NMAE = Metric(
     normalised=True,
 )
 METRICS: Mapping[str, Metric] = {
-    m.name: m for m in (RMSE, MSE, MAE, BIAS, CRPS, SPREAD, SPREAD_SKILL, OUTLIERS, SPECDIV, SPECDIV_MEAN, NMSE, NMAE)
+    m.name: m
+    for m in (
+        RMSE,
+        MSE,
+        MAE,
+        BIAS,
+        CRPS,
+        CRPS_RELIABILITY,
+        CRPS_POTENTIAL,
+        SPREAD,
+        SPREAD_SKILL,
+        OUTLIERS,
+        SPECDIV,
+        SPECDIV_MEAN,
+        NMSE,
+        NMAE,
+        ENERGY_SCORE,
+    )
 }
