@@ -5,6 +5,7 @@ rows = {"background": field_statistics(background, truth, times=â€¦, channels=â€
 print(ScoreTable(rows, reference="background").to_text(RMSE))
 """
 
+from genda.verify.balance import geostrophic_residual, geostrophic_wind, hydrostatic_residual
 from genda.verify.decomposition import crps_bins, crps_parts
 from genda.verify.ensemble import (
     energy_score,
@@ -22,6 +23,8 @@ from genda.verify.metrics import (
     CRPS_POTENTIAL,
     CRPS_RELIABILITY,
     ENERGY_SCORE,
+    GEOSTROPHIC,
+    HYDROSTATIC,
     MAE,
     METRICS,
     MSE,
@@ -60,6 +63,8 @@ __all__ = [
     "CRPS_POTENTIAL",
     "CRPS_RELIABILITY",
     "ENERGY_SCORE",
+    "GEOSTROPHIC",
+    "HYDROSTATIC",
     "MAE",
     "METRICS",
     "MSE",
@@ -90,7 +95,10 @@ __all__ = [
     "estimate",
     "fair_crps",
     "field_statistics",
+    "geostrophic_residual",
+    "geostrophic_wind",
     "has_harmonics",
+    "hydrostatic_residual",
     "kinetic_energy_spectrum",
     "level_bins",
     "mae",

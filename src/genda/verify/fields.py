@@ -15,6 +15,7 @@ from torch import Tensor
 from genda.grid import LatLonGrid
 from genda.sphere import triangular_limit
 from genda.verify import ensemble, scores
+from genda.verify.balance import residuals
 from genda.verify.decomposition import crps_bins
 from genda.verify.scores import Array
 from genda.verify.specdiv import sample_spectral_divergence
@@ -49,7 +50,8 @@ def field_statistics(
     Returns:
         errors of the forecast or of the ensemble mean; squared spread, rank histogram and bins of the CRPS of an ensemble; fair
         CRPS and fair energy score (of a deterministic forecast: absolute error and norm of the error); SpecDiv, averaged over
-        members, and of the mean.
+        members, and of the mean; squared residuals of geostrophic and hydrostatic balance, averaged over members, and of the
+        truth, where grid and channels allow.
 
     Raises:
         ValueError: for shapes that do not agree, or a value that is not finite (channel and time named).
@@ -73,14 +75,20 @@ def field_statistics(
             if bool(bad.any()):
                 where = f"{channels[int(bad.nonzero()[0])]} at {time}"
                 raise ValueError(f"{name}: found a value that is not finite in {where}")
-        rows.append({name: v.cpu().numpy() for name, v in _one_date(x, y, area, grid, scale, first).items()})
+        rows.append({name: v.cpu().numpy() for name, v in _one_date(x, y, area, grid, channels, scale, first).items()})
     values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     samples = tuple(np.asarray(times, dtype="datetime64[ns]"))
     return Statistics(samples, tuple(channels), values, np.ones((len(times), len(channels))))
 
 
 def _one_date(
-    x: Tensor, y: Tensor, area: Tensor | Array, grid: LatLonGrid, std: Tensor | None, min_degree: int | None
+    x: Tensor,
+    y: Tensor,
+    area: Tensor | Array,
+    grid: LatLonGrid,
+    channels: Sequence[str],
+    std: Tensor | None,
+    min_degree: int | None,
 ) -> dict[str, Tensor]:
     best = x.double().mean(dim=0) if x.ndim == 4 else x.double()
     out = {
@@ -103,4 +111,8 @@ def _one_date(
         out["specdiv_mean"] = sample_spectral_divergence(best, y, grid, min_degree)
         members = sample_spectral_divergence(x, y, grid, min_degree)
         out["specdiv"] = members.mean(dim=0) if x.ndim == 4 else members
+    expected = residuals(y, channels, grid, area)
+    for name, found in residuals(x, channels, grid, area).items():
+        out[name] = (found.mean(dim=0) if x.ndim == 4 else found).unsqueeze(0)
+        out[f"{name}_truth"] = expected[name].unsqueeze(0)
     return out

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genda.verify import decomposition, ensemble, scores
+from genda.verify import balance, decomposition, ensemble, scores
 from genda.verify.scores import Array
 
 Means = Mapping[str, Array]
@@ -128,6 +128,20 @@ NMAE = Metric(
     all_channels,
     normalised=True,
 )
+GEOSTROPHIC = Metric(
+    "geostrophic",
+    "Ageostrophic wind / truth's [hPa]",
+    ("geostrophic_residual", "geostrophic_residual_truth"),
+    lambda s, _: np.sqrt(s["geostrophic_residual"] / s["geostrophic_residual_truth"])[..., 0, :],
+    balance.geostrophic_levels,
+)
+HYDROSTATIC = Metric(
+    "hydrostatic",
+    "Hydrostatic residual / truth's [hPa]",
+    ("hydrostatic_residual", "hydrostatic_residual_truth"),
+    lambda s, _: np.sqrt(s["hydrostatic_residual"] / s["hydrostatic_residual_truth"])[..., 0, :],
+    balance.hydrostatic_layers,
+)
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
@@ -146,5 +160,7 @@ METRICS: Mapping[str, Metric] = {
         NMSE,
         NMAE,
         ENERGY_SCORE,
+        GEOSTROPHIC,
+        HYDROSTATIC,
     )
 }
