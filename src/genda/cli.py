@@ -185,7 +185,7 @@ def benchmark(
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")] = None,
     runs: Annotated[Path, typer.Option(help="Where finished pairs are kept.")] = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the table as Markdown, and a picture beside it.")] = None,
     json_output: Json = False,
 ) -> None:
     """Run every method of a suite on the same cases; restartable."""
