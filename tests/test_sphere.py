@@ -7,7 +7,7 @@ from torch_harmonics import InverseRealSHT, RealSHT
 
 from genda.diffusion.gaussian import SphericalGaussian
 from genda.grid import LatLonGrid
-from genda.sphere import SphericalTransform
+from genda.sphere import SphericalGradient, SphericalTransform
 
 GRIDS = {
     "legendre-gauss": LatLonGrid.gaussian(16, 32),
@@ -51,6 +51,21 @@ def test_the_covariance_of_a_spherical_gaussian_is_symmetric_and_positive(kind):
     for product in (gaussian.prior_covariance, lambda v: gaussian.conditional_covariance(v, sigma)):
         assert float((a * product(b)).sum()) == pytest.approx(float((b * product(a)).sum()), rel=1e-8)
         assert float((a * product(a)).sum()) > 0
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_gradients_are_the_derivatives_of_analytic_fields(kind):
+    """x = sin φ + cos³ φ sin 3λ + sin φ cos φ cos λ: degrees 1, 3 and 2; its gradient has limits at the poles."""
+    grid = GRIDS[kind]
+    lat, lon = torch.meshgrid(
+        *(torch.deg2rad(torch.tensor(c, dtype=torch.float64)) for c in (grid.latitude, grid.longitude)), indexing="ij"
+    )
+    x = lat.sin() + lat.cos() ** 3 * (3 * lon).sin() + lat.sin() * lat.cos() * lon.cos()
+    north = lat.cos() - 3 * lat.cos() ** 2 * lat.sin() * (3 * lon).sin() + (2 * lat).cos() * lon.cos()
+    east = 3 * lat.cos() ** 2 * (3 * lon).cos() - lat.sin() * lon.sin()
+    found = SphericalGradient(grid).double()(torch.stack([x, 2 * x]))
+    torch.testing.assert_close(found[0], torch.stack([east, 2 * east]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[1], torch.stack([north, 2 * north]), rtol=0, atol=1e-12)
 
 
 def test_more_degrees_than_the_grid_resolves_are_refused():

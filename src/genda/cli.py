@@ -188,7 +188,7 @@ def benchmark(
     data: Annotated[
         Path | None, typer.Option(help="A nature run; without it the shipped sample case, enough for --quick.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the table as Markdown, and a picture beside it.")] = None,
     json_output: Json = False,
 ) -> None:
     """Run every method of a suite on the same cases; restartable."""

@@ -34,7 +34,7 @@ from genda.observations.read import read_observations
 from genda.observations.soundings import select_levels
 from genda.observations.table import read_table, summary, validate, write_table
 from genda.problem import Source
-from genda.report import ReportCase, write_report
+from genda.report import ReportCase, benchmark_png, write_report
 from genda.state import State, nonnegative, read_state, to_dataset, write_netcdf
 from genda.usable import usable_observations
 from genda.variables import channels as parse_channels
@@ -274,12 +274,26 @@ def run_benchmark(
     _check_outputs(out, None)
     run_suite(chosen, runs, data, workers=workers, dask=dask, progress=progress)
     results = read_results(chosen, runs, data)
-    text = results.to_markdown()
+    text, document = results.to_markdown(), results.to_dict()
     if out is not None:
         short = " --quick" if quick else ""
+        picture = _benchmark_picture(document, out.with_suffix(".png"))
         with replacing(out) as page:
-            page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{text}")
-    return Outcome(text, results.to_dict())
+            page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{picture}{text}")
+    return Outcome(text, document)
+
+
+def _benchmark_picture(document: Mapping[str, Any], path: Path) -> str:
+    """Draw a benchmark beside its page, and what the page says of the picture."""
+    try:
+        png = benchmark_png(document)
+    except ModuleNotFoundError as missing:
+        return f"No picture: {missing.name} is not installed (`pip install 'genda[plot]'`).\n\n"
+    if png is None:
+        return ""
+    with replacing(path) as partial_file:
+        partial_file.write_bytes(png)
+    return f"![Errors relative to {document['reference']}](<{path.name}>)\n\n"
 
 
 def inspect_model(name: str) -> Outcome:

@@ -117,7 +117,12 @@ def run_demo(
     scores = ScoreTable(
         {
             name: field_statistics(
-                values.unsqueeze(0), truth.values, times=truth.times, channels=model.channels, grid=model.grid
+                values.unsqueeze(0),
+                truth.values,
+                times=truth.times,
+                channels=model.channels,
+                grid=model.grid,
+                std=model.normalisation.std,
             )
             for name, values in candidates.items()
         },

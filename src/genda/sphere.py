@@ -16,7 +16,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch_harmonics import InverseRealSHT, RealSHT
+from torch_harmonics import InverseRealSHT, InverseRealVectorSHT, RealSHT
 
 from genda.grid import LatLonGrid
 
@@ -42,14 +42,7 @@ class SphericalTransform(nn.Module):
 
     def __init__(self, grid: LatLonGrid, lmax: int | None = None) -> None:
         super().__init__()
-        if grid.is_gaussian and grid.periodic:
-            kind = "legendre-gauss"
-        elif grid.is_global and math.isclose(grid.latitude[0], 90.0, abs_tol=1e-3):
-            kind = "equiangular"
-        else:
-            raise ValueError(
-                f"grid {grid.shape}: spherical harmonics expect a global Gaussian grid or rows at both poles"
-            )
+        kind = _kind(grid)
         self.grid, self.lmax = grid, lmax or triangular_limit(grid)
         highest = min(grid.shape[0], grid.shape[1] // 2 + 1)
         if self.lmax > highest:
@@ -95,8 +88,12 @@ class SphericalTransform(nn.Module):
 
     def fields(self, waves: Tensor) -> Tensor:
         """Coefficients (m, l, 2, batch, channel) to fields (batch, channel, lat, lon)."""
+        return self.sums(waves, self.legendre)
+
+    def sums(self, waves: Tensor, legendre: Tensor) -> Tensor:
+        """:meth:`fields` with other functions of latitude (m, l, lat) in the place of Legendre's."""
         batch, channel = waves.shape[-2:]
-        rows = torch.bmm(waves.reshape(self.lmax, self.lmax, -1).mT, self.legendre.to(waves))  # (m, 2·b·c, lat)
+        rows = torch.bmm(waves.reshape(self.lmax, self.lmax, -1).mT, legendre.to(waves))  # (m, 2·b·c, lat)
         x = rows.view(2 * self.lmax, -1).T @ self.synthesising_waves.to(waves)
         return x.view(batch, channel, *self.grid.shape)
 
@@ -110,6 +107,41 @@ class SphericalTransform(nn.Module):
     def white_noise_power(self) -> float:
         """E|a_lm|² of unit white noise on the grid points, averaged over m: Σ ω² / 4π by the addition theorem."""
         return float((self.quadrature**2).sum() * self.grid.shape[1] / (4 * np.pi))
+
+
+class SphericalGradient(nn.Module):
+    """Gradient on the unit sphere of fields truncated to degrees below ``lmax``; regular at the poles.
+
+    With x = Σ a_lm P_lm(sin φ) e^{imλ}, the parts are  ∂x/∂φ = Σ a_lm (dP_lm/dφ) e^{imλ}  northward and
+    (1/cos φ) ∂x/∂λ = Σ i a_lm (m P_lm / cos φ) e^{imλ}  eastward.
+    """
+
+    northward: Tensor
+    eastward: Tensor
+
+    def __init__(self, grid: LatLonGrid, lmax: int | None = None) -> None:
+        super().__init__()
+        self.transform = SphericalTransform(grid, lmax)
+        degrees = self.transform.lmax
+        tables = InverseRealVectorSHT(*grid.shape, lmax=degrees, mmax=degrees, grid=_kind(grid), norm="ortho").dpct
+        self.register_buffer("northward", -tables[0], persistent=False)  # there by colatitude
+        self.register_buffer("eastward", tables[1].clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Fields (..., lat, lon) to their eastward and northward derivatives per radian of arc, each (..., lat, lon)."""
+        waves = self.transform.waves(x.reshape(1, -1, *x.shape[-2:]))
+        turned = torch.stack([-waves[:, :, 1], waves[:, :, 0]], dim=2)  # i times
+        east, north = self.transform.sums(turned, self.eastward), self.transform.sums(waves, self.northward)
+        return east.view(x.shape), north.view(x.shape)
+
+
+def _kind(grid: LatLonGrid) -> str:
+    """What torch-harmonics calls the grid."""
+    if grid.is_gaussian and grid.periodic:
+        return "legendre-gauss"
+    if grid.is_global and math.isclose(grid.latitude[0], 90.0, abs_tol=1e-3):
+        return "equiangular"
+    raise ValueError(f"grid {grid.shape}: spherical harmonics expect a global Gaussian grid or rows at both poles")
 
 
 def degree_power(coefficients: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 STANDARD_GRAVITY = 9.80665
 """m s⁻², the constant that turns geopotential height into geopotential (WMO)."""
+GAS_CONSTANT = 287.05
+"""J kg⁻¹ K⁻¹, dry air."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,18 @@ def test_bad_weights_and_shapes_are_refused_by_name() -> None:
         verify.fair_crps(x[None], x)
 
 
+def test_the_energy_score_is_what_two_loops_over_the_members_compute():
+    members, y, std = fields(4, 2, seed=7), fields(2, seed=8), np.array([2.0, 0.5])
+
+    def norm(difference):
+        return float(((difference.double() / torch.as_tensor(std)[:, None, None]) ** 2 * weight).sum().div(2).sqrt())
+
+    weight = torch.as_tensor(GRID.area_weights)[:, None] / (GRID.shape[0] * GRID.shape[1])
+    pairs = sum(norm(a - b) for a in members for b in members) / (4 * 3)
+    expected = sum(norm(a - y) for a in members) / 4 - pairs / 2
+    assert float(verify.energy_score(members, y, GRID.area_weights, std)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_energy_score_of_one_number_is_the_crps_and_prefers_the_right_correlations():
     generator = torch.Generator().manual_seed(4)
     members = torch.randn(7, 1, 1, 1, dtype=torch.float64, generator=generator)

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from genda import verify
 from genda.grid import LatLonGrid
+from genda.verify.metrics import all_channels
 from genda.verify.stations import assign_channels
 
 GRID = LatLonGrid.gaussian(16, 32)
@@ -88,6 +90,81 @@ def test_one_date_has_a_score_and_no_error() -> None:
     assert cell["stderr"] is None
     assert cell["mean"] > 0
     assert "NaN" not in json.dumps(document)
+
+
+def calibrated(spread: float, n: int = 9, dates: int = 40) -> verify.Statistics:
+    """Members and truth from one distribution but for the members' spread."""
+    generator = torch.Generator().manual_seed(n)
+    truth = torch.randn(dates, 3, *GRID.shape, generator=generator)
+    members = spread * torch.randn(dates, n, 3, *GRID.shape, generator=generator)
+    times = TIMES[0] + np.arange(dates) * np.timedelta64(1, "D")
+    return verify.field_statistics(members, truth, times=times, channels=CHANNELS, grid=GRID)
+
+
+def test_outliers_are_as_many_as_expected_if_calibrated_and_the_closed_form_if_not() -> None:
+    """P(truth outside N members of spread s) = 2 ∫ Φ(y/s)^N φ(y) dy, by quadrature."""
+    y = np.linspace(-9, 9, 4001)
+    density = stats.norm.pdf(y) * (y[1] - y[0])
+    for spread in (1.0, 0.5):
+        rows = calibrated(spread)
+        found = verify.estimate(rows, verify.OUTLIERS)
+        expected = 2 * (stats.norm.cdf(y / spread) ** 9 * density).sum() * 10 / 2
+        assert (abs(found.mean - expected) < 4 * found.stderr).all()
+        assert (found.stderr < 0.02 * expected).all()
+    assert expected > 2
+
+
+def test_a_document_holds_the_whole_histogram_beside_its_summary() -> None:
+    rows = calibrated(0.5)
+    cell = verify.ScoreTable({"a": rows}).to_dict()["rows"][0]["metrics"]["outliers"]["t2m"]
+    np.testing.assert_allclose(cell["rank_histogram"], rows.values["rank_histogram"][:, 1].mean(axis=0))
+    assert sum(cell["rank_histogram"]) == pytest.approx(1)
+    assert cell["mean"] == pytest.approx((cell["rank_histogram"][0] + cell["rank_histogram"][-1]) * 5)
+
+
+def test_the_energy_score_is_one_number_a_date_and_for_a_single_field_the_norm_of_its_error() -> None:
+    members, background, truth = case()
+    options = {"times": TIMES, "channels": CHANNELS, "grid": GRID, "std": STD}
+    rows = {name: verify.field_statistics(x, truth, **options) for name, x in (("b", background), ("a", members))}
+    scores = verify.ScoreTable(rows, "b")
+    each = [float(verify.energy_score(x, y, GRID.area_weights, STD)) for x, y in zip(members, truth, strict=True)]
+    score, relative = scores.score("a", verify.ENERGY_SCORE), scores.ratio("a", verify.ENERGY_SCORE)
+    assert score is not None
+    assert relative is not None
+    np.testing.assert_allclose(score.mean, [np.mean(each)])
+    np.testing.assert_allclose(score.stderr, [np.std(each, ddof=1) / np.sqrt(6)])
+    squares = rows["b"].values["squared_error"] / STD**2
+    np.testing.assert_allclose(relative.mean, [np.mean(each) / np.sqrt(squares.mean(axis=1)).mean()])
+    assert set(scores.to_dict()["rows"][1]["metrics"]["energy_score"]) == {"all"}
+    assert scores.to_markdown(verify.ENERGY_SCORE, CHANNELS).splitlines()[0] == "| Fair energy score | all |"
+    with pytest.raises(ValueError, match=r"std: found shape \(2,\), expected \(3,\)"):
+        verify.field_statistics(members, truth, **(options | {"std": STD[:2]}))
+
+
+def test_statistics_with_trailing_dimensions_and_of_the_whole_state_keep_their_weights() -> None:
+    """What has no weight is not looked at; a date counts for the whole state as much as for the channel it weighs most in."""
+    weight = np.array([[2.0, 0.0], [1.0, 3.0], [1.0, 1.0]])
+    histogram, whole = np.random.default_rng(0).random((3, 2, 5)), np.array([[1.0], [2.0], [4.0]])
+    histogram[0, 1] = np.nan
+    rows = verify.Statistics((1, 2, 3), ("a", "b"), {"histogram": histogram, "whole": whole}, weight)
+    means, without = rows.means(), rows.means_without_each()
+    np.testing.assert_allclose(means["histogram"][1], (3 * histogram[1, 1] + histogram[2, 1]) / 4)
+    np.testing.assert_allclose(means["whole"], [(2 * 1 + 3 * 2 + 1 * 4) / 6])
+    np.testing.assert_allclose(without["whole"], [[(3 * 2 + 4) / 4], [(2 + 4) / 3], [(2 + 3 * 2) / 5]])
+    for i in range(3):
+        rest = rows.only([k for k in (1, 2, 3) if k != i + 1]).means()
+        for name in ("histogram", "whole"):
+            np.testing.assert_allclose(without[name][i], rest[name])
+    whole_metric = verify.Metric("w", "W", ("whole",), lambda s, _: s["whole"], all_channels)
+    assert verify.estimate(rows, whole_metric).stderr == pytest.approx(np.sqrt(2 / 3 * np.var([2.5, 2, 1.6]) * 3))
+
+
+def test_ensembles_of_different_sizes_do_not_merge() -> None:
+    later = verify.field_statistics(
+        torch.randn(1, 5, 3, *GRID.shape), torch.zeros(1, 3, *GRID.shape), times=TIMES[5:], channels=CHANNELS, grid=GRID
+    )
+    with pytest.raises(ValueError, match=r"rank_histogram: found shape \(3, 6\) of a sample, expected \(3, 10\)"):
+        calibrated(1.0, dates=2).merge(later)
 
 
 def test_text_forms_hold_every_method_units_and_a_dash_for_what_is_undefined() -> None:

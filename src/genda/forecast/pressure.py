@@ -25,11 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from genda.variables import STANDARD_GRAVITY
+from genda.variables import GAS_CONSTANT, STANDARD_GRAVITY
 
 Array = NDArray[np.float64]
-GAS_CONSTANT = 287.05
-"""J kg⁻¹ K⁻¹, dry air."""
 LAPSE_RATE = 0.0065
 """K m⁻¹, the standard atmosphere's troposphere."""
 _ALPHA = GAS_CONSTANT * LAPSE_RATE / STANDARD_GRAVITY

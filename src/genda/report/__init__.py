@@ -1,4 +1,4 @@
-"""Reports: figures of one analysis on one self-contained HTML page (extra ``plot``).
+"""Reports: figures of one analysis on one self-contained HTML page, and the picture of a benchmark (extra ``plot``).
 
     write_report(ReportCase("My analysis", time, channels, grid, members, truth=truth, background=background), "report.html")
 
@@ -7,11 +7,13 @@ Matplotlib is imported when a page or picture is asked for, not before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from genda.report.case import ReportCase
 
-__all__ = ["ReportCase", "overview_png", "write_report"]
+__all__ = ["ReportCase", "benchmark_png", "overview_png", "write_report"]
 
 
 def write_report(case: ReportCase, path: str | Path) -> Path:
@@ -33,3 +35,18 @@ def overview_png(case: ReportCase, channels: tuple[str, ...] = ()) -> bytes:
 
     with style():
         return overview(case, channels).png
+
+
+def benchmark_png(document: Mapping[str, Any]) -> bytes | None:
+    """The JSON document of ``genda benchmark`` drawn, as PNG bytes; None where no method compares with the reference.
+
+    Raises:
+        ModuleNotFoundError: without matplotlib (``pip install genda[plot]``).
+    """
+    from genda.report.benchmark import benchmark_figure, comparable
+    from genda.report.style import finish, style
+
+    if not comparable(document):
+        return None
+    with style():
+        return finish(benchmark_figure(document), "", "").png

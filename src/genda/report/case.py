@@ -14,8 +14,8 @@ from torch import Tensor
 from genda.grid import LatLonGrid
 from genda.observations.flags import Flag
 from genda.variables import channels as parse_channels
+from genda.verify.fields import field_statistics
 from genda.verify.scores import Array
-from genda.verify.statistics import field_statistics
 from genda.verify.table import ScoreTable
 
 ANALYSIS = "analysis"
@@ -122,7 +122,7 @@ class ReportCase:
         truth, times = torch.as_tensor(self.truth)[None], np.asarray([self.time], dtype="datetime64[ns]")
         rows = {
             name: field_statistics(
-                torch.as_tensor(values)[None], truth, times=times, channels=self.channels, grid=self.grid
+                torch.as_tensor(values)[None], truth, times=times, channels=self.channels, grid=self.grid, std=self.std
             )
             for name, values in (everything | {ANALYSIS: self.members}).items()
         }

@@ -19,8 +19,8 @@ from genda.report.style import (
     new_figure,
 )
 from genda.verify.ensemble import rank_histogram
+from genda.verify.metrics import RMSE, SPREAD_SKILL
 from genda.verify.scores import Array
-from genda.verify.statistics import RMSE, SPREAD_SKILL
 from genda.verify.table import ScoreTable
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from genda.report.case import ANALYSIS, ReportCase
 from genda.report.style import display_units, squared_units
 from genda.variables import channel
+from genda.verify.metrics import BIAS, CRPS, MSE, NMSE, POOLED, RMSE, SPREAD_SKILL, Metric
 from genda.verify.stations import level_bins, station_statistics
-from genda.verify.statistics import BIAS, METRICS, MSE, RMSE, SPREAD_SKILL, Metric
-from genda.verify.table import POOLED, ScoreTable, format_estimate
+from genda.verify.table import ScoreTable, format_estimate
 
-_SUMMARY = (RMSE, METRICS["crps"], SPREAD_SKILL, METRICS["nmse"])
+_SUMMARY = (RMSE, CRPS, SPREAD_SKILL, NMSE)
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", text: bool = False) -> str:

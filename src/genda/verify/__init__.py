@@ -5,8 +5,39 @@ rows = {"background": field_statistics(background, truth, times=â€¦, channels=â€
 print(ScoreTable(rows, reference="background").to_text(RMSE))
 """
 
-from genda.verify.ensemble import energy_score, fair_crps, rank_histogram, spread_skill_ratio, squared_spread
+from genda.verify.balance import geostrophic_residual, geostrophic_wind, hydrostatic_residual
+from genda.verify.decomposition import crps_bins, crps_parts
+from genda.verify.ensemble import (
+    energy_score,
+    fair_crps,
+    outlier_ratio,
+    rank_histogram,
+    spread_skill_ratio,
+    squared_spread,
+)
+from genda.verify.fields import field_statistics
 from genda.verify.innovations import desroziers, ensemble_chi_square
+from genda.verify.metrics import (
+    BIAS,
+    CRPS,
+    CRPS_POTENTIAL,
+    CRPS_RELIABILITY,
+    ENERGY_SCORE,
+    GEOSTROPHIC,
+    HYDROSTATIC,
+    MAE,
+    METRICS,
+    MSE,
+    NMAE,
+    NMSE,
+    OUTLIERS,
+    RMSE,
+    SPECDIV,
+    SPECDIV_MEAN,
+    SPREAD,
+    SPREAD_SKILL,
+    Metric,
+)
 from genda.verify.scores import area_mean, bias, channel_mean, mae, mse, rmse
 from genda.verify.significance import Paired, paired_difference
 from genda.verify.specdiv import (
@@ -23,36 +54,23 @@ from genda.verify.spectra import (
     zonal_power,
 )
 from genda.verify.stations import LevelBin, level_bins, station_statistics
-from genda.verify.statistics import (
-    BIAS,
-    CRPS,
-    MAE,
-    METRICS,
-    MSE,
-    NMAE,
-    NMSE,
-    RMSE,
-    SPECDIV,
-    SPECDIV_MEAN,
-    SPREAD,
-    SPREAD_SKILL,
-    Estimate,
-    Metric,
-    Statistics,
-    estimate,
-    field_statistics,
-    ratio,
-)
+from genda.verify.statistics import Estimate, Statistics, estimate, ratio
 from genda.verify.table import ScoreTable
 
 __all__ = [
     "BIAS",
     "CRPS",
+    "CRPS_POTENTIAL",
+    "CRPS_RELIABILITY",
+    "ENERGY_SCORE",
+    "GEOSTROPHIC",
+    "HYDROSTATIC",
     "MAE",
     "METRICS",
     "MSE",
     "NMAE",
     "NMSE",
+    "OUTLIERS",
     "RMSE",
     "SPECDIV",
     "SPECDIV_MEAN",
@@ -68,6 +86,8 @@ __all__ = [
     "area_mean",
     "bias",
     "channel_mean",
+    "crps_bins",
+    "crps_parts",
     "desroziers",
     "divergence_of_spectra",
     "energy_score",
@@ -75,11 +95,15 @@ __all__ = [
     "estimate",
     "fair_crps",
     "field_statistics",
+    "geostrophic_residual",
+    "geostrophic_wind",
     "has_harmonics",
+    "hydrostatic_residual",
     "kinetic_energy_spectrum",
     "level_bins",
     "mae",
     "mse",
+    "outlier_ratio",
     "paired_difference",
     "radial_power",
     "rank_histogram",

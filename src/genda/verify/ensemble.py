@@ -16,10 +16,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genda.verify.scores import Array, area_mean
+from genda.verify.scores import Array, area_mean, normalised_weights
 
 
-def _check(members: Tensor, truth: Tensor | None = None) -> int:
+def check_members(members: Tensor, truth: Tensor | None = None) -> int:
+    """The number of members.
+
+    Raises:
+        ValueError: for fewer than two, or a truth of another shape.
+    """
     if members.ndim < 4 or members.shape[-4] < 2:
         raise ValueError(f"members: found shape {tuple(members.shape)}, expected (..., member ≥ 2, channel, lat, lon)")
     if truth is not None and (*members.shape[:-4], *members.shape[-3:]) != tuple(truth.shape):
@@ -39,7 +44,7 @@ def fair_crps(members: Tensor, truth: Tensor) -> Tensor:
     Returns:
         shape (..., channel, lat, lon), float64, units of the field.
     """
-    n = _check(members, truth)
+    n = check_members(members, truth)
     x, y = members.double(), truth.double().unsqueeze(-4)
     skill = (x - y).abs().mean(dim=-4)
     ordered = x.sort(dim=-4).values  # Σ_ij |x_i - x_j| = 2 Σ_i (2i - N - 1) x_(i)
@@ -49,7 +54,7 @@ def fair_crps(members: Tensor, truth: Tensor) -> Tensor:
 
 def squared_spread(members: Tensor) -> Tensor:
     """(N+1)/N times the unbiased variance, shapes (..., member, channel, lat, lon) to (..., channel, lat, lon)."""
-    n = _check(members)
+    n = check_members(members)
     return members.double().var(dim=-4, correction=1) * (n + 1) / n
 
 
@@ -72,12 +77,28 @@ def rank_histogram(members: Tensor, truth: Tensor, weights: Tensor | Array) -> T
     Returns:
         shape (..., channel, member + 1), summing to 1 over ranks.
     """
-    n = _check(members, truth)
+    n = check_members(members, truth)
     y = truth.unsqueeze(-4)
     below, equal = (members < y).sum(dim=-4), (members == y).sum(dim=-4)
     shared = 1.0 / (equal + 1).double()
     ranks = [area_mean(shared * ((below <= r) & (r <= below + equal)), weights) for r in range(n + 1)]
     return torch.stack(ranks, dim=-1)
+
+
+def outlier_ratio(histogram: Array) -> Array:
+    """Share of truths outside the ensemble over its expectation 2/(N+1): 1 if calibrated, above it over-confident.
+
+    The outliers of Buizza and Palmer (1998, Mon. Wea. Rev. 126, 2503) sum up a rank histogram (Hamill 2001, Mon. Wea. Rev. 129,
+    550) where a χ² of flatness cannot: neighbouring points of one map are no independent draws.
+
+    Args:
+        histogram: frequencies by rank, shape (..., member + 1).
+
+    Returns:
+        shape (...).
+    """
+    share: Array = (histogram[..., 0] + histogram[..., -1]) * (histogram.shape[-1] / 2)
+    return share
 
 
 def energy_score(members: Tensor, truth: Tensor, weights: Tensor | Array, std: Tensor | Array) -> Tensor:
@@ -92,12 +113,12 @@ def energy_score(members: Tensor, truth: Tensor, weights: Tensor | Array, std: T
     Returns:
         shape (...), the mean over channels inside the norm.
     """
-    n = _check(members, truth)
+    n = check_members(members, truth)
     scale = torch.as_tensor(std, dtype=torch.float64, device=members.device).view(-1, 1, 1)
-
-    def norm(difference: Tensor) -> Tensor:
-        return area_mean((difference.double() / scale) ** 2, weights).mean(dim=-1).sqrt()
-
-    skill = norm(members - truth.unsqueeze(-4)).mean(dim=-1)
-    pairs = [norm(members - torch.roll(members, shift, dims=-4)).mean(dim=-1) for shift in range(1, n)]
-    return skill - torch.stack(pairs).mean(dim=0) / 2
+    share = normalised_weights(weights, members) / len(scale)
+    departures = ((members - truth.unsqueeze(-4)).double() / scale * share.sqrt()).flatten(-3)
+    skill = departures.norm(dim=-1).mean(dim=-1)
+    # Exact differences: the faster matrix product cancels where members are close.
+    pairs = torch.cdist(departures, departures, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=(-2, -1))
+    score: Tensor = skill - pairs / (2 * n * (n - 1))
+    return score

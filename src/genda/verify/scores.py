@@ -30,6 +30,15 @@ def area_mean(values: Tensor, weights: Tensor | Array) -> Tensor:
     Raises:
         ValueError: for weights of another shape, negative, not finite or all zero.
     """
+    return (values.double() * normalised_weights(weights, values)).sum(dim=(-2, -1))
+
+
+def normalised_weights(weights: Tensor | Array, values: Tensor) -> Tensor:
+    """Weights of the points of ``values``, shape (lat, lon), that sum to 1; float64.
+
+    Raises:
+        ValueError: as :func:`area_mean`.
+    """
     w = torch.as_tensor(weights, dtype=torch.float64, device=values.device)
     if w.ndim == 1:
         w = w[:, None].expand(-1, values.shape[-1])
@@ -38,7 +47,7 @@ def area_mean(values: Tensor, weights: Tensor | Array) -> Tensor:
     total = w.sum()
     if not bool(torch.isfinite(w).all()) or bool((w < 0).any()) or float(total) <= 0:
         raise ValueError("weights: found negative, missing or only zero values, expected a positive sum")
-    return (values.double() * w).sum(dim=(-2, -1)) / total
+    return w / total
 
 
 def _error(forecast: Tensor, truth: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Statistic → weighted mean → metric: scores that can be computed date by date and merged.
 
 A *statistic* is what averages linearly: a squared error, an absolute error, a squared spread. :class:`Statistics` holds
-one number per sample (a date, or a station) and channel. A *metric* is a function of the means over samples, so RMSE is
-the root of the mean, spread/skill the root of a ratio of means, and any split into chunks gives the same score.
+it per sample (a date, or a station), per channel or for the state as a whole: a number, or an array such as a histogram. A
+*metric* (:mod:`genda.verify.metrics`) is a function of the means over samples.
 
 The standard error of any metric, a paired ratio included, is the delete-one jackknife over samples
 
@@ -13,80 +13,18 @@ which for a plain mean is exactly s / √n. It takes the samples as independent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from genda.grid import LatLonGrid
-from genda.sphere import triangular_limit
-from genda.verify import ensemble, scores
+from genda.verify.metrics import Metric
 from genda.verify.scores import Array
-from genda.verify.specdiv import sample_spectral_divergence
-from genda.verify.spectra import has_harmonics
-
-Means = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A score as a function of mean statistics.
-
-    Attributes:
-        name: identifier, also the key in JSON.
-        title: how a table calls it.
-        needs: the statistics it reads.
-        of: (mean statistics (..., channel), std (channel,) or None) -> (..., channel), or (..., 1) where pooled.
-        dimensional: whether the score carries the channel's units.
-        pooled: whether it is one number for all channels.
-    """
-
-    name: str
-    title: str
-    needs: tuple[str, ...]
-    of: Callable[[Means, Array | None], Array]
-    dimensional: bool = True
-    pooled: bool = False
-
-
-def _pooled(values: Array, std: Array | None, power: int) -> Array:
-    if std is None:
-        raise ValueError("std: a score over all channels needs one standard deviation per channel, found none")
-    return scores.channel_mean(values, std**power)[..., None]
-
-
-RMSE = Metric("rmse", "RMSE", ("squared_error",), lambda s, _: np.sqrt(s["squared_error"]))
-MSE = Metric("mse", "MSE", ("squared_error",), lambda s, _: s["squared_error"])
-MAE = Metric("mae", "MAE", ("absolute_error",), lambda s, _: s["absolute_error"])
-BIAS = Metric("bias", "Bias", ("error",), lambda s, _: s["error"])
-CRPS = Metric("crps", "Fair CRPS", ("crps",), lambda s, _: s["crps"])
-SPREAD = Metric("spread", "Spread", ("squared_spread",), lambda s, _: np.sqrt(s["squared_spread"]))
-SPREAD_SKILL = Metric(
-    "spread_skill",
-    "Spread / skill",
-    ("squared_spread", "squared_error"),
-    lambda s, _: ensemble.spread_skill_ratio(s["squared_spread"], s["squared_error"]),
-    dimensional=False,
-)
-SPECDIV = Metric("specdiv", "SpecDiv (members)", ("specdiv",), lambda s, _: s["specdiv"], dimensional=False)
-SPECDIV_MEAN = Metric("specdiv_mean", "SpecDiv (mean)", ("specdiv_mean",), lambda s, _: s["specdiv_mean"], False)
-NMSE = Metric(
-    "nmse", "Normalised MSE", ("squared_error",), lambda s, std: _pooled(s["squared_error"], std, 2), False, True
-)
-NMAE = Metric(
-    "nmae", "Normalised MAE", ("absolute_error",), lambda s, std: _pooled(s["absolute_error"], std, 1), False, True
-)
-METRICS: Mapping[str, Metric] = {
-    m.name: m for m in (RMSE, MSE, MAE, BIAS, CRPS, SPREAD, SPREAD_SKILL, SPECDIV, SPECDIV_MEAN, NMSE, NMAE)
-}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its standard error, each of shape (channel,), or (1,) for a pooled metric; NaN where undefined."""
+    """A metric with its standard error, each of shape (column,), see :class:`Metric`; NaN where undefined."""
 
     mean: Array
     stderr: Array
@@ -94,13 +32,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics per sample and channel.
+    """Statistics per sample.
 
     Attributes:
         samples: what was averaged within: valid times, or stations; unique.
         channels: identifiers.
-        values: statistic name to shape (sample, channel); finite where ``weight`` is positive.
-        weight: shape (sample, channel): ones for fields, the number of observations for stations.
+        values: statistic name to shape (sample, channel, ...), or (sample, 1, ...) for one of the state as a whole; finite
+            where the weight is positive.
+        weight: shape (sample, channel): ones for fields, the number of observations for stations. What is of the state as a
+            whole has the largest of a sample's weights.
     """
 
     samples: tuple[object, ...]
@@ -112,21 +52,36 @@ class Statistics:
         shape = (len(self.samples), len(self.channels))
         if len(set(self.samples)) != len(self.samples):
             raise ValueError("statistics: found a sample twice, expected each date or station once")
-        for name, values in (("weight", self.weight), *self.values.items()):
-            if values.shape != shape:
-                raise ValueError(f"statistic {name}: found shape {values.shape}, expected (sample, channel) = {shape}")
-            if not np.isfinite(values[self.weight > 0]).all():
+        if self.weight.shape != shape:
+            raise ValueError(f"weight: found shape {self.weight.shape}, expected (sample, channel) = {shape}")
+        for name, values in self.values.items():
+            if values.shape[:2] not in (shape, (shape[0], 1)):
+                found = values.shape
+                raise ValueError(
+                    f"statistic {name}: found shape {found}, expected (sample, channel or 1, ...) = {shape}"
+                )
+            if not np.isfinite(values[self.weight_like(values) > 0]).all():
                 raise ValueError(f"statistic {name}: found a value that is not finite")
+
+    def weight_like(self, values: Array) -> Array:
+        """The weights of a statistic, or of a metric of each sample: per channel, or the largest of the sample, (sample, 1)."""
+        return self.weight if values.shape[1] == len(self.channels) else self.weight.max(axis=1, keepdims=True)
 
     def merge(self, other: Statistics) -> Statistics:
         """Samples of both; statistics that only one holds are dropped.
 
         Raises:
-            ValueError: for different channels or a sample that both hold.
+            ValueError: for different channels, a sample that both hold, or histograms of ensembles of different sizes.
         """
         if self.channels != other.channels:
             raise ValueError(f"channels: found {', '.join(other.channels)}, expected {', '.join(self.channels)}")
         common = [name for name in self.values if name in other.values]
+        for name in common:
+            found, expected = other.values[name].shape[1:], self.values[name].shape[1:]
+            if found != expected:
+                raise ValueError(
+                    f"statistic {name}: found shape {found} of a sample, expected {expected} to merge with"
+                )
         values = {name: np.concatenate([self.values[name], other.values[name]]) for name in common}
         return Statistics(
             self.samples + other.samples, self.channels, values, np.concatenate([self.weight, other.weight])
@@ -150,19 +105,27 @@ class Statistics:
         return all(name in self.values for name in metric.needs)
 
     def means(self) -> dict[str, Array]:
-        """Weighted means over samples, name to shape (channel,); NaN where a channel has no weight."""
-        total = self.weight.sum(axis=0)
-        return {name: _divide((self.weight * v).sum(axis=0), total) for name, v in self._clean().items()}
+        """Weighted means over samples, name to shape (channel or 1, ...); NaN where a channel has no weight."""
+        return {name: _mean(v, self.weight_like(v)) for name, v in self.values.items()}
 
     def means_without_each(self) -> dict[str, Array]:
-        """The means with one sample left out in turn, name to shape (sample, channel)."""
-        left = self.weight.sum(axis=0) - self.weight
-        return {
-            name: _divide((self.weight * v).sum(axis=0) - self.weight * v, left) for name, v in self._clean().items()
-        }
+        """The means with one sample left out in turn, name to shape (sample, channel or 1, ...)."""
+        return {name: _mean_without_each(v, self.weight_like(v)) for name, v in self.values.items()}
 
-    def _clean(self) -> dict[str, Array]:
-        return {name: np.where(self.weight > 0, v, 0.0) for name, v in self.values.items()}
+
+def _mean(values: Array, weight: Array) -> Array:
+    w = weight.reshape(*weight.shape, *[1] * (values.ndim - 2))
+    return _divide(_product(w, values).sum(axis=0), w.sum(axis=0))
+
+
+def _mean_without_each(values: Array, weight: Array) -> Array:
+    w = weight.reshape(*weight.shape, *[1] * (values.ndim - 2))
+    products = _product(w, values)
+    return _divide(products.sum(axis=0) - products, w.sum(axis=0) - w)
+
+
+def _product(weight: Array, values: Array) -> Array:
+    return np.where(weight > 0, weight * values, 0.0)  # what has no weight may be anything
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:
@@ -173,12 +136,10 @@ def jackknife(full: Array, without_each: Array, weight: Array) -> Estimate:
     """Mean and delete-one standard error over the samples that carry weight; NaN error for fewer than two of them.
 
     Args:
-        full: the metric of all samples, shape (channel,).
-        without_each: the metric without each sample, shape (sample, channel).
-        weight: shape (sample, channel); where 0 the sample says nothing about that channel.
+        full: the metric of all samples, shape (column,).
+        without_each: the metric without each sample, shape (sample, column).
+        weight: shape (sample, column) or (sample, 1); where 0 the sample says nothing about that column.
     """
-    if full.shape[-1] != weight.shape[-1]:  # a pooled metric: a sample counts if any channel saw it
-        weight = weight.max(axis=-1, keepdims=True)
     used = weight > 0
     n = used.sum(axis=0)
     values = np.where(used, without_each, 0.0)
@@ -191,9 +152,8 @@ def jackknife(full: Array, without_each: Array, weight: Array) -> Estimate:
 def estimate(statistics: Statistics, metric: Metric, std: Array | None = None) -> Estimate:
     """A metric over all samples and its standard error."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return jackknife(
-            metric.of(statistics.means(), std), metric.of(statistics.means_without_each(), std), statistics.weight
-        )
+        full, without = metric.of(statistics.means(), std), metric.of(statistics.means_without_each(), std)
+        return jackknife(full, without, statistics.weight_like(without))
 
 
 def ratio(statistics: Statistics, reference: Statistics, metric: Metric, std: Array | None = None) -> Estimate:
@@ -207,76 +167,4 @@ def ratio(statistics: Statistics, reference: Statistics, metric: Metric, std: Ar
     with np.errstate(divide="ignore", invalid="ignore"):
         full = metric.of(statistics.means(), std) / metric.of(reference.means(), std)
         without = metric.of(statistics.means_without_each(), std) / metric.of(reference.means_without_each(), std)
-        return jackknife(full, without, statistics.weight)
-
-
-def field_statistics(
-    forecast: Tensor,
-    truth: Tensor,
-    *,
-    times: NDArray[np.datetime64],
-    channels: Sequence[str],
-    grid: LatLonGrid,
-    weights: Tensor | Array | None = None,
-    min_degree: int | None = 13,
-) -> Statistics:
-    """Every statistic of gridded forecasts or ensembles, one row per date, computed one date at a time.
-
-    Args:
-        forecast: shape (time, channel, lat, lon), or (time, member, channel, lat, lon) for an ensemble, physical units.
-        truth: shape (time, channel, lat, lon).
-        times: valid times, shape (time,).
-        channels: identifiers, in order.
-        grid: where the values stand.
-        weights: shape (lat,) or (lat, lon); default the grid's area weights. Give a map to score a region.
-        min_degree: first degree of the per-sample spectral divergence; None leaves it out, as does a grid without
-            spherical harmonics of that degree.
-
-    Returns:
-        errors of the forecast or of the ensemble mean; squared spread of an ensemble; fair CRPS (absolute error of a
-        deterministic forecast); SpecDiv, averaged over members, and of the mean.
-
-    Raises:
-        ValueError: for shapes that do not agree, or a value that is not finite (channel and time named).
-    """
-    expected = (len(times), len(channels), *grid.shape)
-    if tuple(truth.shape) != expected:
-        raise ValueError(f"truth: found shape {tuple(truth.shape)}, expected (time, channel, lat, lon) = {expected}")
-    if forecast.ndim not in (4, 5) or (forecast.shape[0], *forecast.shape[-3:]) != expected:
-        found = tuple(forecast.shape)
-        raise ValueError(f"forecast: found shape {found}, expected (time, [member,] channel, lat, lon) = {expected}")
-    area = grid.area_weights if weights is None else weights
-    resolved = has_harmonics(grid) and min_degree is not None and min_degree < triangular_limit(grid) - 1
-    first = min_degree if resolved else None
-    rows: list[dict[str, Array]] = []
-    for x, y, time in zip(forecast, truth, times, strict=True):
-        for name, field in (("forecast", x), ("truth", y)):
-            bad = ~torch.isfinite(field).flatten(-2).all(dim=-1).reshape(-1, len(channels)).all(dim=0)
-            if bool(bad.any()):
-                where = f"{channels[int(bad.nonzero()[0])]} at {time}"
-                raise ValueError(f"{name}: found a value that is not finite in {where}")
-        rows.append({name: v.cpu().numpy() for name, v in _one_date(x, y, area, grid, first).items()})
-    values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    samples = tuple(np.asarray(times, dtype="datetime64[ns]"))
-    return Statistics(samples, tuple(channels), values, np.ones((len(times), len(channels))))
-
-
-def _one_date(
-    x: Tensor, y: Tensor, area: Tensor | Array, grid: LatLonGrid, min_degree: int | None
-) -> dict[str, Tensor]:
-    best = x.double().mean(dim=0) if x.ndim == 4 else x.double()
-    out = {
-        "squared_error": scores.mse(best, y, area),
-        "absolute_error": scores.mae(best, y, area),
-        "error": scores.bias(best, y, area),
-    }
-    if x.ndim == 4 and x.shape[0] > 1:
-        out["squared_spread"] = scores.area_mean(ensemble.squared_spread(x), area)
-        out["crps"] = scores.area_mean(ensemble.fair_crps(x, y), area)
-    else:
-        out["crps"] = out["absolute_error"]
-    if min_degree is not None:
-        out["specdiv_mean"] = sample_spectral_divergence(best, y, grid, min_degree)
-        members = sample_spectral_divergence(x, y, grid, min_degree)
-        out["specdiv"] = members.mean(dim=0) if x.ndim == 4 else members
-    return out
+        return jackknife(full, without, statistics.weight_like(without))

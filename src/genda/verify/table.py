@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from genda.variables import channel
+from genda.verify.metrics import METRICS, MSE, Metric
 from genda.verify.scores import Array
-from genda.verify.statistics import METRICS, MSE, Estimate, Metric, Statistics, estimate, ratio
-
-POOLED = "all"
-"""Column name of a score over all channels."""
+from genda.verify.statistics import Estimate, Statistics, estimate, ratio
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,11 @@ class ScoreTable:
         return tuple(
             m
             for m in METRICS.values()
-            if any(row.supports(m) for row in self.rows.values()) and not (m.pooled and self.std is None)
+            if any(row.supports(m) for row in self.rows.values()) and not (m.normalised and self.std is None)
         )
 
     def columns(self, metric: Metric) -> tuple[str, ...]:
-        return (POOLED,) if metric.pooled else self.channels
+        return metric.columns(self.channels)
 
     def score(self, row: str, metric: Metric) -> Estimate | None:
         """The metric of a row; None where the row lacks the statistic (the spread of a single field)."""
@@ -90,28 +88,33 @@ class ScoreTable:
         """JSON-able ``{"reference": …, "rows": [{"method": …, "samples": n, "metrics": {"rmse": {"z500": {…}}}}]}``.
 
         A cell holds mean and stderr, and with a reference ratio and ratio_stderr; None where undefined. Scores over all
-        channels stand under "all".
+        channels stand under "all", those of levels and layers under their pressures. The cell of a score that sums up a
+        histogram holds that as well.
         """
         rows = []
         for name, statistics in self.rows.items():
-            metrics: dict[str, dict[str, dict[str, float | None]]] = {}
+            metrics: dict[str, dict[str, dict[str, Any]]] = {}
             for metric in self.metrics():
                 score, relative = self.score(name, metric), self.ratio(name, metric)
                 if score is None:
                     continue
-                cells = {}
+                whole = statistics.means()[metric.whole] if metric.whole else None
+                cells: dict[str, dict[str, Any]] = {}
                 for i, column in enumerate(self.columns(metric)):
-                    cell = {"mean": _number(score.mean[i]), "stderr": _number(score.stderr[i])}
+                    cell: dict[str, Any] = {"mean": _number(score.mean[i]), "stderr": _number(score.stderr[i])}
                     if relative is not None:
                         cell |= {"ratio": _number(relative.mean[i]), "ratio_stderr": _number(relative.stderr[i])}
+                    if metric.whole and whole is not None:
+                        cell[metric.whole] = [_number(value) for value in whole[i]]
                     cells[column] = cell
                 metrics[metric.name] = cells
             rows.append({"method": name, "samples": len(statistics.samples), "metrics": metrics})
         return {"reference": self.reference, "rows": rows}
 
     def cells(self, metric: Metric, columns: Sequence[str] | None = None, relative: bool = False) -> list[list[str]]:
-        """Formatted text: a header row, then one row per method, columns as asked and present."""
-        shown = [c for c in (columns or self.columns(metric)) if c in self.columns(metric)]
+        """Formatted text: a header row, then one row per method; of scores by channel, the columns asked for and present."""
+        wanted = columns if columns and metric.by_channel else self.columns(metric)
+        shown = [c for c in wanted if c in self.columns(metric)]
         index = [self.columns(metric).index(c) for c in shown]
         head = [metric.title if not relative else f"{metric.title} / {self.reference}"]
         if metric.dimensional and not relative:
@@ -136,8 +139,8 @@ class ScoreTable:
         return _aligned(self.cells(metric, columns, relative))
 
     def by_channel(self, name: str, metrics: Sequence[Metric]) -> str:
-        """One row of the table in plain text, channels down and those metrics across that it has and that are not pooled."""
-        shown = [m for m in metrics if self.rows[name].supports(m) and not m.pooled]
+        """One row of the table in plain text, channels down and those metrics across that it has by channel."""
+        shown = [m for m in metrics if self.rows[name].supports(m) and m.by_channel]
         columns = [self.cells(metric) for metric in shown]
         row = list(self.rows).index(name) + 1
         lines = [["", *[metric.title for metric in shown], "units"]]

@@ -1,0 +1,118 @@
+"""Statistics of gridded forecasts and ensembles, one date at a time.
+
+What is averaged here is what every score of :mod:`genda.verify.metrics` is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genda.grid import LatLonGrid
+from genda.sphere import triangular_limit
+from genda.verify import ensemble, scores
+from genda.verify.balance import residuals
+from genda.verify.decomposition import crps_bins
+from genda.verify.scores import Array
+from genda.verify.specdiv import sample_spectral_divergence
+from genda.verify.spectra import has_harmonics
+from genda.verify.statistics import Statistics
+
+
+def field_statistics(
+    forecast: Tensor,
+    truth: Tensor,
+    *,
+    times: NDArray[np.datetime64],
+    channels: Sequence[str],
+    grid: LatLonGrid,
+    weights: Tensor | Array | None = None,
+    std: Tensor | Array | None = None,
+    min_degree: int | None = 13,
+) -> Statistics:
+    """Every statistic of gridded forecasts or ensembles, one row per date, computed one date at a time.
+
+    Args:
+        forecast: shape (time, channel, lat, lon), or (time, member, channel, lat, lon) for an ensemble, physical units.
+        truth: shape (time, channel, lat, lon).
+        times: valid times, shape (time,).
+        channels: identifiers, in order.
+        grid: where the values stand.
+        weights: shape (lat,) or (lat, lon); default the grid's area weights. Give a map to score a region.
+        std: standard deviation of each channel, shape (channel,), whose units the energy score is in; None leaves it out.
+        min_degree: first degree of the per-sample spectral divergence; None leaves it out, as does a grid without
+            spherical harmonics of that degree.
+
+    Returns:
+        errors of the forecast or of the ensemble mean; squared spread, rank histogram and bins of the CRPS of an ensemble; fair
+        CRPS and fair energy score (of a deterministic forecast: absolute error and norm of the error); SpecDiv, averaged over
+        members, and of the mean; squared residuals of geostrophic and hydrostatic balance, averaged over members, and of the
+        truth, where grid and channels allow.
+
+    Raises:
+        ValueError: for shapes that do not agree, or a value that is not finite (channel and time named).
+    """
+    expected = (len(times), len(channels), *grid.shape)
+    if tuple(truth.shape) != expected:
+        raise ValueError(f"truth: found shape {tuple(truth.shape)}, expected (time, channel, lat, lon) = {expected}")
+    if forecast.ndim not in (4, 5) or (forecast.shape[0], *forecast.shape[-3:]) != expected:
+        found = tuple(forecast.shape)
+        raise ValueError(f"forecast: found shape {found}, expected (time, [member,] channel, lat, lon) = {expected}")
+    scale = None if std is None else torch.as_tensor(std, dtype=torch.float64, device=truth.device)
+    if scale is not None and scale.shape != (len(channels),):
+        raise ValueError(f"std: found shape {tuple(scale.shape)}, expected ({len(channels)},)")
+    area = grid.area_weights if weights is None else weights
+    resolved = has_harmonics(grid) and min_degree is not None and min_degree < triangular_limit(grid) - 1
+    first = min_degree if resolved else None
+    rows: list[dict[str, Array]] = []
+    for x, y, time in zip(forecast, truth, times, strict=True):
+        for name, field in (("forecast", x), ("truth", y)):
+            bad = ~torch.isfinite(field).flatten(-2).all(dim=-1).reshape(-1, len(channels)).all(dim=0)
+            if bool(bad.any()):
+                where = f"{channels[int(bad.nonzero()[0])]} at {time}"
+                raise ValueError(f"{name}: found a value that is not finite in {where}")
+        rows.append({name: v.cpu().numpy() for name, v in _one_date(x, y, area, grid, channels, scale, first).items()})
+    values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    samples = tuple(np.asarray(times, dtype="datetime64[ns]"))
+    return Statistics(samples, tuple(channels), values, np.ones((len(times), len(channels))))
+
+
+def _one_date(
+    x: Tensor,
+    y: Tensor,
+    area: Tensor | Array,
+    grid: LatLonGrid,
+    channels: Sequence[str],
+    std: Tensor | None,
+    min_degree: int | None,
+) -> dict[str, Tensor]:
+    best = x.double().mean(dim=0) if x.ndim == 4 else x.double()
+    out = {
+        "squared_error": scores.mse(best, y, area),
+        "absolute_error": scores.mae(best, y, area),
+        "error": scores.bias(best, y, area),
+    }
+    several = x.ndim == 4 and x.shape[0] > 1
+    if several:
+        out["squared_spread"] = scores.area_mean(ensemble.squared_spread(x), area)
+        out["crps"] = scores.area_mean(ensemble.fair_crps(x, y), area)
+        out["rank_histogram"] = ensemble.rank_histogram(x, y, area)
+        out["crps_alpha"], out["crps_beta"] = crps_bins(x, y, area)
+    else:
+        out["crps"] = out["absolute_error"]
+    if std is not None:
+        distance = (out["squared_error"] / std**2).mean().sqrt()
+        out["energy_score"] = (ensemble.energy_score(x, y, area, std) if several else distance).unsqueeze(0)
+    if min_degree is not None:
+        out["specdiv_mean"] = sample_spectral_divergence(best, y, grid, min_degree)
+        members = sample_spectral_divergence(x, y, grid, min_degree)
+        out["specdiv"] = members.mean(dim=0) if x.ndim == 4 else members
+    expected = residuals(y, channels, grid, area)
+    for name, found in residuals(x, channels, grid, area).items():
+        out[name] = (found.mean(dim=0) if x.ndim == 4 else found).unsqueeze(0)
+        out[f"{name}_truth"] = expected[name].unsqueeze(0)
+    return out

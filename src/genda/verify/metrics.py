@@ -1,0 +1,166 @@
+"""Metrics: scores as functions of mean statistics.
+
+A *statistic* is what averages linearly over dates (:mod:`genda.verify.statistics`); a metric is taken of the means, so RMSE is the
+root of a mean, spread/skill the root of a ratio of means, and any split of the dates into chunks gives the same score.
+
+A metric has one number per channel, or one for all channels, or one per pressure level or layer: :attr:`Metric.columns` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from genda.verify import balance, decomposition, ensemble, scores
+from genda.verify.scores import Array
+
+Means = Mapping[str, Array]
+Columns = Callable[[tuple[str, ...]], tuple[str, ...]]
+"""Names of a metric's numbers, given the channels."""
+POOLED = "all"
+"""Column name of a score over all channels."""
+
+
+def each_channel(channels: tuple[str, ...]) -> tuple[str, ...]:
+    """One number per channel."""
+    return channels
+
+
+def all_channels(_: tuple[str, ...]) -> tuple[str, ...]:
+    """One number for all channels."""
+    return (POOLED,)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score as a function of mean statistics.
+
+    Attributes:
+        name: identifier, also the key in JSON.
+        title: how a table calls it.
+        needs: the statistics it reads.
+        of: (mean statistics (..., channel or 1, *), std (channel,) or None) -> (..., column).
+        columns: names of its numbers.
+        dimensional: whether the score carries the channel's units.
+        normalised: whether ``of`` needs the standard deviations.
+        whole: a statistic that the score sums up and a document shows whole, such as a histogram.
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    of: Callable[[Means, Array | None], Array]
+    columns: Columns = each_channel
+    dimensional: bool = False
+    normalised: bool = False
+    whole: str | None = None
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether it is one number per channel."""
+        return self.columns is each_channel
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it is one number for all channels."""
+        return self.columns is all_channels
+
+
+def _over_channels(values: Array, std: Array | None, power: int) -> Array:
+    if std is None:
+        raise ValueError("std: a score over all channels needs one standard deviation per channel, found none")
+    return scores.channel_mean(values, std**power)[..., None]
+
+
+RMSE = Metric("rmse", "RMSE", ("squared_error",), lambda s, _: np.sqrt(s["squared_error"]), dimensional=True)
+MSE = Metric("mse", "MSE", ("squared_error",), lambda s, _: s["squared_error"], dimensional=True)
+MAE = Metric("mae", "MAE", ("absolute_error",), lambda s, _: s["absolute_error"], dimensional=True)
+BIAS = Metric("bias", "Bias", ("error",), lambda s, _: s["error"], dimensional=True)
+CRPS = Metric("crps", "Fair CRPS", ("crps",), lambda s, _: s["crps"], dimensional=True)
+SPREAD = Metric("spread", "Spread", ("squared_spread",), lambda s, _: np.sqrt(s["squared_spread"]), dimensional=True)
+SPREAD_SKILL = Metric(
+    "spread_skill",
+    "Spread / skill",
+    ("squared_spread", "squared_error"),
+    lambda s, _: ensemble.spread_skill_ratio(s["squared_spread"], s["squared_error"]),
+)
+OUTLIERS = Metric(
+    "outliers",
+    "Outliers / expected",
+    ("rank_histogram",),
+    lambda s, _: ensemble.outlier_ratio(s["rank_histogram"]),
+    whole="rank_histogram",
+)
+CRPS_RELIABILITY = Metric(
+    "crps_reliability",
+    "CRPS reliability",
+    ("crps_alpha", "crps_beta", "rank_histogram"),
+    lambda s, _: decomposition.crps_parts(s["crps_alpha"], s["crps_beta"], s["rank_histogram"])[0],
+    dimensional=True,
+)
+CRPS_POTENTIAL = Metric(
+    "crps_potential",
+    "Potential CRPS",
+    ("crps_alpha", "crps_beta", "rank_histogram"),
+    lambda s, _: decomposition.crps_parts(s["crps_alpha"], s["crps_beta"], s["rank_histogram"])[1],
+    dimensional=True,
+)
+ENERGY_SCORE = Metric(
+    "energy_score", "Fair energy score", ("energy_score",), lambda s, _: s["energy_score"], all_channels
+)
+SPECDIV = Metric("specdiv", "SpecDiv (members)", ("specdiv",), lambda s, _: s["specdiv"])
+SPECDIV_MEAN = Metric("specdiv_mean", "SpecDiv (mean)", ("specdiv_mean",), lambda s, _: s["specdiv_mean"])
+NMSE = Metric(
+    "nmse",
+    "Normalised MSE",
+    ("squared_error",),
+    lambda s, std: _over_channels(s["squared_error"], std, 2),
+    all_channels,
+    normalised=True,
+)
+NMAE = Metric(
+    "nmae",
+    "Normalised MAE",
+    ("absolute_error",),
+    lambda s, std: _over_channels(s["absolute_error"], std, 1),
+    all_channels,
+    normalised=True,
+)
+GEOSTROPHIC = Metric(
+    "geostrophic",
+    "Ageostrophic wind / truth's [hPa]",
+    ("geostrophic_residual", "geostrophic_residual_truth"),
+    lambda s, _: np.sqrt(s["geostrophic_residual"] / s["geostrophic_residual_truth"])[..., 0, :],
+    balance.geostrophic_levels,
+)
+HYDROSTATIC = Metric(
+    "hydrostatic",
+    "Hydrostatic residual / truth's [hPa]",
+    ("hydrostatic_residual", "hydrostatic_residual_truth"),
+    lambda s, _: np.sqrt(s["hydrostatic_residual"] / s["hydrostatic_residual_truth"])[..., 0, :],
+    balance.hydrostatic_layers,
+)
+METRICS: Mapping[str, Metric] = {
+    m.name: m
+    for m in (
+        RMSE,
+        MSE,
+        MAE,
+        BIAS,
+        CRPS,
+        CRPS_RELIABILITY,
+        CRPS_POTENTIAL,
+        SPREAD,
+        SPREAD_SKILL,
+        OUTLIERS,
+        SPECDIV,
+        SPECDIV_MEAN,
+        NMSE,
+        NMAE,
+        ENERGY_SCORE,
+        GEOSTROPHIC,
+        HYDROSTATIC,
+    )
+}
