@@ -59,7 +59,9 @@ class ToyExperiment:
         white = torch.randn(spec.members, *model.shape, generator=generator, dtype=torch.float64)
         start = truth[:1] + suite.start_error * white
         errors, spreads = [], []
-        for k, turn in enumerate(cycle(model, self._method(spec), start, observations, suite.interval, generator)):
+        method = self._method(spec)
+        turns = cycle(model, method, start, observations, suite.interval, generator, spec.window)
+        for k, turn in enumerate(turns):
             members = turn.analysis
             errors.append((members.mean(dim=0) - truth[k + 1]).pow(2).mean(dim=(-2, -1)).numpy())
             if len(members) > 1:
@@ -113,8 +115,8 @@ class ToyExperiment:
         if spec.method == "climatology":
             return Climatology(mean)
         root = DenseRoot.of(spec.covariance * covariance, self._model.shape)
-        static = Variational(root, inner=min(200, root.size))
-        return static if spec.method == "3d-var" else _FromClimatology(static, mean)
+        static = Variational(root, spec.outer, spec.inner)
+        return _FromClimatology(static, mean) if spec.method == "optimal-interpolation" else static
 
 
 @dataclass(frozen=True)
