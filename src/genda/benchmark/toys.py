@@ -51,7 +51,7 @@ class ToyExperiment:
         """Cycle one method through one case.
 
         Returns:
-            squared error of the mean and squared spread, channel by channel, averaged over blocks of turns.
+            squared error of the mean, its root over all channels and squared spread, averaged over blocks of turns.
         """
         suite, model = self.suite, self._model
         truth, observations = self._truth(int(case))
@@ -67,7 +67,8 @@ class ToyExperiment:
             if len(members) > 1:
                 factor = (len(members) + 1) / len(members)
                 spreads.append(factor * members.var(dim=0).mean(dim=(-2, -1)).numpy())
-        values = {"squared_error": self._blocks(errors)}
+        roots = [np.full_like(error, np.sqrt(error.mean())) for error in errors]
+        values = {"squared_error": self._blocks(errors), "state_error": self._blocks(roots)}
         if spreads:
             values["squared_spread"] = self._blocks(spreads)
         samples = tuple(f"{case}:{i}" for i in range(len(values["squared_error"])))

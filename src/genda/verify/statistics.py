@@ -42,6 +42,7 @@ class Metric:
         of: (mean statistics (..., channel), std (channel,) or None) -> (..., channel), or (..., 1) where pooled.
         dimensional: whether the score carries the channel's units.
         pooled: whether it is one number for all channels.
+        scaled: whether it needs each channel's std.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Metric:
     of: Callable[[Means, Array | None], Array]
     dimensional: bool = True
     pooled: bool = False
+    scaled: bool = False
 
 
 def _pooled(values: Array, std: Array | None, power: int) -> Array:
@@ -59,6 +61,14 @@ def _pooled(values: Array, std: Array | None, power: int) -> Array:
 
 
 RMSE = Metric("rmse", "RMSE", ("squared_error",), lambda s, _: np.sqrt(s["squared_error"]))
+STATE_RMSE = Metric(
+    "state_rmse",
+    "RMSE of a state, mean over times",
+    ("state_error",),
+    lambda s, _: s["state_error"].mean(axis=-1, keepdims=True),
+    pooled=True,
+)
+"""The mean of roots, as DAPPER's tables have it; at most the root of the mean."""
 MSE = Metric("mse", "MSE", ("squared_error",), lambda s, _: s["squared_error"])
 MAE = Metric("mae", "MAE", ("absolute_error",), lambda s, _: s["absolute_error"])
 BIAS = Metric("bias", "Bias", ("error",), lambda s, _: s["error"])
@@ -74,13 +84,19 @@ SPREAD_SKILL = Metric(
 SPECDIV = Metric("specdiv", "SpecDiv (members)", ("specdiv",), lambda s, _: s["specdiv"], dimensional=False)
 SPECDIV_MEAN = Metric("specdiv_mean", "SpecDiv (mean)", ("specdiv_mean",), lambda s, _: s["specdiv_mean"], False)
 NMSE = Metric(
-    "nmse", "Normalised MSE", ("squared_error",), lambda s, std: _pooled(s["squared_error"], std, 2), False, True
+    "nmse", "Normalised MSE", ("squared_error",), lambda s, std: _pooled(s["squared_error"], std, 2), False, True, True
 )
 NMAE = Metric(
-    "nmae", "Normalised MAE", ("absolute_error",), lambda s, std: _pooled(s["absolute_error"], std, 1), False, True
+    "nmae",
+    "Normalised MAE",
+    ("absolute_error",),
+    lambda s, std: _pooled(s["absolute_error"], std, 1),
+    False,
+    True,
+    True,
 )
 METRICS: Mapping[str, Metric] = {
-    m.name: m for m in (RMSE, MSE, MAE, BIAS, CRPS, SPREAD, SPREAD_SKILL, SPECDIV, SPECDIV_MEAN, NMSE, NMAE)
+    m.name: m for m in (RMSE, STATE_RMSE, MSE, MAE, BIAS, CRPS, SPREAD, SPREAD_SKILL, SPECDIV, SPECDIV_MEAN, NMSE, NMAE)
 }
 
 

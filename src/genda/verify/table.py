@@ -54,7 +54,7 @@ class ScoreTable:
         return tuple(
             m
             for m in METRICS.values()
-            if any(row.supports(m) for row in self.rows.values()) and not (m.pooled and self.std is None)
+            if any(row.supports(m) for row in self.rows.values()) and not (m.scaled and self.std is None)
         )
 
     def columns(self, metric: Metric) -> tuple[str, ...]:
