@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from genda.assets import DIRECTORY
 from genda.benchmark.soundings import SoundingSuite
@@ -30,19 +30,40 @@ class ToyMethodSpec(Strict):
     Attributes:
         method: what it is.
         members: of the ensemble it cycles; 1 for a single state.
-        covariance: for 3d-var, B in units of the climatological covariance.
+        covariance: for 3d-var and 4d-var, B in units of the climatological covariance.
+        window: intervals from the state that is analysed to the newest observations, as in :func:`genda.cycle.cycle`.
+        outer, inner: as in the variational method's class.
         inflation, rotate, radius, jitter: as in the method's class.
     """
 
     method: Literal[
-        "climatology", "persistence", "optimal-interpolation", "3d-var", "enkf", "etkf", "letkf", "particle-filter"
+        "climatology",
+        "persistence",
+        "optimal-interpolation",
+        "3d-var",
+        "4d-var",
+        "enkf",
+        "etkf",
+        "letkf",
+        "particle-filter",
     ]
     members: int = Field(default=1, ge=1)
     covariance: float = Field(default=1.0, gt=0)
+    window: int = Field(default=0, ge=0)
+    outer: int = Field(default=1, ge=1)
+    inner: int = Field(default=200, ge=1)
     inflation: float = Field(default=1.0, gt=0)
     rotate: bool = False
     radius: float = Field(default=10.0, gt=0)
     jitter: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> ToyMethodSpec:
+        if self.method == "4d-var" and not self.window:
+            raise ValueError("found no window, expected at least 1 interval for 4d-var")
+        if self.method in ("optimal-interpolation", "3d-var", "letkf") and self.window:
+            raise ValueError(f"found a window of {self.window}, expected none for {self.method}")
+        return self
 
 
 class ToySuite(Strict):

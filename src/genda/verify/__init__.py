@@ -36,6 +36,7 @@ from genda.verify.metrics import (
     SPECDIV_MEAN,
     SPREAD,
     SPREAD_SKILL,
+    STATE_RMSE,
     Metric,
 )
 from genda.verify.scores import area_mean, bias, channel_mean, mae, mse, rmse
@@ -76,6 +77,7 @@ __all__ = [
     "SPECDIV_MEAN",
     "SPREAD",
     "SPREAD_SKILL",
+    "STATE_RMSE",
     "BatchSpectralDivergence",
     "Estimate",
     "LevelBin",

@@ -75,6 +75,10 @@ def _over_channels(values: Array, std: Array | None, power: int) -> Array:
 
 
 RMSE = Metric("rmse", "RMSE", ("squared_error",), lambda s, _: np.sqrt(s["squared_error"]), dimensional=True)
+STATE_RMSE = Metric(
+    "state_rmse", "RMSE of a state, mean over times", ("state_error",), lambda s, _: s["state_error"], all_channels
+)
+"""The mean of roots, as DAPPER's tables have it; at most the root of the mean."""
 MSE = Metric("mse", "MSE", ("squared_error",), lambda s, _: s["squared_error"], dimensional=True)
 MAE = Metric("mae", "MAE", ("absolute_error",), lambda s, _: s["absolute_error"], dimensional=True)
 BIAS = Metric("bias", "Bias", ("error",), lambda s, _: s["error"], dimensional=True)
@@ -146,6 +150,7 @@ METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
         RMSE,
+        STATE_RMSE,
         MSE,
         MAE,
         BIAS,
