@@ -234,6 +234,7 @@ def make_method(
     gamma: float | Mapping[str, float] = DEFAULT_GAMMA,
     guidance_scale: float = 1.0,
     clip: float | None = None,
+    errors: SphericalGaussian | None = None,
     batch: int | None = None,
     device: str = "cpu",
     progress: Callable[[], None] | None = None,
@@ -267,7 +268,7 @@ def make_method(
     }
     start = base if isinstance(base, SphericalGaussian) else None
     sampler = sampler or default_sampler(model)
-    return Fusion(model.denoiser.to(device), guidance[name], sampler, start, batch, device, progress)
+    return Fusion(model.denoiser.to(device), guidance[name], sampler, start, errors, batch, device, progress)
 
 
 def assimilate(

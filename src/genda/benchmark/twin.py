@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from genda.benchmark.twin_suite import (
     VariationalSpec,
 )
 from genda.checkpoint import Model, read_card
-from genda.diffusion.gaussian import SphericalGaussian
+from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian, homogeneous_covariance
 from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import LEADS
 from genda.linalg import Diagonal
@@ -221,23 +220,16 @@ class TwinExperiment:
     def _fused(
         self, spec: FusionSpec, sources: tuple[Source, ...], time: np.datetime64, generator: torch.Generator
     ) -> Tensor:
-        if spec.background:
-            sources = (*sources, self._background_source(spec, time))
-        method = fusion_method(spec, self.model, sources)
+        errors = _background_errors(self._training, spec.background_inflation) if spec.background else None
+        method = fusion_method(spec, self.model, sources, errors)
         problem = Problem(
             self._shape,
             () if spec.guidance == "none" else sources,
+            background=self._background(time)[0] if spec.background else None,
             condition=season(np.array([time]))[0],
             time=str(time),
         )
         return method.analyse(problem, spec.members or self.suite.members, generator)
-
-    def _background_source(self, spec: FusionSpec, time: np.datetime64) -> Source:
-        """The background as observations of the whole state, errors taken as independent from point to point."""
-        values = self._background(time)[0].flatten()
-        variance = _anomalies(self._training).pow(2).mean(dim=(0, 3), keepdim=True)[0].expand(self._shape)
-        operator = LinearOperator(sp.eye_array(len(values), format="csr"), self._shape)
-        return Source(values, operator, Diagonal(variance.flatten()), "background", spec.background_weight)
 
 
 def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
@@ -290,5 +282,20 @@ def _covariance(which: TrainingErrors, spec: StaticCovarianceSpec) -> ZonalCovar
             factor = (sample.var(dim=(0, 2, 3)) / other.var(dim=(0, 2, 3))).sqrt()
             sample = torch.cat([sample, factor.view(-1, 1, 1) * other])
     grid = model_of(which.prior).grid
-    fit = {"zonal": ZonalCovariance.fit, "isotropic": ZonalCovariance.isotropic}[spec.form]
-    return fit(spec.scale**0.5 * sample, grid, spec.radius)
+    sample = spec.scale**0.5 * sample
+    if spec.form == "isotropic":
+        return ZonalCovariance.isotropic(sample, grid, spec.radius)
+    zonal = ZonalCovariance.fit(sample, grid, spec.radius)
+    if not spec.shrinkage:
+        return zonal
+    lagged = zonal.lagged.mul_(1 - spec.shrinkage)
+    lagged.add_(ZonalCovariance.isotropic(sample, grid, spec.radius).lagged, alpha=spec.shrinkage)
+    return ZonalCovariance(lagged, zonal.shape)
+
+
+@lru_cache(maxsize=2)
+def _background_errors(which: TrainingErrors, inflation: float) -> SphericalGaussian:
+    sample = inflation**0.5 * _anomalies(which)
+    grid = model_of(which.prior).grid
+    unmeasured = torch.ones(len(ERROR_SIGMAS), sample.shape[1])
+    return SphericalGaussian(grid, *homogeneous_covariance(sample, grid), unmeasured)

@@ -67,12 +67,14 @@ class StaticCovarianceSpec(Strict):
         sample: ``errors`` of training backgrounds; ``leads``: those of the other lead too, scaled to the same variance;
             ``nmc``: differences of the two leads.
         radius: of the taper, m.
+        shrinkage: share of the isotropic form in a zonal one, which has fewer numbers to estimate and less noise in them.
         scale: factor on B.
     """
 
     form: Literal["zonal", "isotropic"] = "zonal"
     sample: Literal["errors", "leads", "nmc"] = "errors"
     radius: float = Field(default=5.0e6, gt=0)
+    shrinkage: float = Field(default=0.0, ge=0, lt=1)
     scale: float = Field(default=1.0, gt=0)
 
 

@@ -36,6 +36,11 @@ class GaussianDenoiser(Protocol):
         ...
 
 
+def own_covariance(prior: object, otherwise: GaussianDenoiser | None) -> GaussianDenoiser | None:
+    """The conditional covariance that a prior knows of itself, or another's."""
+    return prior if hasattr(prior, "conditional_covariance") else otherwise  # type: ignore[return-value]
+
+
 class DenseGaussian(nn.Module):
     """The exact denoiser of N(mean, covariance).
 

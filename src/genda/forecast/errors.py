@@ -1,7 +1,9 @@
 """The shipped errors: of training backgrounds, and of ensembles about backgrounds of the sample case, small enough to carry along.
 
-A field on the model's own grid is its spherical harmonics up to the model's truncation, and a little. Each coefficient is rounded to a quarter of the root mean square of its channel and degree, which
-costs half a percent of the variance and leaves about four bits a number: a state of 29 channels at T31 takes 15 kB.
+A field on the model's own grid is its spherical harmonics up to the model's truncation, and a little. Each coefficient is
+rounded to a quarter of the root mean square of its channel and degree, which costs half a percent of the variance and leaves
+about four bits a number: a state of 29 channels at T31 takes 20 kB. Together with what lies beyond the harmonics, 0.5 % of an
+error's variance is lost in z, 1 % in t and v, 4 % in u, 8 % in q at 200 hPa.
 
 netCDF: ``errors`` (lead, pair, …) and ``ensemble`` (time, member, …) hold integers in units of ``step`` (kind, channel,
 degree); their last dimension is the coefficients of one degree, orders ascending, real and imaginary part in turn.
