@@ -192,7 +192,9 @@ def benchmark(
     from genda.commands import run_benchmark
 
     with _progress(suite) as tick:
-        result = run_benchmark(suite, methods.split(","), quick, workers, dask, runs, out, tick)
+        result = run_benchmark(
+            suite, [name.strip() for name in methods.split(",")], quick, workers, dask, runs, out, tick
+        )
     _emit(result.as_dict(), json_output, result.text)
 
 
