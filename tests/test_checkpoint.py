@@ -12,6 +12,7 @@ from genda.checkpoint import (
     UNetConfig,
     build_denoiser,
     build_network,
+    check_model,
     load_model,
     read_card,
     save_model,
@@ -152,3 +153,38 @@ def test_a_value_that_is_not_finite_is_refused_by_name(model, tmp_path):
 def test_an_absent_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model\.json: no such file"):
         load_model(tmp_path / "nowhere")
+
+
+def test_a_check_reads_no_tensor(directory, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a tensor was read")
+
+    monkeypatch.setattr("genda.checkpoint.read_tensors", refuse)
+    assert check_model(directory).channels == CHANNELS
+    assert len(check_model("embedded").channels) == 29
+
+
+def _without(name):
+    return lambda directory: (directory / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (_without("model.json"), r"found neither a shipped model \(embedded\) nor a directory with model\.json"),
+        (_without("model.safetensors"), r"model\.safetensors: no such file, expected a model directory"),
+        (
+            lambda d: (d / "model.safetensors").write_bytes((d / "model.safetensors").read_bytes()[:-9]),
+            "something else",
+        ),
+        (lambda d: (d / "model.safetensors").write_bytes(b"x" * 100), r"expected the tensors of a model"),
+        (lambda d: edit(d, channels=["t850"]), r"found standard deviations \[2\], expected one for each of 1 channels"),
+        (lambda d: (d / "model.json").write_text("{"), r"model\.json: "),
+    ],
+)
+def test_a_check_refuses_what_cannot_be_a_model_in_one_line(directory, damage, complaint):
+    damage(directory)
+    with pytest.raises(ValueError, match=complaint) as caught:
+        check_model(directory)
+    assert "\n" not in str(caught.value)
+    assert str(directory) in str(caught.value)

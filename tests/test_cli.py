@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import small_model
+from command_line import run
 from genda import assimilation as library
-from genda import cli
 from genda.assimilation import coarse_field
 from genda.demo import simulate_columns
 from genda.observations.table import read_table, write_table
@@ -28,19 +28,6 @@ def case(tmp_path_factory):
     write_netcdf(to_dataset(coarse_field(truth, 4)), folder / "coarse.nc")
     write_table(simulate_columns(model, truth, seed=0), folder / "columns.parquet")
     return folder
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output, standard error."""
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["genda", *map(str, arguments)])
-            cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def assimilate(case, capsys, *extra, out="analysis.nc", observations="columns.parquet"):
@@ -232,7 +219,11 @@ def test_a_benchmark_prints_its_table_and_the_promised_document(tmp_path, capsys
     assert (document["suite"], document["dates"]) == ("lorenz96", 1)
     assert [row["method"] for row in document["rows"]] == ["3D-Var", "ETKF 24"]
     assert document["rows"][1]["metrics"]["rmse"]["x"]["mean"] == pytest.approx(0.18, abs=0.03)
-    assert "| ETKF 24 |" in (tmp_path / "t.md").read_text()
+    page = (tmp_path / "t.md").read_text()
+    assert "| ETKF 24 |" in page
+    assert "genda benchmark lorenz96 --quick --methods 'ETKF 24'" in page
+    assert "![Errors relative to 3D-Var](<t.png>)" in page
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = run(capsys, "benchmark", "lorenz97")
     assert code == 3
     assert "lorenz96" in err

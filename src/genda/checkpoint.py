@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from genda.assets import model_directory
 from genda.atomic import replacing
 from genda.diffusion.denoiser import IsotropicGaussian, PreconditionedDenoiser
 from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian
@@ -33,9 +35,18 @@ WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
 class Strict(BaseModel):
-    """A pydantic model that refuses unknown keys."""
+    """A pydantic model that refuses unknown keys and says which it knows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, document: Any) -> Any:
+        unknown = [key for key in document if key not in cls.model_fields] if isinstance(document, dict) else []
+        if unknown:
+            names = {"key": str(unknown[0]), "expected": ", ".join(cls.model_fields)}
+            raise PydanticCustomError("unknown_key", "{key}: unknown key, expected some of {expected}", names)
+        return document
 
 
 class UNetConfig(Strict):
@@ -222,12 +233,42 @@ def read_card(directory: str | Path) -> Card:
         raise ValueError(f"{path}: {first_complaint(error)}") from error
 
 
+def check_model(name: str | Path) -> Card:
+    """The card of a model that :func:`load_model` should be able to read: both files are there and whole; no tensor is read.
+
+    For configurations that name a model, before any work starts. The digest is left to :func:`load_model`.
+
+    Args:
+        name: of a shipped model, or a directory.
+
+    Raises:
+        ValueError: naming the file, what was found and what was expected, also where it is missing.
+    """
+    try:
+        directory = model_directory(name)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+    card, path = read_card(directory), directory / WEIGHTS
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, expected a model directory with {CARD} and {WEIGHTS}")
+    try:
+        with safe_open(path, framework="pt") as tensors:  # reads the header, which tells how long the file must be
+            found = list(tensors.get_slice("normalisation.std").get_shape())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: expected the tensors of a model, found something else ({error})") from error
+    if found != [len(card.channels)]:
+        raise ValueError(
+            f"{path}: found standard deviations {found}, expected one for each of {len(card.channels)} channels"
+        )
+    return card
+
+
 def first_complaint(error: ValidationError) -> str:
     """One line for a pydantic error: which key, what is wrong, what was found."""
     complaint = error.errors(include_url=False)[0]
+    if complaint["type"] == "unknown_key":
+        return ".".join(map(str, (*complaint["loc"], complaint["msg"])))
     key = ".".join(map(str, complaint["loc"])) or "document"
-    if complaint["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
     found = "" if complaint["type"] in ("missing", "json_invalid") else f", found {complaint['input']!r:.80}"
     return f"{key}: {complaint['msg'].lower()}{found}"
 

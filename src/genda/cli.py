@@ -195,7 +195,8 @@ def benchmark(
     from genda.commands import run_benchmark
 
     with _progress(suite) as tick:
-        result = run_benchmark(suite, methods.split(","), quick, workers, dask, runs, data, out, tick)
+        names = [name.strip() for name in methods.split(",")]
+        result = run_benchmark(suite, names, quick, workers, dask, runs, data, out, tick)
     _emit(result.as_dict(), json_output, result.text)
 
 

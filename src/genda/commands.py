@@ -270,13 +270,21 @@ def run_benchmark(
     Raises:
         ValueError, FileNotFoundError: for an unusable suite, before any work.
     """
+    if not all(methods):
+        raise ValueError("methods: found an empty name, expected all or names separated by commas")
     chosen = read_suite(suite, quick=quick, methods=methods)
     _check_outputs(out, None)
+    if out is not None and out.suffix == ".png":
+        raise ValueError(
+            f"{out}: found the name of a picture, expected that of a Markdown page, which gets one beside it"
+        )
+    if not runs.is_dir() and (runs.exists() or runs.is_symlink()):
+        raise ValueError(f"{runs}: found a file, expected a folder to keep finished pairs in")
     run_suite(chosen, runs, data, workers=workers, dask=dask, progress=progress)
     results = read_results(chosen, runs, data)
     text, document = results.to_markdown(), results.to_dict()
     if out is not None:
-        short = " --quick" if quick else ""
+        short = (" --quick" if quick else "") + ("" if "all" in methods else f" --methods '{','.join(methods)}'")
         picture = _benchmark_picture(document, out.with_suffix(".png"))
         with replacing(out) as page:
             page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{picture}{text}")
@@ -340,6 +348,8 @@ def _check_outputs(out: Path | None, report: Path | None) -> None:
     for path in (out, report):
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"{path}: found no folder {path.parent}, expected one to write to")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path}: found a folder, expected the name of a file to write")
     if report is not None:
         import matplotlib  # noqa: F401
 

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from genda.atomic import replacing
+from genda.benchmark.cluster import on_cluster
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.suite import Suite
 from genda.verify import Statistics
@@ -83,28 +83,26 @@ def run_suite(
         directory: finished pairs are kept below it.
         data: a nature run, for suites of twin experiments; the shipped sample case where None.
         workers: processes side by side.
-        dask: address of a scheduler whose workers see ``directory``; instead of processes here.
+        dask: address of a scheduler whose workers see ``directory``; instead of processes here. See
+            :func:`genda.benchmark.cluster.on_cluster` for what it raises.
         progress: called with the number of finished pairs and of all.
     """
+    directory = directory.absolute()  # a cluster's workers stand elsewhere
+    data = None if data is None else data.absolute()
     wanted = pairs(suite, directory, data)
     missing = [pair for pair in wanted if not pair.file.exists()]
     done = len(wanted) - len(missing)
     if progress is not None:
         progress(done, len(wanted))
-    for _ in _results(missing, workers, dask):
+    for _ in _results(missing, workers, dask, directory):
         done += 1
         if progress is not None:
             progress(done, len(wanted))
 
 
-def _results(missing: list[Pair], workers: int, dask: str | None) -> Iterator[None]:
+def _results(missing: list[Pair], workers: int, dask: str | None, directory: Path) -> Iterator[None]:
     if dask is not None:
-        with _client(dask) as client:
-            from distributed import as_completed as finished
-
-            for future in finished([client.submit(run_pair, pair, pure=False) for pair in missing]):
-                future.result()
-                yield
+        yield from on_cluster(run_pair, missing, dask, directory)
     elif workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
             for job in as_completed([pool.submit(run_pair, pair) for pair in missing]):
@@ -118,18 +116,6 @@ def _results(missing: list[Pair], workers: int, dask: str | None) -> Iterator[No
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@contextmanager
-def _client(address: str) -> Iterator[Any]:
-    try:
-        from distributed import Client
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "a Dask cluster needs dask, which is not installed: pip install 'genda[dask]'"
-        ) from None
-    with Client(address) as client:
-        yield client
 
 
 def run_pair(pair: Pair) -> None:

@@ -111,7 +111,8 @@ class SoundingExperiment:
         """Everything but the case that the numbers of a method depend on."""
         experiment = self.suite.model_dump(mode="json", exclude={"methods", "reference", "folds", "quick"})
         weights = read_card(model_directory(self.suite.prior)).sha256
-        return [experiment, str(self.data), weights, spec.model_dump(mode="json")]
+        where = None if self.data is None else str(self.data.absolute())
+        return [experiment, where, weights, spec.model_dump(mode="json")]
 
     def run(self, spec: SoundingMethodSpec, scenario: str, case: str) -> Statistics:
         """Assimilate all stations but a part, and score what that part observed."""

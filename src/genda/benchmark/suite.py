@@ -70,7 +70,7 @@ class ToySuite(Strict):
     """A twin experiment with a toy model, cycled.
 
     Attributes:
-        suite: its name.
+        suite: its name, also that of a folder.
         model: truth and forecasts.
         interval: between analyses, the model's time.
         every: every how many-th variable is observed.
@@ -86,12 +86,12 @@ class ToySuite(Strict):
     """
 
     kind: Literal["toy"]
-    suite: str
+    suite: str = Field(pattern=r"^\w[\w.-]*$")
     model: ToyModelSpec
-    interval: float = Field(gt=0)
+    interval: float = Field(gt=0, allow_inf_nan=False)
     every: int = Field(default=1, ge=1)
-    error: float = Field(gt=0)
-    start_error: float = Field(gt=0)
+    error: float = Field(gt=0, allow_inf_nan=False)
+    start_error: float = Field(gt=0, allow_inf_nan=False)
     turns: int = Field(ge=2)
     burn_in: int = Field(ge=0)
     block: int = Field(default=50, ge=1)
@@ -128,13 +128,15 @@ def read_suite(name: str | Path, *, quick: bool = False, methods: Sequence[str] 
             f"suite {str(name)!r}: found neither a shipped suite ({', '.join(shipped_suites())}) nor a file"
         )
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected YAML, found bytes that are no text") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: expected YAML, {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ValueError(f"{path}: found {type(document).__name__}, expected keys and values")
-    if quick:
-        document = {**document, **(document.get("quick") or {})}
+    if quick and isinstance(document.get("quick"), dict):
+        document = {**document, **document["quick"]}
     try:
         suite = _SUITE.validate_python(document)
     except ValidationError as error:
@@ -167,6 +169,8 @@ def _check_toy(suite: ToySuite, path: Path) -> None:
     if suite.turns - suite.burn_in < suite.block:
         found = f"{suite.turns} turns less {suite.burn_in}"
         raise ValueError(f"{path}: turns: found {found}, expected at least one block of {suite.block}")
+    if len(set(suite.seeds)) < len(suite.seeds):
+        raise ValueError(f"{path}: seeds: found {', '.join(map(str, suite.seeds))}, expected each once")
     for name, spec in suite.methods.items():
         if spec.method in ("enkf", "etkf", "letkf", "particle-filter") and spec.members < 2:
             raise ValueError(f"{path}: methods.{name}: found 1 member, expected at least 2 for {spec.method}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import numpy as np
@@ -39,6 +39,9 @@ class ToyExperiment:
     """The experiment of a toy suite."""
 
     suite: ToySuite
+
+    def __post_init__(self) -> None:
+        toy_model(self.suite.model)  # settings that do not fit are refused before any work
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -148,7 +151,17 @@ class _FromClimatology:
 
 
 def toy_model(spec: ToyModelSpec) -> ForecastModel:
-    """The model of a suite."""
+    """The model of a suite.
+
+    Raises:
+        ValueError: for a setting that the model does not have, or of another type.
+    """
+    known = {setting.name: type(setting.default) for setting in fields(MODELS[spec.name])}
+    for name, value in spec.settings.items():
+        if name not in known:
+            raise ValueError(f"model.settings: found {name}, expected some of {', '.join(known)} for {spec.name}")
+        if known[name] is not float and not isinstance(value, int):
+            raise ValueError(f"model.settings.{name}: found {value}, expected a whole number")
     model: ForecastModel = MODELS[spec.name](**spec.settings)
     return model
 

@@ -112,7 +112,7 @@ class TwinExperiment:
         suite = self.suite
         return [
             "twin",
-            str(self.data),
+            None if self.data is None else str(self.data.absolute()),
             read_card(model_directory(suite.prior)).sha256,
             suite.lead,
             suite.pairs,
