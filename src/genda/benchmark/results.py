@@ -12,9 +12,24 @@ import numpy as np
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.runner import Pair, pairs, read_pair
 from genda.benchmark.suite import Suite
-from genda.verify import NMSE, RMSE, SPREAD_SKILL, Metric, ScoreTable, Statistics, paired_difference
+from genda.verify import (
+    CRPS,
+    ENERGY_SCORE,
+    GEOSTROPHIC,
+    HYDROSTATIC,
+    KINETIC_ENERGY,
+    NMSE,
+    OUTLIERS,
+    RMSE,
+    SPREAD_SKILL,
+    STATE_RMSE,
+    Metric,
+    ScoreTable,
+    Statistics,
+    paired_difference,
+)
 
-METRICS = (RMSE, NMSE, SPREAD_SKILL)
+METRICS = (RMSE, NMSE, SPREAD_SKILL, OUTLIERS, CRPS, ENERGY_SCORE, KINETIC_ENERGY, GEOSTROPHIC, HYDROSTATIC, STATE_RMSE)
 HEADLINE = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
 """Channels shown where there are too many for a page."""
 
@@ -98,7 +113,7 @@ class Results:
                 parts.append(table.to_markdown(NMSE, relative=True))
             parts.append(table.to_markdown(RMSE, shown, relative=True))
             parts += [
-                table.to_markdown(metric, None if metric.pooled else shown)
+                table.to_markdown(metric, shown if metric.by_channel else None)
                 for metric in metrics
                 if metric in table.metrics()
             ]

@@ -130,7 +130,9 @@ class TwinExperiment:
         values = self._members(spec, scenario, truth)
         physical = nonnegative(self.model.normalisation.physical(values.unsqueeze(0), times), self.channels)
         forecast = physical if len(values) > 1 else physical[:, 0]
-        return field_statistics(forecast, truth.values, times=times, channels=self.channels, grid=self.model.grid)
+        return field_statistics(
+            forecast, truth.values, times=times, channels=self.channels, grid=self.model.grid, std=self.std
+        )
 
     def _members(self, spec: TwinMethodSpec, scenario: str, truth: State) -> Tensor:
         """Analysis in normalised anomalies, (member, channel, lat, lon)."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from genda.verify import balance, decomposition, ensemble, scores
 from genda.verify.scores import Array
+from genda.verify.spectra import BANDS
 
 Means = Mapping[str, Array]
 Columns = Callable[[tuple[str, ...]], tuple[str, ...]]
@@ -132,6 +133,13 @@ NMAE = Metric(
     all_channels,
     normalised=True,
 )
+KINETIC_ENERGY = Metric(
+    "kinetic_energy",
+    "Kinetic energy / truth's",
+    ("kinetic_energy", "kinetic_energy_truth"),
+    lambda s, _: (s["kinetic_energy"] / s["kinetic_energy_truth"])[..., 0, :],
+    lambda _: tuple(BANDS),
+)
 GEOSTROPHIC = Metric(
     "geostrophic",
     "Ageostrophic wind / truth's [hPa]",
@@ -165,6 +173,7 @@ METRICS: Mapping[str, Metric] = {
         NMSE,
         NMAE,
         ENERGY_SCORE,
+        KINETIC_ENERGY,
         GEOSTROPHIC,
         HYDROSTATIC,
     )
