@@ -112,3 +112,11 @@ def test_a_prior_is_not_judged_on_its_training_dates(tmp_path):
     suite = read_suite(written(tmp_path, prior=str(directory)))
     with pytest.raises(ValueError, match="trained on 2001-01-01 to 2009-01-01, found 2 of 2 dates to judge it on"):
         run_suite(suite, tmp_path / "runs")
+
+
+def test_a_missing_weight_file_is_found_before_any_work(tmp_path):
+    directory = small_model.saved(tmp_path / "prior")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"model.safetensors: no such file, expected a model directory"):
+        run_suite(read_suite(written(tmp_path, prior=str(directory))), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

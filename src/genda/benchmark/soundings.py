@@ -17,9 +17,9 @@ import pandas as pd
 from pydantic import Field
 
 from genda import assimilation as library
-from genda.assets import DEMO_OBSERVATIONS, model_directory
+from genda.assets import DEMO_OBSERVATIONS
 from genda.benchmark.generative import FusionSpec, fusion_method, model_of
-from genda.checkpoint import Model, Strict, read_card
+from genda.checkpoint import Model, Strict, check_model
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
@@ -110,7 +110,7 @@ class SoundingExperiment:
     def decides(self, spec: SoundingMethodSpec, scenario: str) -> list[object]:
         """Everything but the case that the numbers of a method depend on."""
         experiment = self.suite.model_dump(mode="json", exclude={"methods", "reference", "folds", "quick"})
-        weights = read_card(model_directory(self.suite.prior)).sha256
+        weights = check_model(self.suite.prior).sha256
         where = None if self.data is None else str(self.data.absolute())
         return [experiment, where, weights, spec.model_dump(mode="json")]
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from genda import assimilation as library
-from genda.assets import model_directory
 from genda.benchmark.archive import Archive, open_archive
 from genda.benchmark.generative import FusionSpec, fusion_method, model_of
 from genda.benchmark.twin_suite import (
@@ -32,7 +31,7 @@ from genda.benchmark.twin_suite import (
     TwinSuite,
     VariationalSpec,
 )
-from genda.checkpoint import Model, read_card
+from genda.checkpoint import Model, check_model
 from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian, homogeneous_covariance
 from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import LEADS
@@ -113,7 +112,7 @@ class TwinExperiment:
         return [
             "twin",
             None if self.data is None else str(self.data.absolute()),
-            read_card(model_directory(suite.prior)).sha256,
+            check_model(suite.prior).sha256,
             suite.lead,
             suite.pairs,
             suite.seed,
@@ -236,7 +235,7 @@ class TwinExperiment:
 
 def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
     """Refuse to judge a prior on dates it was trained on; a card without a training period is taken at its word."""
-    training = read_card(model_directory(prior)).training
+    training = check_model(prior).training
     if "first_time" not in training or "last_time" not in training:
         return
     first, last = (np.datetime64(training[name]) for name in ("first_time", "last_time"))
