@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from genda.assets import DIRECTORY
 from genda.benchmark.soundings import SoundingSuite
@@ -102,7 +102,7 @@ class ToySuite(Strict):
 
 
 Suite = ToySuite | TwinSuite | SoundingSuite
-_SUITE: TypeAdapter[Suite] = TypeAdapter(Annotated[Suite, Field(discriminator="kind")])
+KINDS: Mapping[str, type[Suite]] = {"toy": ToySuite, "twin": TwinSuite, "soundings": SoundingSuite}
 
 
 def shipped_suites() -> tuple[str, ...]:
@@ -137,8 +137,11 @@ def read_suite(name: str | Path, *, quick: bool = False, methods: Sequence[str] 
         raise ValueError(f"{path}: found {type(document).__name__}, expected keys and values")
     if quick and isinstance(document.get("quick"), dict):
         document = {**document, **document["quick"]}
+    kind = str(document.get("kind", ""))
+    if kind not in KINDS:
+        raise ValueError(f"{path}: kind: found {kind!r}, expected one of {', '.join(KINDS)}")
     try:
-        suite = _SUITE.validate_python(document)
+        suite = KINDS[kind].model_validate(document)
     except ValidationError as error:
         raise ValueError(f"{path}: {first_complaint(error)}") from None
     return _checked(_chosen(suite, methods, path), path)
