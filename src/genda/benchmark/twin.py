@@ -156,7 +156,7 @@ class TwinExperiment:
         members = self._archive.ensemble(time)
         members = members - members.mean(dim=0) + self._archive.background(time, self.suite.lead).values
         members = self._normalised(members, time) - _mean(self._training)
-        localisation = Localisation(sphere(self.model.grid), spec.radius)
+        localisation = _localisation(self.suite.prior, spec.radius)
         if isinstance(spec, LetkfSpec):
             problem = Problem(self._shape, sources, ensemble=inflate(members, spec.prior_inflation))
             return LETKF(localisation).analyse(problem, len(members), generator)
@@ -292,6 +292,11 @@ def _covariance(which: TrainingErrors, spec: StaticCovarianceSpec) -> ZonalCovar
     lagged = zonal.lagged.mul_(1 - spec.shrinkage)
     lagged.add_(ZonalCovariance.isotropic(sample, grid, spec.radius).lagged, alpha=spec.shrinkage)
     return ZonalCovariance(lagged, zonal.shape)
+
+
+@lru_cache(maxsize=2)
+def _localisation(prior: str, radius: float) -> Localisation:
+    return Localisation(sphere(model_of(prior).grid), radius)
 
 
 @lru_cache(maxsize=2)

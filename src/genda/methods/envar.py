@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ from torch import Tensor
 from genda.methods.ensemble_kalman import inflate
 from genda.methods.localisation import Localisation
 from genda.methods.observation_space import StateCovariance, increment
-from genda.observations.operators import LinearOperator
 from genda.problem import Problem
 
 
@@ -80,23 +79,18 @@ class HybridCovariance:
     weight: float = 1.0
     static: StateCovariance | None = None
     static_weight: float = 0.0
-    taper: LinearOperator = field(init=False)
-
-    def __post_init__(self) -> None:
-        points = self.localisation.coordinates
-        taper = LinearOperator(self.localisation.tapers(points, points), (1, 1, len(points)))
-        object.__setattr__(self, "taper", taper)
 
     def covariance(self, x: Tensor) -> Tensor:
         flat = self.deviations.flatten(2)
         planes = torch.einsum("kcp,bcp->kbp", flat, x.flatten(2))
-        tapered = self.taper(planes.reshape(-1, 1, 1, planes.shape[-1])).view(planes.shape)
+        tapered = self.localisation.between_points(planes.reshape(-1, 1, 1, planes.shape[-1])).view(planes.shape)
         result = self._scale * torch.einsum("kcp,kbp->bcp", flat, tapered).view(x.shape)
         return result if self.static is None else result + self.static_weight * self.static.covariance(x)
 
     def elements(self, index: Tensor) -> Tensor:
-        point = (index % self.taper.matrix.shape[0]).numpy()
-        taper = torch.as_tensor(self.taper.matrix[point][:, point].toarray())
+        points = self.localisation.between_points.matrix
+        point = (index % points.shape[0]).numpy()
+        taper = torch.as_tensor(points[point][:, point].toarray())
         values = self.deviations.flatten(1)[:, index]
         result = self._scale * taper.to(values) * (values.T @ values)
         return result if self.static is None else result + self.static_weight * self.static.elements(index)

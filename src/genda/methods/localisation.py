@@ -10,6 +10,7 @@ Reference: Gaspari and Cohn 1999, Q. J. R. Meteorol. Soc. 125, 723, Eq. 4.10.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,8 +29,8 @@ Array = NDArray[np.float64]
 def gaspari_cohn(distance: Tensor, radius: float) -> Tensor:
     """The fifth-order taper with support ``radius``: 1 at distance 0, 0.208 at half the radius, 0 from the radius on."""
     r = (2 * distance / radius).clamp(max=2.0)
-    near = -(r**5) / 4 + r**4 / 2 + 5 * r**3 / 8 - 5 * r**2 / 3 + 1
-    far = r**5 / 12 - r**4 / 2 + 5 * r**3 / 8 + 5 * r**2 / 3 - 5 * r + 4 - 2 / (3 * r.clamp(min=1e-12))
+    near = 1 + r * r * (-5 / 3 + r * (5 / 8 + r * (1 / 2 - r / 4)))
+    far = 4 + r * (-5 + r * (5 / 3 + r * (5 / 8 + r * (-1 / 2 + r / 12)))) - 2 / (3 * r.clamp(min=1e-12))
     return torch.where(r <= 1, near, far).clamp(min=0.0)
 
 
@@ -67,6 +68,11 @@ class Localisation:
     def __post_init__(self) -> None:
         if not self.radius > 0:
             raise ValueError(f"localisation radius: found {self.radius:g}, expected a positive length")
+
+    @cached_property
+    def between_points(self) -> LinearOperator:
+        """The taper between all points, as a product with planes (batch, 1, 1, lat * lon)."""
+        return LinearOperator(self.tapers(self.coordinates, self.coordinates), (1, 1, len(self.coordinates)))
 
     def positions(self, source: Source) -> Array:
         """Where the observations of a source lie, shape (m, dimension).
