@@ -181,6 +181,8 @@ def train(
 def benchmark(
     suite: Annotated[str, typer.Argument(help="A shipped suite (lorenz63, lorenz96) or a YAML file.")],
     methods: Annotated[str, typer.Option(help="Rows to run, separated by commas; the reference always stays.")] = "all",
+    scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario; may be repeated.")] = None,
+    dates: Annotated[int | None, typer.Option(help="So many dates instead of the suite's own.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The suite's short form.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")] = None,
@@ -196,7 +198,7 @@ def benchmark(
 
     with _progress(suite) as tick:
         names = [name.strip() for name in methods.split(",")]
-        result = run_benchmark(suite, names, quick, workers, dask, runs, data, out, tick)
+        result = run_benchmark(suite, names, scenario or [], dates, quick, workers, dask, runs, data, out, tick)
     _emit(result.as_dict(), json_output, result.text)
 
 

@@ -257,6 +257,8 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
 def run_benchmark(
     suite: str,
     methods: Sequence[str],
+    scenarios: Sequence[str],
+    dates: int | None,
     quick: bool,
     workers: int,
     dask: str | None,
@@ -272,7 +274,7 @@ def run_benchmark(
     """
     if not all(methods):
         raise ValueError("methods: found an empty name, expected all or names separated by commas")
-    chosen = read_suite(suite, quick=quick, methods=methods)
+    chosen = read_suite(suite, quick=quick, methods=methods, scenarios=scenarios, dates=dates)
     _check_outputs(out, None)
     if out is not None and out.suffix == ".png":
         raise ValueError(
@@ -284,7 +286,10 @@ def run_benchmark(
     results = read_results(chosen, runs, data)
     text, document = results.to_markdown(), results.to_dict()
     if out is not None:
-        short = (" --quick" if quick else "") + ("" if "all" in methods else f" --methods '{','.join(methods)}'")
+        short = " --quick" if quick else ""
+        short += "" if "all" in methods else f" --methods '{','.join(methods)}'"
+        short += "".join(f" --scenario '{scenario}'" for scenario in scenarios)
+        short += "" if dates is None else f" --dates {dates}"
         picture = _benchmark_picture(document, out.with_suffix(".png"))
         with replacing(out) as page:
             page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{picture}{text}")

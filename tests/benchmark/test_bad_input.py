@@ -102,7 +102,9 @@ def test_a_file_that_is_no_suite(capsys, tmp_path, content, complaint):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--methods", "ETKF, Magic"), "found no method Magic, expected some of EnKF, ETKF"),
+        (("--methods", "ETKF, Magic"), "methods: found no Magic, expected some of EnKF, ETKF"),
+        (("--scenario", "5 %"), "scenarios: found no 5 %, expected none, the suite has none"),
+        (("--dates", "3"), "dates: unknown key, expected some of kind, suite, model"),
         (("--methods", "ETKF,"), "methods: found an empty name, expected all or names separated by commas"),
         (("--out", "{}/nowhere/page.md"), "nowhere/page.md: found no folder .*nowhere, expected one to write to"),
         (("--out", "{}"), "found a folder, expected the name of a file to write"),

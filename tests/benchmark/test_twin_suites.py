@@ -68,6 +68,8 @@ def test_finished_pairs_are_not_run_again_and_are_shared_by_suites_that_agree(fi
     )
     shared = {pair.file for pair in pairs(more, runs) if pair.scenario == "3 %"}
     assert shared == set(times)
+    fewer = read_suite(tmp_path / "small.yaml", scenarios=["3 %"], dates=1)
+    assert {pair.file for pair in pairs(fewer, runs)} < set(times)
     noisier = {"3 %": [{"kind": "columns", "density": 0.03, "noise": 0.2}]}
     changed = read_suite(written(tmp_path, scenarios=noisier))
     assert not {pair.file for pair in pairs(changed, runs)} & set(times)

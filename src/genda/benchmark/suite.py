@@ -110,13 +110,22 @@ def shipped_suites() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SUITES.glob("*.yaml")))
 
 
-def read_suite(name: str | Path, *, quick: bool = False, methods: Sequence[str] = ()) -> Suite:
+def read_suite(
+    name: str | Path,
+    *,
+    quick: bool = False,
+    methods: Sequence[str] = (),
+    scenarios: Sequence[str] = (),
+    dates: int | None = None,
+) -> Suite:
     """A shipped suite by its name, or the one of a YAML file.
 
     Args:
         name: of a shipped suite, or a path.
         quick: take the short form.
         methods: keep these rows only (and the reference); none or "all" keeps all.
+        scenarios: keep these only, of a twin suite; none keeps all.
+        dates: so many instead of the suite's own, of a twin suite.
 
     Raises:
         FileNotFoundError: if there is no such suite.
@@ -137,6 +146,8 @@ def read_suite(name: str | Path, *, quick: bool = False, methods: Sequence[str] 
         raise ValueError(f"{path}: found {type(document).__name__}, expected keys and values")
     if quick and isinstance(document.get("quick"), dict):
         document = {**document, **document["quick"]}
+    if dates is not None:
+        document = {**document, "dates": dates}
     kind = str(document.get("kind", ""))
     if kind not in KINDS:
         raise ValueError(f"{path}: kind: found {kind!r}, expected one of {', '.join(KINDS)}")
@@ -144,17 +155,20 @@ def read_suite(name: str | Path, *, quick: bool = False, methods: Sequence[str] 
         suite = KINDS[kind].model_validate(document)
     except ValidationError as error:
         raise ValueError(f"{path}: {first_complaint(error)}") from None
-    return _checked(_chosen(suite, methods, path), path)
+    suite = _checked(suite, path)
+    if methods and "all" not in methods:
+        suite = _keep(suite, "methods", [suite.reference, *methods], path)
+    return _keep(suite, "scenarios", scenarios, path) if scenarios else suite
 
 
-def _chosen(suite: Suite, methods: Sequence[str], path: Path) -> Suite:
-    if not methods or "all" in methods:
-        return suite
-    unknown = [name for name in methods if name not in suite.methods]
+def _keep(suite: Suite, key: str, names: Sequence[str], path: Path) -> Suite:
+    """The suite with these of its methods or scenarios."""
+    known: Mapping[str, Any] = getattr(suite, key, {})
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"{path}: found no method {', '.join(unknown)}, expected some of {', '.join(suite.methods)}")
-    kept = {name: spec for name, spec in suite.methods.items() if name in methods or name == suite.reference}
-    return suite.model_copy(update={"methods": kept})
+        expected = f"some of {', '.join(known)}" if known else "none, the suite has none"
+        raise ValueError(f"{path}: {key}: found no {', '.join(unknown)}, expected {expected}")
+    return suite.model_copy(update={key: {name: spec for name, spec in known.items() if name in names}})
 
 
 def _checked(suite: Suite, path: Path) -> Suite:
