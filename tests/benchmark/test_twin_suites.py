@@ -10,7 +10,7 @@ from genda.benchmark import read_results, read_suite, run_suite
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.runner import pairs
 from genda.checkpoint import read_card
-from genda.verify import NMSE
+from genda.verify import NMSE, SPREAD_SKILL
 
 COVARIANCE = {"form": "zonal", "sample": "leads"}
 SUITE = {
@@ -22,6 +22,7 @@ SUITE = {
     "reference": "background",
     "methods": {
         "background": {"method": "background"},
+        "ensemble": {"method": "ensemble"},
         "climatology": {"method": "climatology"},
         "3D-Var": {"method": "3d-var", "covariance": COVARIANCE},
         "LETKF": {"method": "letkf"},
@@ -51,6 +52,8 @@ def test_an_analysis_of_dense_columns_beats_its_background_and_the_ensemble_help
     assert nmse["3D-Var"] < 0.8 * nmse["background"]
     assert nmse["hybrid"] < nmse["3D-Var"]
     assert nmse["LETKF"] < nmse["background"] < nmse["climatology"]
+    assert nmse["ensemble"] == pytest.approx(nmse["background"], rel=0.05)
+    assert 0.5 < float(table.score("ensemble", SPREAD_SKILL).mean.mean()) < 1.5
     document = results.to_dict()
     assert [row["method"] for row in document["rows"]] == list(SUITE["methods"])
     assert {row["scenario"] for row in document["rows"]} == {"3 %"}

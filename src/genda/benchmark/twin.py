@@ -90,7 +90,7 @@ class TwinExperiment:
         Raises:
             ValueError: for too few, or for one inside the prior's training period.
         """
-        ensemble = any(isinstance(spec, LetkfSpec | EnvarSpec) for spec in self.suite.methods.values())
+        ensemble = any(_takes_ensemble(spec) for spec in self.suite.methods.values())
         times = self._archive.times(ensemble)
         if len(times) < self.suite.dates:
             what = f"{self.suite.split} dates with a background" + (" and an ensemble" if ensemble else "")
@@ -140,6 +140,8 @@ class TwinExperiment:
             return self._background(time, corrected=spec.method == "unbiased")
         if isinstance(spec, PlainSpec) and spec.method == "climatology":
             return torch.zeros(1, *self._shape)
+        if isinstance(spec, PlainSpec) and spec.method == "ensemble":
+            return self._ensemble(time)
         generator = torch.Generator().manual_seed(derived_seed(self.suite.seed, time, "members"))
         networks = self.suite.scenarios[scenario]
         if isinstance(spec, PlainSpec) and spec.method == "bicubic":
@@ -153,9 +155,7 @@ class TwinExperiment:
         if isinstance(spec, VariationalSpec):
             problem = Problem(self._shape, sources, background=background[0])
             return Variational(_covariance(self._training, spec.covariance)).analyse(problem, 1, generator)
-        members = self._archive.ensemble(time)
-        members = members - members.mean(dim=0) + self._archive.background(time, self.suite.lead).values
-        members = self._normalised(members, time) - _mean(self._training)
+        members = self._ensemble(time)
         localisation = _localisation(self.suite.prior, spec.radius)
         if isinstance(spec, LetkfSpec):
             problem = Problem(self._shape, sources, ensemble=inflate(members, spec.prior_inflation))
@@ -187,6 +187,12 @@ class TwinExperiment:
         values = self._archive.background(time, self.suite.lead).select(self.channels).values
         x = self._normalised(values, time)
         return x - _mean(self._training) if corrected else x
+
+    def _ensemble(self, time: np.datetime64) -> Tensor:
+        """Members about the corrected background, (member, channel, lat, lon)."""
+        members = self._archive.ensemble(time)
+        members = members - members.mean(dim=0) + self._archive.background(time, self.suite.lead).values
+        return self._normalised(members, time) - _mean(self._training)
 
     def _source(self, network: Network, truth: State, number: int) -> Source:
         """Observations of the truth, the same for every method."""
@@ -231,6 +237,10 @@ class TwinExperiment:
             time=str(time),
         )
         return method.analyse(problem, spec.members or self.suite.members, generator)
+
+
+def _takes_ensemble(spec: TwinMethodSpec) -> bool:
+    return isinstance(spec, LetkfSpec | EnvarSpec) or (isinstance(spec, PlainSpec) and spec.method == "ensemble")
 
 
 def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:

@@ -51,10 +51,11 @@ Network = Annotated[ColumnsSpec | StationsSpec | FieldSpec, Field(discriminator=
 class PlainSpec(Strict):
     """A method without settings.
 
-    ``background`` is the raw one; ``unbiased`` has its mean error removed. ``only`` names the scenarios it takes part in.
+    ``background`` is the raw one; ``unbiased`` has its mean error removed; ``ensemble`` is the ensemble about that. ``only`` names
+    the scenarios it takes part in.
     """
 
-    method: Literal["background", "unbiased", "climatology", "bicubic", "optimal-interpolation"]
+    method: Literal["background", "unbiased", "ensemble", "climatology", "bicubic", "optimal-interpolation"]
     only: tuple[str, ...] = ()
 
 
