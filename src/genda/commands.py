@@ -290,6 +290,7 @@ def run_benchmark(
         short += "" if "all" in methods else f" --methods '{','.join(methods)}'"
         short += "".join(f" --scenario '{scenario}'" for scenario in scenarios)
         short += "" if dates is None else f" --dates {dates}"
+        short += "" if data is None else f" --data {data.name}"
         picture = _benchmark_picture(document, out.with_suffix(".png"))
         with replacing(out) as page:
             page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{picture}{text}")
