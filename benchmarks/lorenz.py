@@ -12,7 +12,7 @@ difference is given in units of
     u² = s² + s² n / n_D + r² / 12,
 
 the second term being the sampling error of DAPPER's single run of n_D analyses. ``--repeat`` also runs DAPPER itself, with
-that many seeds, on the rows named; the standard error is then that of its runs.
+that many seeds; the standard error is then that of its runs.
 """
 
 from __future__ import annotations
@@ -73,31 +73,35 @@ def main() -> None:
     parser.add_argument("suite", choices=SETUPS)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--repeat", type=int, default=0, help="runs of DAPPER itself")
-    parser.add_argument("--rows", help="of those runs, separated by commas; all where left out")
+    parser.add_argument("--rows", help="of the table, separated by commas; all where left out")
+    parser.add_argument("--line", help="run this line of DAPPER alone, in the suite's set-up, --repeat times")
     args = parser.parse_args()
+    if args.line:
+        theirs = repeated(args.suite, args.line, args.repeat)
+        print(f"{args.line}: {theirs.mean():.3f} ± {theirs.std(ddof=1) / math.sqrt(len(theirs)):.3f}")
+        return
     recorded = recorded_errors(args.suite)
     chosen = args.rows.split(",") if args.rows else list(SAME[args.suite])
-    results = read_results(read_suite(args.suite, methods=list(SAME[args.suite])), args.runs)
+    results = read_results(read_suite(args.suite, methods=chosen), args.runs)
     analyses = int(setup(args.suite).tseq.masko.sum())
     head = ["method", "DAPPER's line", "genda", "DAPPER, recorded", "difference / u"]
     rows = []
-    for name, line in SAME[args.suite].items():
+    for name in chosen:
+        line = SAME[args.suite][name]
         mean, stderr, count = own_error(results, name)
         value = float(recorded[line])
         digits = len(recorded[line].partition(".")[2])
         u = math.sqrt(stderr**2 * (1 + count / analyses) + 10.0 ** (-2 * digits) / 12)
         row = [name, f"`{line}`", f"{mean:.3f} ± {stderr:.3f}", recorded[line], f"{(mean - value) / u:+.1f}"]
-        if args.repeat and name in chosen:
+        if args.repeat:
             theirs = repeated(args.suite, line, args.repeat)
             error = theirs.std(ddof=1) / math.sqrt(len(theirs))
             row += [f"{theirs.mean():.3f} ± {error:.3f}", f"{(mean - theirs.mean()) / math.hypot(stderr, error):+.1f}"]
         rows.append(row)
     if args.repeat:
         head += [f"DAPPER, {args.repeat} runs", "difference / u"]
-    width = len(head)
-    print("| " + " | ".join(head) + " |\n|---|---|" + "---:|" * (width - 2))
-    for row in rows:
-        print("| " + " | ".join(row + ["–"] * (width - len(row))) + " |")
+    rule = ["---", "---", *["---:"] * (len(head) - 2)]
+    print("\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows)))
 
 
 def recorded_errors(suite: str) -> dict[str, str]:
@@ -137,7 +141,8 @@ def repeated(suite: str, line: str, runs: int) -> NDArray[np.float64]:
     from dapper import da_methods
 
     call = ast.parse(line, mode="eval").body
-    assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+        raise SystemExit(f"{line}: expected a method and its settings")
     values = [ast.literal_eval(argument) for argument in call.args]
     settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     experiment, errors = setup(suite), []
