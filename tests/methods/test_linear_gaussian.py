@@ -69,10 +69,10 @@ def test_variational_is_the_kalman_analysis_solved_directly_or_by_conjugate_grad
     torch.testing.assert_close(analysis.flatten(), kalman(background, sources)[0], rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("inner", [SIZE, SIZE - 1])
-def test_a_window_of_four_dimensions_is_the_kalman_smoother(inner):
-    """Observations after a linear forecast M are observations of the initial state through H M."""
-    background, later = normal(SIZE, seed=3), source(4)
+@pytest.mark.parametrize(("inner", "count"), [(SIZE, 9), (SIZE, 20), (SIZE - 1, 9)])
+def test_a_window_of_four_dimensions_is_the_kalman_smoother(inner, count):
+    """Observations after a linear forecast M are observations of the initial state through H M, be they fewer or more than it."""
+    background, later = normal(SIZE, seed=3), source(4, count)
     turn = torch.roll(torch.eye(SIZE, dtype=torch.float64), 3, dims=0) * 0.9
     propagated = Source(later.values, Propagated(lambda x: x @ turn.T, later.operator), later.covariance)
     method = Variational(DenseRoot.of(covariance(), SHAPE), inner=inner, tolerance=1e-13)

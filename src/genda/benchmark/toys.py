@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import scipy.sparse as sp
@@ -73,7 +73,7 @@ class ToyExperiment:
             squared error of the mean, its root over all channels and squared spread, averaged over blocks of turns.
         """
         suite, model = self.suite, self._model
-        truth, observations = self._truth(int(case))
+        truth, observations = _truth(self._experiment, int(case))
         generator = torch.Generator().manual_seed(derived_seed(int(case), "members"))
         white = torch.randn(spec.members, *model.shape, generator=generator, dtype=torch.float64)
         start = truth[:1] + suite.start_error * white
@@ -102,23 +102,10 @@ class ToyExperiment:
     def _model(self) -> ForecastModel:
         return toy_model(self.suite.model)
 
-    def _truth(self, seed: int) -> tuple[Tensor, list[tuple[Source, ...]]]:
-        """Truth (turn, channel, lat, lon), the start included, and the sources of every turn."""
-        suite, model = self.suite, self._model
-        generator = torch.Generator().manual_seed(derived_seed(seed, "truth"))
-        state = model.step(_anywhere(model, 1, generator), SPIN_UP)
-        states = [state]
-        for _ in range(suite.turns):
-            states.append(model.step(states[-1], suite.interval))
-        truth = torch.cat(states)
-        size = math.prod(model.shape)
-        seen = np.arange(0, size, suite.every)
-        matrix = sp.csr_array((np.ones(len(seen)), (np.arange(len(seen)), seen)), shape=(len(seen), size))
-        operator = LinearOperator(matrix, model.shape)
-        covariance = Diagonal(torch.full((len(seen),), suite.error**2, dtype=torch.float64))
-        noise = torch.randn(len(truth), len(seen), generator=generator, dtype=torch.float64)
-        values = operator(truth) + suite.error * noise
-        return truth, [(Source(v, operator, covariance),) for v in values[1:]]
+    @property
+    def _experiment(self) -> str:
+        """The suite without its rows, as JSON."""
+        return self.suite.model_copy(update={"methods": {}, "quick": {}}).model_dump_json()
 
     def _method(self, spec: ToyMethodSpec) -> Method:
         if spec.method == "persistence":
@@ -177,6 +164,27 @@ def _climate(spec: str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(derived_seed(0, "climate"))
     state = model.step(_anywhere(model, CLIMATE_STATES, generator), SPIN_UP)
     return state.mean(dim=0), torch.cov(state.flatten(1).T)
+
+
+@lru_cache(maxsize=8)  # every method meets the same cases
+def _truth(experiment: str, seed: int) -> tuple[Tensor, list[tuple[Source, ...]]]:
+    """Truth (turn, channel, lat, lon), the start included, and the sources of every turn."""
+    suite = ToySuite.model_validate_json(experiment)
+    model = toy_model(suite.model)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "truth"))
+    state = model.step(_anywhere(model, 1, generator), SPIN_UP)
+    states = [state]
+    for _ in range(suite.turns):
+        states.append(model.step(states[-1], suite.interval))
+    truth = torch.cat(states)
+    size = math.prod(model.shape)
+    seen = np.arange(0, size, suite.every)
+    matrix = sp.csr_array((np.ones(len(seen)), (np.arange(len(seen)), seen)), shape=(len(seen), size))
+    operator = LinearOperator(matrix, model.shape)
+    covariance = Diagonal(torch.full((len(seen),), suite.error**2, dtype=torch.float64))
+    noise = torch.randn(len(truth), len(seen), generator=generator, dtype=torch.float64)
+    values = operator(truth) + suite.error * noise
+    return truth, [(Source(v, operator, covariance),) for v in values[1:]]
 
 
 def _anywhere(model: ForecastModel, count: int, generator: torch.Generator) -> Tensor:

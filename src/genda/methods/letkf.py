@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from genda.methods.ensemble_kalman import inflate, rotated, transform_weights
@@ -56,13 +57,14 @@ class LETKF:
         order = np.argsort(place_of, kind="stable")
         starts = np.searchsorted(place_of[order], np.arange(len(places) + 1))
         spread, scaled, innovation = (t[..., order] for t in (spread, scaled, innovation))
+        tree = cKDTree(places * radius)
 
         mean = background.mean(dim=0)
         deviations = (background - mean).flatten(2)
         analysis = torch.empty_like(deviations)
         for first in range(0, len(points), self.block):
             part = slice(first, first + self.block)
-            tapers = self.localisation.tapers(points[part], places * radius)
+            tapers = self.localisation.tapers(points[part], tree)
             near = np.unique(tapers.indices).astype(np.intp)
             rows, ends = _ranges(starts, near)
             pieces = (

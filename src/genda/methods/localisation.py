@@ -90,8 +90,12 @@ class Localisation:
         by_point = sp.csr_array((weights.data, (weights.row, weights.col % cells)), shape=(weights.shape[0], cells))
         return np.asarray((by_point @ self.coordinates) / by_point.sum(axis=1).reshape(-1, 1))
 
-    def tapers(self, points: Array, positions: Array) -> sp.csr_array:
-        """Taper between points and positions as a sparse matrix, shape (points, positions)."""
-        pairs = cKDTree(points).sparse_distance_matrix(cKDTree(positions), self.radius, output_type="coo_matrix")
+    def tapers(self, points: Array, positions: Array | cKDTree) -> sp.csr_array:
+        """Taper between points and positions as a sparse matrix, shape (points, positions).
+
+        Positions that serve several blocks of points can be given as the tree of their coordinates.
+        """
+        tree = positions if isinstance(positions, cKDTree) else cKDTree(positions)
+        pairs = cKDTree(points).sparse_distance_matrix(tree, self.radius, output_type="coo_matrix")
         values = gaspari_cohn(torch.as_tensor(pairs.data), self.radius).numpy()
         return sp.csr_array((values, (pairs.row, pairs.col)), shape=pairs.shape)

@@ -6,7 +6,7 @@ With B = L Lᵀ and x = x_b + L v,
 
 minimised by Gauss–Newton: the operators are linearised about the last x and each quadratic problem is solved by conjugate
 gradients on I + Lᵀ H'ᵀ R^{-1} H' L, which is well conditioned; a control vector no longer than the iterations allowed is solved
-for directly, with all columns of H' L in one batch. An operator that contains a forecast
+for directly, with all rows or columns of H' L, whichever are fewer, in one batch. An operator that contains a forecast
 (:class:`genda.observations.operators.Propagated`) makes it 4D-Var: the initial state of the window is then what is sought, and
 automatic differentiation is the adjoint model.
 
@@ -88,9 +88,12 @@ class Variational:
         return conjugate_gradient(curvature, pull - v, self.inner, self.tolerance)
 
     def _direct_step(self, source: Source, x: Tensor, v: Tensor) -> Tensor:
-        """The same from the columns of H' L."""
-        unit = torch.eye(self.root.size).to(v)
-        images = source.operator.tangent(x.expand(len(unit), -1, -1, -1), self.root.apply(unit))
+        """The same with H' L written out: from its rows by the adjoint or, where they are fewer, its columns."""
+        unit, each = torch.eye(self.root.size).to(v), torch.eye(len(source.values)).to(v)
+        if len(each) <= len(unit):
+            images = self.root.transpose(source.adjoint(x.expand(len(each), -1, -1, -1), each)).T
+        else:
+            images = source.operator.tangent(x.expand(len(unit), -1, -1, -1), self.root.apply(unit))
         scaled = source.covariance.inverse(images)
         pull = source.misfit(x) @ scaled.T - v
         step: Tensor = torch.linalg.solve(unit + images @ scaled.T, pull.T).T
