@@ -21,6 +21,7 @@ from genda.verify import (
     NMSE,
     OUTLIERS,
     RMSE,
+    SPECDIV,
     SPREAD_SKILL,
     STATE_RMSE,
     Metric,
@@ -29,7 +30,19 @@ from genda.verify import (
     paired_difference,
 )
 
-METRICS = (RMSE, NMSE, SPREAD_SKILL, OUTLIERS, CRPS, ENERGY_SCORE, KINETIC_ENERGY, GEOSTROPHIC, HYDROSTATIC, STATE_RMSE)
+METRICS = (
+    RMSE,
+    NMSE,
+    SPECDIV,
+    SPREAD_SKILL,
+    OUTLIERS,
+    CRPS,
+    ENERGY_SCORE,
+    KINETIC_ENERGY,
+    GEOSTROPHIC,
+    HYDROSTATIC,
+    STATE_RMSE,
+)
 HEADLINE = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
 """Channels shown where there are too many for a page."""
 
