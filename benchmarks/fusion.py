@@ -30,10 +30,10 @@ import torch
 
 from genda import assimilation as library
 from genda.assets import model_directory
+from genda.assimilation import coarse_field
 from genda.atomic import replacing
 from genda.checkpoint import WEIGHTS, Model, load_model
-from genda.commands import usable_observations
-from genda.demo import coarse_field, simulate_columns
+from genda.demo import simulate_columns
 from genda.grid import EARTH_RADIUS
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
@@ -46,6 +46,7 @@ from genda.observations.read import read_observations
 from genda.problem import Source
 from genda.sample import Sample, read_sample
 from genda.state import State
+from genda.usable import usable_observations
 from genda.variables import channels as parse_channels
 from genda.verify import (
     CRPS,

@@ -18,8 +18,8 @@ import torch
 
 from genda import assimilation as library
 from genda.assets import model_directory
+from genda.assimilation import coarse_field
 from genda.checkpoint import load_model
-from genda.demo import coarse_field
 from genda.diffusion.denoiser import Conditioned
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA

@@ -11,7 +11,8 @@ import pytest
 import small_model
 from command_line import run
 from genda import assimilation as library
-from genda.demo import coarse_field, simulate_columns
+from genda.assimilation import coarse_field
+from genda.demo import simulate_columns
 from genda.observations.table import read_table, write_table
 from genda.state import State, read_state, to_dataset, write_netcdf
 

@@ -1,5 +1,7 @@
 """Cycled toy experiments against the published errors of the same set-ups (Sakov and Oke 2008; DAPPER's tables)."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -66,3 +68,33 @@ def test_a_static_covariance_has_the_published_error(experiment):
 
 def test_without_observations_the_error_is_that_of_two_random_states(experiment):
     assert rmse(experiment, Persistence(), 1) == pytest.approx(3.6 * 2**0.5, rel=0.1)
+
+
+class LinearModel:
+    """dx/dt = A x, solved exactly."""
+
+    shape = (1, 1, 6)
+    rates = torch.randn(6, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64) - 0.5 * torch.eye(6)
+
+    def step(self, state, dt):
+        return state @ torch.linalg.matrix_exp(dt * self.rates).T
+
+
+@pytest.mark.parametrize("window", [1, 3, 20])
+def test_in_a_linear_model_a_window_changes_nothing(window):
+    """The analysis commutes with a linear forecast: the window's end is the filter's analysis."""
+    model, generator = LinearModel(), torch.Generator().manual_seed(5)
+    operator = LinearOperator(sp.eye_array(6).tocsr()[:2], model.shape)
+    half = Diagonal(torch.full((2,), 0.5, dtype=torch.float64))
+    values = torch.randn(8, 2, generator=generator, dtype=torch.float64)
+    observations = [(Source(v, operator, half),) for v in values]
+    start = torch.randn(9, *model.shape, generator=generator, dtype=torch.float64)
+    run = partial(cycle, model, ETKF(), start, observations, 0.1, generator)
+    for filtered, smoothed in zip(run(), run(window=window), strict=True):
+        torch.testing.assert_close(smoothed.forecast, filtered.forecast, rtol=0, atol=1e-10)
+        torch.testing.assert_close(smoothed.analysis, filtered.analysis, rtol=0, atol=1e-10)
+
+
+def test_a_negative_window_is_refused():
+    with pytest.raises(ValueError, match="window: found -1 intervals"):
+        next(cycle(MODEL, Persistence(), torch.zeros(1, *MODEL.shape), [()], INTERVAL, torch.Generator(), window=-1))

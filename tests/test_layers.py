@@ -15,7 +15,7 @@ LAYERS = (
     {"guidance"},
     {"methods", "forecast"},
     {"assimilation", "cycle", "sample", "verify"},
-    {"report", "train"},
+    {"report", "train", "usable"},
     {"benchmark"},
     {"demo", "commands"},
     {"cli"},

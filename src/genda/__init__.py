@@ -26,7 +26,7 @@ _PUBLIC = {
     "read_observations": "observations.read",
     "read_sample": "sample",
     "read_state": "state",
-    "usable_observations": "commands",
+    "usable_observations": "usable",
 }
 __all__ = [*sorted(_PUBLIC)]
 

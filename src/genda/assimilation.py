@@ -187,6 +187,16 @@ def field_source(
     return Source(values, operator, Diagonal(torch.full_like(values, error**2)), name, weight)
 
 
+def coarse_field(state: State, factor: int) -> State:
+    """Area means of a state over blocks of ``factor`` × ``factor`` cells."""
+    target = state.grid.coarsened(factor)
+    operator = operators.LinearOperator(
+        operators.coarse(state.grid, state.channels, target), (len(state.channels), *state.grid.shape)
+    )
+    values = operator(state.values.double()).float().view(-1, len(state.channels), *target.shape)
+    return State(values, state.channels, target, state.times)
+
+
 def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
     """Columns of a matrix on some channels moved to their place among all channels."""
     if index == list(range(len(model.channels))):
@@ -224,6 +234,7 @@ def make_method(
     gamma: float | Mapping[str, float] = DEFAULT_GAMMA,
     guidance_scale: float = 1.0,
     clip: float | None = None,
+    errors: SphericalGaussian | None = None,
     batch: int | None = None,
     device: str = "cpu",
     progress: Callable[[], None] | None = None,
@@ -257,7 +268,7 @@ def make_method(
     }
     start = base if isinstance(base, SphericalGaussian) else None
     sampler = sampler or default_sampler(model)
-    return Fusion(model.denoiser.to(device), guidance[name], sampler, start, batch, device, progress)
+    return Fusion(model.denoiser.to(device), guidance[name], sampler, start, errors, batch, device, progress)
 
 
 def assimilate(

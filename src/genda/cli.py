@@ -185,6 +185,9 @@ def benchmark(
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")] = None,
     runs: Annotated[Path, typer.Option(help="Where finished pairs are kept.")] = Path("runs"),
+    data: Annotated[
+        Path | None, typer.Option(help="A nature run; without it the shipped sample case, enough for --quick.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table as Markdown, and a picture beside it.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -192,9 +195,8 @@ def benchmark(
     from genda.commands import run_benchmark
 
     with _progress(suite) as tick:
-        result = run_benchmark(
-            suite, [name.strip() for name in methods.split(",")], quick, workers, dask, runs, out, tick
-        )
+        names = [name.strip() for name in methods.split(",")]
+        result = run_benchmark(suite, names, quick, workers, dask, runs, data, out, tick)
     _emit(result.as_dict(), json_output, result.text)
 
 
@@ -208,6 +210,9 @@ def nature_run(
     pairs: Annotated[int, typer.Option(min=0, help="Training dates with imperfect-model backgrounds.")] = 500,
     validation_pairs: Annotated[int, typer.Option(min=0, help="Validation dates with backgrounds.")] = 60,
     test_pairs: Annotated[int, typer.Option(min=0, help="Test dates with backgrounds.")] = 100,
+    ensemble: Annotated[
+        int, typer.Option(min=0, help="Members about each test and validation background; 0 for none.")
+    ] = 16,
     variant: Annotated[str, typer.Option(help="Background recipe: a or b.")] = "b",
     part: Annotated[
         list[str] | None,
@@ -226,6 +231,7 @@ def nature_run(
         pairs=pairs,
         validation_pairs=validation_pairs,
         test_pairs=test_pairs,
+        ensemble=ensemble,
         variant=variant,
         parts=part,
         progress=sys.stderr.isatty(),
@@ -242,6 +248,23 @@ def sample_case(
     from genda.forecast.sample_case import write_sample_case
 
     write_sample_case(nature, out, dates=dates)
+
+
+@app.command("sample-errors")
+def sample_errors(
+    nature: Annotated[Path, typer.Argument(help="A nature run with training backgrounds.")],
+    case: Annotated[Path, typer.Argument(help="The sample case whose backgrounds the ensembles are about.")],
+    out: Annotated[Path, typer.Argument(help="netCDF file to write.")],
+    pairs: Annotated[int, typer.Option(min=2, help="Training backgrounds.")] = 100,
+    ensembles: Annotated[
+        Path | None, typer.Option(help="Store with ensembles at the sample case's dates, if not the nature run.")
+    ] = None,
+    dates: Annotated[int, typer.Option(min=1, help="Dates with an ensemble.")] = 2,
+) -> None:
+    """Cut the shipped background errors and ensembles, for quick benchmarks, out of a nature run."""
+    from genda.forecast.errors import write_errors
+
+    write_errors(nature, case, out, pairs=pairs, ensembles=ensembles, dates=dates)
 
 
 @observations_app.command("read")

@@ -22,7 +22,6 @@ from genda.observations.climate import ClimateMapping
 from genda.observations.errors import assign_errors
 from genda.observations.flags import Flag
 from genda.observations.quality import (
-    check_background,
     check_bounds,
     check_domain,
     check_duplicates,
@@ -37,6 +36,7 @@ from genda.observations.table import read_table, summary, validate, write_table
 from genda.problem import Source
 from genda.report import ReportCase, benchmark_png, write_report
 from genda.state import State, nonnegative, read_state, to_dataset, write_netcdf
+from genda.usable import usable_observations
 from genda.variables import channels as parse_channels
 from genda.verify import BIAS, CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
 
@@ -68,76 +68,6 @@ def read_observation_files(files: Sequence[Path], out: Path) -> Outcome:
     lines = [f"{out}: {facts['rows']} rows, {facts['stations']} stations, {facts['soundings']} soundings"]
     lines += [f"  {kind}: " + ", ".join(f"{k} {v}" for k, v in facts[kind].items()) for kind in ("variables", "flags")]
     return Outcome("\n".join(lines), facts)
-
-
-def usable_observations(
-    model: Model,
-    table: pd.DataFrame,
-    time: np.datetime64,
-    window_hours: float,
-    *,
-    map_climate: bool = False,
-    amplitude: float = 1.0,
-    mapping: ClimateMapping | None = None,
-    gross_factor: float = 5.0,
-) -> tuple[pd.DataFrame, ClimateMapping | None]:
-    """The whole table with flags set for this model and time, moved to the model's climate if asked for.
-
-    Checks in order: missing, bounds, duplicates, window, domain, variables and levels of the model, and last the departure
-    from the model's climatology in units of its standard deviation, which catches gross errors only. A mapping that is not
-    given is fitted on what has passed, once before and once after that check.
-
-    Args:
-        model: the prior.
-        table: observations, physical units.
-        time: analysis time.
-        window_hours: half-width of the window.
-        map_climate: fit and apply a :class:`ClimateMapping`; keeps only values reported at the model's levels.
-        amplitude: of the mapping that is fitted, see :class:`ClimateMapping`.
-        mapping: apply this one instead of fitting one (for withheld observations).
-        gross_factor: standard deviations allowed by the last check.
-
-    Returns:
-        the table, and the mapping that was applied to it.
-    """
-    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
-        check_missing,
-        check_bounds,
-        check_duplicates,
-        partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
-        partial(check_domain, grid=model.grid),
-        partial(_check_variables, model=model),
-    ]
-    table = run_checks(table.reset_index(drop=True), checks)
-    levels = sorted({c.pressure for c in parse_channels(model.channels) if c.pressure is not None})
-    given, map_climate = mapping, map_climate or mapping is not None
-    table = assign_errors(select_levels(table, levels, exact=map_climate))
-    passing = (table["quality"] == Flag.PASS).to_numpy()
-    if not passing.any():
-        return table, None
-    rows = table[passing]
-    expected = library.observe(model, library.climatology(model, time), rows).numpy()
-    _, spread = library.point_operator(model, rows)
-    if map_climate and given is None:
-        mapping = ClimateMapping.fit(rows, expected, amplitude)
-    mapped = rows if mapping is None else mapping.to_model(rows, expected)
-    checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
-    if mapping is not None and given is None:
-        good = checked == Flag.PASS
-        mapping = ClimateMapping.fit(rows[good], expected[good], amplitude)
-        mapped = mapping.to_model(rows, expected)
-        checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
-    table = table.copy()
-    table.loc[passing, "quality"] = checked
-    for column in ("observation", "obs_error"):
-        table.loc[passing, column] = mapped[column].to_numpy()
-    return table, mapping
-
-
-def _check_variables(table: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """``DOMAIN`` where the model does not hold the variable."""
-    known = {c.field.id for c in parse_channels(model.channels)}
-    return set_flag(table, ~table["variable"].isin(known), Flag.DOMAIN)
 
 
 def assimilate_files(
@@ -331,6 +261,7 @@ def run_benchmark(
     workers: int,
     dask: str | None,
     runs: Path,
+    data: Path | None,
     out: Path | None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -349,8 +280,8 @@ def run_benchmark(
         )
     if not runs.is_dir() and (runs.exists() or runs.is_symlink()):
         raise ValueError(f"{runs}: found a file, expected a folder to keep finished pairs in")
-    run_suite(chosen, runs, workers=workers, dask=dask, progress=progress)
-    results = read_results(chosen, runs)
+    run_suite(chosen, runs, data, workers=workers, dask=dask, progress=progress)
+    results = read_results(chosen, runs, data)
     text, document = results.to_markdown(), results.to_dict()
     if out is not None:
         short = (" --quick" if quick else "") + ("" if "all" in methods else f" --methods '{','.join(methods)}'")

@@ -4,24 +4,34 @@ r"""Forecast, analyse, forecast: what an assimilation method is for.
 
 The cycle carries whatever the method returns, one state or an ensemble; a method that reads ``Problem.ensemble`` finds the
 members there and every method finds their mean as the background.
+
+With a window of L intervals it is the state at the window's start that is analysed, from the newest observations at its end,
+
+    x_a(t_{k-L}) ~ p(x | x_f(t_{k-L}), y_k),        y_k = H(M_L(x(t_{k-L}))) + ε
+
+and the window then moves on by one interval, so that every observation is used once and each state by its own and the L later
+ones. A variational method becomes strong-constraint 4D-Var, an ensemble filter a smoother.
+
+Reference: Bocquet and Sakov 2013, Nonlin. Processes Geophys. 20, 803 (windows that move by one interval, data used once).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from genda.forecast import ForecastModel
 from genda.methods import Method
+from genda.observations.operators import Propagated
 from genda.problem import Problem, Source
 
 
 @dataclass(frozen=True)
 class Cycled:
-    """One turn of the cycle.
+    """One turn of the cycle, at the time of its observations.
 
     Attributes:
         forecast: members (member, channel, lat, lon) before the observations.
@@ -40,6 +50,7 @@ def cycle(
     observations: Iterable[tuple[Source, ...]],
     interval: float,
     generator: torch.Generator,
+    window: int = 0,
 ) -> Iterator[Cycled]:
     """Turn by turn, lazily.
 
@@ -50,16 +61,30 @@ def cycle(
         observations: the sources of each analysis time.
         interval: between analyses, in the model's time.
         generator: of everything the method draws.
+        window: L, intervals from the state that is analysed to the observations; the first windows begin at ``start``.
 
     Raises:
+        ValueError: for a negative window.
         FloatingPointError: naming the turn at which a member stopped being finite.
     """
+    if window < 0:
+        raise ValueError(f"window: found {window} intervals, expected 0 or more")
     members = start
     for turn, sources in enumerate(observations):
-        forecast = model.step(members, interval)
-        ensemble = forecast if len(forecast) > 1 else None
-        problem = Problem(model.shape, tuple(sources), forecast.mean(dim=0), ensemble)
-        members = method.analyse(problem, len(forecast), generator)
-        if not bool(torch.isfinite(members).all()):
+        if turn >= window:
+            members = model.step(members, interval)
+        length = min(window, turn + 1)
+
+        def to_end(x: Tensor, time: float = length * interval) -> Tensor:
+            return model.step(x, time) if time else x
+
+        if length:
+            sources = tuple(replace(s, operator=Propagated(to_end, s.operator)) for s in sources)
+        forecast = to_end(members)
+        ensemble = members if len(members) > 1 else None
+        problem = Problem(model.shape, tuple(sources), members.mean(dim=0), ensemble)
+        members = method.analyse(problem, len(members), generator)
+        analysis = to_end(members)
+        if not bool(torch.isfinite(analysis).all()):
             raise FloatingPointError(f"turn {turn} of the cycle: a member stopped being finite")
-        yield Cycled(forecast, members)
+        yield Cycled(forecast, analysis)

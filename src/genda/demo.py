@@ -21,7 +21,6 @@ from genda.diffusion.noise import derived_seed
 from genda.methods.interpolation import interpolate
 from genda.observations.flags import Flag
 from genda.observations.networks import columns_table, station_network
-from genda.observations.operators import LinearOperator, coarse
 from genda.observations.quality import check_bounds, check_duplicates, check_missing, run_checks
 from genda.observations.table import read_table, write_table
 from genda.report import ReportCase, overview_png, write_report
@@ -47,14 +46,6 @@ class DemoResult:
 
     def as_dict(self) -> dict[str, Any]:
         return self.document
-
-
-def coarse_field(state: State, factor: int) -> State:
-    """Area means of a state over blocks of ``factor`` × ``factor`` cells."""
-    target = state.grid.coarsened(factor)
-    operator = LinearOperator(coarse(state.grid, state.channels, target), (len(state.channels), *state.grid.shape))
-    values = operator(state.values.double()).float().view(-1, len(state.channels), *target.shape)
-    return State(values, state.channels, target, state.times)
 
 
 def simulate_columns(
@@ -97,7 +88,7 @@ def run_demo(
     sample = read_sample(channels=model.channels)
     i = int(np.flatnonzero(sample.truth.times == time)[0])
     truth = State(sample.truth.values[i : i + 1], model.channels, model.grid, sample.truth.times[i : i + 1])
-    field = coarse_field(truth, COARSENING)
+    field = library.coarse_field(truth, COARSENING)
     used = table[table["quality"] == Flag.PASS]
     sources = [
         library.point_source(model, used, time, name="station columns"),

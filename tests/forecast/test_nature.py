@@ -8,7 +8,8 @@ import xarray as xr
 
 import genda.forecast.nature as nature
 from genda.forecast.backgrounds import plan, write_backgrounds
-from genda.forecast.climate import channel_values, open_backgrounds, open_nature_run
+from genda.forecast.climate import channel_values, open_backgrounds, open_ensembles, open_nature_run
+from genda.forecast.ensembles import write_ensembles
 from genda.forecast.nature_run import integrate, nature_run
 from genda.forecast.pressure import to_pressure_levels
 from genda.forecast.store import Run, create_store, modal_state
@@ -149,3 +150,20 @@ def test_members_advance_together_as_they_would_alone(model):
         _, alone = model.advance(model.start([seed], [date]))
         np.testing.assert_allclose(together[member].temperature, alone[0].temperature, atol=0.02)
         np.testing.assert_allclose(together[member].surface_pressure, alone[0].surface_pressure, rtol=1e-4)
+
+
+def test_ensemble_members_are_about_the_background_and_resume(run, model):
+    pairs = plan(run.timeline, {"test": 2})
+    write_backgrounds(run, pairs, "test", model)
+    write_ensembles(run, pairs, "test", model, members=2)
+    background, ensemble = open_backgrounds(run.out, "test"), open_ensembles(run.out, "test")
+    assert list(ensemble.time.values) == list(background.time.values)
+    departures = channel_values(ensemble, "t500") - channel_values(background, "t500")[:, :1]
+    rms = np.sqrt((departures**2).mean(axis=(-2, -1)))
+    assert (rms > 0).all()
+    assert not np.allclose(departures[:, 0], departures[:, 1])
+    before = ensemble.temperature.values.copy()
+    write_ensembles(run, pairs, "test", model, members=2)  # nothing to do
+    assert (open_ensembles(run.out, "test").temperature.values == before).all()
+    with pytest.raises(ValueError, match="found an ensemble of 2 members on 2 dates, expected 3 on 2"):
+        write_ensembles(run, pairs, "test", model, members=3)

@@ -119,3 +119,18 @@ def test_sample_specdiv_looks_at_its_degrees_only() -> None:
     np.testing.assert_allclose(
         verify.sample_spectral_divergence(truth + 1000 * harmonic(2, 0), truth, GRID, min_degree=6), 0, atol=1e-9
     )
+
+
+def test_bands_of_kinetic_energy_are_sums_of_the_spectrum() -> None:
+    u, v = (torch.randn(2, *GRID.shape, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    bands, spectrum = verify.kinetic_energy_bands(u, v, GRID), verify.kinetic_energy_spectrum(u, v, GRID)
+    torch.testing.assert_close(bands.sum(dim=-1), spectrum[..., 1:].sum(dim=-1))
+    torch.testing.assert_close(bands[..., 1], spectrum[..., 8:16].sum(dim=-1))
+
+
+def test_half_the_wind_has_a_quarter_of_the_kinetic_energy() -> None:
+    channels = ("z500", "u500", "v500")
+    truth = torch.randn(1, 3, *GRID.shape, generator=torch.Generator().manual_seed(2))
+    times = np.array(["2001-01-01"], dtype="datetime64[ns]")
+    found = verify.field_statistics(0.5 * truth, truth, times=times, channels=channels, grid=GRID, min_degree=None)
+    np.testing.assert_allclose(verify.estimate(found, verify.KINETIC_ENERGY).mean, 0.25, rtol=1e-6)

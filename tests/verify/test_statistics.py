@@ -59,6 +59,14 @@ def test_scores_are_means_over_dates_before_roots() -> None:
     np.testing.assert_allclose(nmse.mean, [(mse.numpy() / STD**2).mean()], rtol=1e-12)
 
 
+def test_the_rmse_of_states_is_the_mean_of_roots() -> None:
+    errors = np.random.default_rng(0).standard_normal((5, 3)) ** 2
+    roots = np.sqrt(errors.mean(axis=1))
+    values = {"state_error": roots[:, None]}
+    found = verify.estimate(verify.Statistics(tuple(range(5)), CHANNELS, values, np.ones((5, 3))), verify.STATE_RMSE)
+    np.testing.assert_allclose([found.mean, found.stderr], [[roots.mean()], [roots.std(ddof=1) / 5**0.5]])
+
+
 def test_standard_error_of_a_mean_is_s_over_root_n_and_of_a_root_its_delta_method() -> None:
     mse = table(slice(None)).rows["analysis"].values["squared_error"]
     of_mean = verify.estimate(table(slice(None)).rows["analysis"], verify.MSE)

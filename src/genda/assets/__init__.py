@@ -1,4 +1,4 @@
-"""Shipped weights and the sample case; a model is named by its folder here or by a directory of the user's."""
+"""Shipped weights, the sample case and its errors; a model is named by its folder here or by a directory of the user's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 DIRECTORY = Path(__file__).parent
 SAMPLE_CASE = DIRECTORY / "sample.nc"
+SAMPLE_ERRORS = DIRECTORY / "sample_errors.nc"
 DEMO_OBSERVATIONS = DIRECTORY / "demo_observations.parquet"
 
 

@@ -1,4 +1,4 @@
-"""The table of a finished suite: scores with standard errors, ratios and significance against a reference, cost, failures."""
+"""The tables of a finished suite: scores with standard errors, ratios and significance against a reference, cost, failures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,45 @@ from typing import Any
 
 import numpy as np
 
+from genda.benchmark.experiment import experiment_of
 from genda.benchmark.runner import Pair, pairs, read_pair
 from genda.benchmark.suite import Suite
-from genda.benchmark.toys import ToyExperiment
-from genda.verify import RMSE, SPREAD_SKILL, Metric, ScoreTable, Statistics, paired_difference
+from genda.verify import (
+    CRPS,
+    ENERGY_SCORE,
+    GEOSTROPHIC,
+    HYDROSTATIC,
+    KINETIC_ENERGY,
+    NMSE,
+    OUTLIERS,
+    RMSE,
+    SPREAD_SKILL,
+    STATE_RMSE,
+    Metric,
+    ScoreTable,
+    Statistics,
+    paired_difference,
+)
 
-METRICS = (RMSE, SPREAD_SKILL)
+METRICS = (RMSE, NMSE, SPREAD_SKILL, OUTLIERS, CRPS, ENERGY_SCORE, KINETIC_ENERGY, GEOSTROPHIC, HYDROSTATIC, STATE_RMSE)
+HEADLINE = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
+"""Channels shown where there are too many for a page."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one scenario.
+
+    Attributes:
+        statistics: None where the method failed on every case.
+        seconds, peak_mb: mean and largest over the cases.
+        failures: messages.
+    """
+
+    statistics: Statistics | None
+    seconds: float
+    peak_mb: float
+    failures: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -23,91 +56,116 @@ class Results:
 
     Attributes:
         suite: what was run.
-        table: rows of the methods that succeeded on at least one case.
-        seconds, peak_mb: mean and largest over the cases, by method.
-        failures: messages by method.
+        rows: by scenario, then by method.
+        std: of each channel, for scores over all channels.
         cases: how many cases there are.
     """
 
     suite: Suite
-    table: ScoreTable
-    seconds: Mapping[str, float]
-    peak_mb: Mapping[str, float]
-    failures: Mapping[str, Sequence[str]]
+    rows: Mapping[str, Mapping[str, Row]]
+    std: np.ndarray[Any, np.dtype[np.float64]] | None
     cases: int
 
-    def significance(self, name: str) -> float | None:
+    def table(self, scenario: str) -> ScoreTable:
+        """Scores of the methods that succeeded on at least one case."""
+        found = {name: row.statistics for name, row in self.rows[scenario].items() if row.statistics is not None}
+        return ScoreTable(found, self.suite.reference, self.std)
+
+    def significance(self, scenario: str, name: str) -> float | None:
         """Probability of so large a difference in squared error from the reference if there were none; None without it."""
-        row, reference = self.table.rows[name], self.table.rows[self.suite.reference]
-        if name == self.suite.reference or row.samples != reference.samples or len(row.samples) < 3:
+        row, reference = (self.rows[scenario][n].statistics for n in (name, self.suite.reference))
+        if name == self.suite.reference or row is None or reference is None or len(row.samples) < 3:
             return None
-        scale = reference.means()["squared_error"]
-        a, b = ((s.values["squared_error"] / scale).mean(axis=1) for s in (row, reference))
+        common = [sample for sample in reference.samples if sample in set(row.samples)]
+        scale = reference.means()["squared_error"] if self.std is None else self.std**2
+        a, b = ((s.only(common).values["squared_error"] / scale).mean(axis=1) for s in (row, reference))
         return float(paired_difference(a, b).p)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``genda benchmark``."""
-        scores = {row["method"]: row for row in self.table.to_dict()["rows"]}
-        rows = [
-            {
-                "method": name,
-                "metrics": scores[name]["metrics"] if name in scores else {},
-                "samples": scores[name]["samples"] if name in scores else 0,
-                "p": self.significance(name) if name in scores else None,
-                "seconds": self.seconds[name],
-                "peak_mb": self.peak_mb[name],
-                "failed": list(self.failures.get(name, ())),
-            }
-            for name in self.suite.methods
-        ]
+        rows = []
+        for scenario, by_method in self.rows.items():
+            scores = {row["method"]: row for row in self.table(scenario).to_dict()["rows"]}
+            for name, row in by_method.items():
+                rows.append(
+                    {
+                        "method": name,
+                        "scenario": scenario,
+                        "metrics": scores[name]["metrics"] if name in scores else {},
+                        "samples": scores[name]["samples"] if name in scores else 0,
+                        "p": self.significance(scenario, name),
+                        "seconds": row.seconds,
+                        "peak_mb": row.peak_mb,
+                        "failed": list(row.failures),
+                    }
+                )
         return {"suite": self.suite.suite, "dates": self.cases, "reference": self.suite.reference, "rows": rows}
 
     def to_markdown(self, metrics: Sequence[Metric] = METRICS) -> str:
-        """Tables of ratio, scores and cost."""
-        parts = [self.table.to_markdown(RMSE, relative=True)]
-        parts += [
-            self.table.to_markdown(metric)
-            for metric in metrics
-            if any(row.supports(metric) for row in self.table.rows.values())
-        ]
-        return "\n".join([*parts, self._cost()])
+        """Tables of ratio, scores and cost, one section for each scenario."""
+        parts = []
+        for scenario in self.rows:
+            if scenario:
+                parts.append(f"## {scenario}\n")
+            table = self.table(scenario)
+            shown = [c for c in HEADLINE if c in table.channels] or None
+            if self.std is not None:
+                parts.append(table.to_markdown(NMSE, relative=True))
+            parts.append(table.to_markdown(RMSE, shown, relative=True))
+            parts += [
+                table.to_markdown(metric, shown if metric.by_channel else None)
+                for metric in metrics
+                if metric in table.metrics()
+            ]
+            parts.append(self._cost(scenario))
+        return "\n".join(parts)
 
-    def _cost(self) -> str:
+    def _cost(self, scenario: str) -> str:
         lines = [
             f"| method | p against {self.suite.reference} | seconds a case | peak MB | failed |",
             "|---|---:|---:|---:|---:|",
         ]
-        for name in self.suite.methods:
-            p = self.significance(name) if name in self.table.rows else None
+        for name, row in self.rows[scenario].items():
+            p = self.significance(scenario, name)
             shown = "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
-            failed = f"{len(self.failures.get(name, ()))} of {self.cases}"
-            lines.append(f"| {name} | {shown} | {self.seconds[name]:.1f} | {self.peak_mb[name]:.0f} | {failed} |")
+            failed = f"{len(row.failures)} of {self.cases}"
+            lines.append(f"| {name} | {shown} | {row.seconds:.1f} | {row.peak_mb:.0f} | {failed} |")
         return "\n".join(lines) + "\n"
 
 
-def read_results(suite: Suite, directory: Path) -> Results:
+def read_results(suite: Suite, directory: Path, data: Path | None = None) -> Results:
     """The results of the finished pairs below a directory.
 
     Raises:
         FileNotFoundError: if a pair is not finished.
         ValueError: if the reference failed on every case.
     """
-    experiment = ToyExperiment(suite)
-    by_method: dict[str, list[Pair]] = {name: [] for name in suite.methods}
-    for pair in pairs(suite, directory):
+    experiment = experiment_of(suite, data)
+    grouped: dict[str, dict[str, list[Pair]]] = {}
+    for pair in pairs(suite, directory, data):
         if not pair.file.exists():
             raise FileNotFoundError(f"{pair.file}: {pair.name} on case {pair.case} is not finished")
-        by_method[pair.name].append(pair)
-    rows: dict[str, Statistics] = {}
-    seconds, peak, failures = {}, {}, {}
-    for name, mine in by_method.items():
-        found = [read_pair(pair, experiment.channels) for pair in mine]
-        seconds[name] = float(np.mean([record["seconds"] for _, record in found]))
-        peak[name] = float(max(record["peak_mb"] for _, record in found))
-        failures[name] = [str(record["failure"]) for _, record in found if "failure" in record]
-        for statistics, _ in found:
-            if statistics is not None:
-                rows[name] = rows[name].merge(statistics) if name in rows else statistics
-    if suite.reference not in rows:
-        raise ValueError(f"suite {suite.suite}: the reference {suite.reference} failed on every case")
-    return Results(suite, ScoreTable(rows, suite.reference), seconds, peak, failures, len(experiment.cases()))
+        grouped.setdefault(pair.scenario, {}).setdefault(pair.name, []).append(pair)
+    rows = {
+        scenario: {name: _row(mine, experiment.channels) for name, mine in by_method.items()}
+        for scenario, by_method in grouped.items()
+    }
+    for scenario, by_method in rows.items():
+        if by_method[suite.reference].statistics is None:
+            where = f" in {scenario}" if scenario else ""
+            raise ValueError(f"suite {suite.suite}: the reference {suite.reference} failed on every case{where}")
+    return Results(suite, rows, experiment.std, len(experiment.cases))
+
+
+def _row(mine: Sequence[Pair], channels: tuple[str, ...]) -> Row:
+    found = [read_pair(pair, channels) for pair in mine]
+    succeeded = [statistics for statistics, _ in found if statistics is not None]
+    merged = succeeded[0] if succeeded else None
+    for statistics in succeeded[1:]:
+        merged = statistics if merged is None else merged.merge(statistics)
+    return Row(
+        merged,
+        float(np.mean([record["seconds"] for _, record in found])),
+        float(max(record["peak_mb"] for _, record in found)),
+        [str(record["failure"]) for _, record in found if "failure" in record],
+    )

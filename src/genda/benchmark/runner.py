@@ -21,8 +21,8 @@ import torch
 
 from genda.atomic import replacing
 from genda.benchmark.cluster import on_cluster
+from genda.benchmark.experiment import experiment_of
 from genda.benchmark.suite import Suite
-from genda.benchmark.toys import ToyExperiment
 from genda.verify import Statistics
 
 FAILURES = (FloatingPointError, np.linalg.LinAlgError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
@@ -31,32 +31,46 @@ FAILURES = (FloatingPointError, np.linalg.LinAlgError, torch.linalg.LinAlgError)
 
 @dataclass(frozen=True)
 class Pair:
-    """One method on one case."""
+    """One method on one case.
+
+    Attributes:
+        suite, data: as for :func:`run_suite`.
+        scenario, name, case: which.
+        file: where the finished pair is kept, named by everything that decides its numbers; suites that agree in that
+            share it.
+    """
 
     suite: Suite
+    data: Path | None
+    scenario: str
     name: str
     case: str
-    directory: Path
-
-    @property
-    def file(self) -> Path:
-        """Where it is kept: named by everything that decides its numbers."""
-        experiment = self.suite.model_dump(mode="json", exclude={"methods", "reference", "seeds", "quick"})
-        decides = [experiment, self.suite.methods[self.name].model_dump(mode="json")]
-        key = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=6).hexdigest()
-        word = "".join(c if c.isalnum() else "-" for c in self.name)
-        return self.directory / self.suite.suite / f"{word}-{key}" / f"{self.case}.npz"
+    file: Path
 
 
-def pairs(suite: Suite, directory: Path) -> list[Pair]:
-    """All pairs of a suite, cases outermost, so that an interrupted run has compared every method on the first of them."""
-    cases = ToyExperiment(suite).cases()
-    return [Pair(suite, name, case, directory) for case in cases for name in suite.methods]
+def pairs(suite: Suite, directory: Path, data: Path | None = None) -> list[Pair]:
+    """All pairs of a suite, methods outermost: what a method has to prepare is used for all its cases."""
+    experiment = experiment_of(suite, data)
+    folders = {}
+    for scenario in experiment.scenarios:
+        for name, spec in suite.methods.items():
+            if not experiment.applies(spec, scenario):
+                continue
+            decides = json.dumps(experiment.decides(spec, scenario), sort_keys=True).encode()
+            key = hashlib.blake2b(decides, digest_size=6).hexdigest()
+            word = "".join(c if c.isalnum() else "-" for c in name)
+            folders[scenario, name] = directory / suite.kind / f"{word}-{key}"
+    return [
+        Pair(suite, data, scenario, name, case, folders[scenario, name] / f"{case}.npz")
+        for scenario, name in sorted(folders, key=lambda key: list(suite.methods).index(key[1]))
+        for case in experiment.cases
+    ]
 
 
 def run_suite(
     suite: Suite,
     directory: Path,
+    data: Path | None = None,
     *,
     workers: int = 1,
     dask: str | None = None,
@@ -67,13 +81,15 @@ def run_suite(
     Args:
         suite: from :func:`genda.benchmark.suite.read_suite`.
         directory: finished pairs are kept below it.
+        data: a nature run, for suites of twin experiments; the shipped sample case where None.
         workers: processes side by side.
         dask: address of a scheduler whose workers see ``directory``; instead of processes here. See
             :func:`genda.benchmark.cluster.on_cluster` for what it raises.
         progress: called with the number of finished pairs and of all.
     """
     directory = directory.absolute()  # a cluster's workers stand elsewhere
-    wanted = pairs(suite, directory)
+    data = None if data is None else data.absolute()
+    wanted = pairs(suite, directory, data)
     missing = [pair for pair in wanted if not pair.file.exists()]
     done = len(wanted) - len(missing)
     if progress is not None:
@@ -107,7 +123,7 @@ def run_pair(pair: Pair) -> None:
     _forget_peak()
     started = time.perf_counter()
     try:
-        statistics = ToyExperiment(pair.suite).run(pair.suite.methods[pair.name], pair.case)
+        statistics = experiment_of(pair.suite, pair.data).run(pair.suite.methods[pair.name], pair.scenario, pair.case)
         found: dict[str, Any] = {f"value:{name}": values for name, values in statistics.values.items()}
         found |= {"samples": np.array(statistics.samples), "weight": statistics.weight}
     except FAILURES as failure:

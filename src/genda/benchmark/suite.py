@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from genda.assets import DIRECTORY
+from genda.benchmark.soundings import SoundingSuite
+from genda.benchmark.twin_suite import TwinSuite
 from genda.checkpoint import Strict, first_complaint
 
 SUITES = DIRECTORY / "suites"
@@ -28,19 +30,40 @@ class ToyMethodSpec(Strict):
     Attributes:
         method: what it is.
         members: of the ensemble it cycles; 1 for a single state.
-        covariance: for 3d-var, B in units of the climatological covariance.
+        covariance: for 3d-var and 4d-var, B in units of the climatological covariance.
+        window: intervals from the state that is analysed to the newest observations, as in :func:`genda.cycle.cycle`.
+        outer, inner: as in the variational method's class.
         inflation, rotate, radius, jitter: as in the method's class.
     """
 
     method: Literal[
-        "climatology", "persistence", "optimal-interpolation", "3d-var", "enkf", "etkf", "letkf", "particle-filter"
+        "climatology",
+        "persistence",
+        "optimal-interpolation",
+        "3d-var",
+        "4d-var",
+        "enkf",
+        "etkf",
+        "letkf",
+        "particle-filter",
     ]
     members: int = Field(default=1, ge=1)
     covariance: float = Field(default=1.0, gt=0)
+    window: int = Field(default=0, ge=0)
+    outer: int = Field(default=1, ge=1)
+    inner: int = Field(default=200, ge=1)
     inflation: float = Field(default=1.0, gt=0)
     rotate: bool = False
     radius: float = Field(default=10.0, gt=0)
     jitter: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> ToyMethodSpec:
+        if self.method == "4d-var" and not self.window:
+            raise ValueError("found no window, expected at least 1 interval for 4d-var")
+        if self.method in ("optimal-interpolation", "3d-var", "letkf") and self.window:
+            raise ValueError(f"found a window of {self.window}, expected none for {self.method}")
+        return self
 
 
 class ToySuite(Strict):
@@ -78,7 +101,8 @@ class ToySuite(Strict):
     quick: Mapping[str, Any] = {}
 
 
-Suite = ToySuite
+Suite = ToySuite | TwinSuite | SoundingSuite
+KINDS: Mapping[str, type[Suite]] = {"toy": ToySuite, "twin": TwinSuite, "soundings": SoundingSuite}
 
 
 def shipped_suites() -> tuple[str, ...]:
@@ -113,8 +137,11 @@ def read_suite(name: str | Path, *, quick: bool = False, methods: Sequence[str] 
         raise ValueError(f"{path}: found {type(document).__name__}, expected keys and values")
     if quick and isinstance(document.get("quick"), dict):
         document = {**document, **document["quick"]}
+    kind = str(document.get("kind", ""))
+    if kind not in KINDS:
+        raise ValueError(f"{path}: kind: found {kind!r}, expected one of {', '.join(KINDS)}")
     try:
-        suite = Suite.model_validate(document)
+        suite = KINDS[kind].model_validate(document)
     except ValidationError as error:
         raise ValueError(f"{path}: {first_complaint(error)}") from None
     return _checked(_chosen(suite, methods, path), path)
@@ -131,8 +158,17 @@ def _chosen(suite: Suite, methods: Sequence[str], path: Path) -> Suite:
 
 
 def _checked(suite: Suite, path: Path) -> Suite:
+    for name in suite.methods:
+        if "," in name:
+            raise ValueError(f"{path}: methods: found a comma in {name!r}, expected none: commas separate names")
     if suite.reference not in suite.methods:
         raise ValueError(f"{path}: reference: found {suite.reference!r}, expected one of {', '.join(suite.methods)}")
+    if isinstance(suite, ToySuite):
+        _check_toy(suite, path)
+    return suite
+
+
+def _check_toy(suite: ToySuite, path: Path) -> None:
     if suite.turns - suite.burn_in < suite.block:
         found = f"{suite.turns} turns less {suite.burn_in}"
         raise ValueError(f"{path}: turns: found {found}, expected at least one block of {suite.block}")
@@ -141,4 +177,3 @@ def _checked(suite: Suite, path: Path) -> Suite:
     for name, spec in suite.methods.items():
         if spec.method in ("enkf", "etkf", "letkf", "particle-filter") and spec.members < 2:
             raise ValueError(f"{path}: methods.{name}: found 1 member, expected at least 2 for {spec.method}")
-    return suite

@@ -47,14 +47,30 @@ class ToyExperiment:
     def channels(self) -> tuple[str, ...]:
         return {"lorenz63": ("x", "y", "z"), "quasi-geostrophic": ("upper", "lower")}.get(self.suite.model.name, ("x",))
 
+    @property
+    def std(self) -> None:
+        return None
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        return ("",)
+
+    @property
     def cases(self) -> tuple[str, ...]:
         return tuple(str(seed) for seed in self.suite.seeds)
 
-    def run(self, spec: ToyMethodSpec, case: str) -> Statistics:
+    def applies(self, spec: ToyMethodSpec, scenario: str) -> bool:
+        return True
+
+    def decides(self, spec: ToyMethodSpec, scenario: str) -> list[object]:
+        experiment = self.suite.model_dump(mode="json", exclude={"methods", "reference", "seeds", "quick"})
+        return [experiment, spec.model_dump(mode="json")]
+
+    def run(self, spec: ToyMethodSpec, scenario: str, case: str) -> Statistics:
         """Cycle one method through one case.
 
         Returns:
-            squared error of the mean and squared spread, channel by channel, averaged over blocks of turns.
+            squared error of the mean, its root over all channels and squared spread, averaged over blocks of turns.
         """
         suite, model = self.suite, self._model
         truth, observations = self._truth(int(case))
@@ -62,13 +78,16 @@ class ToyExperiment:
         white = torch.randn(spec.members, *model.shape, generator=generator, dtype=torch.float64)
         start = truth[:1] + suite.start_error * white
         errors, spreads = [], []
-        for k, turn in enumerate(cycle(model, self._method(spec), start, observations, suite.interval, generator)):
+        method = self._method(spec)
+        turns = cycle(model, method, start, observations, suite.interval, generator, spec.window)
+        for k, turn in enumerate(turns):
             members = turn.analysis
             errors.append((members.mean(dim=0) - truth[k + 1]).pow(2).mean(dim=(-2, -1)).numpy())
             if len(members) > 1:
                 factor = (len(members) + 1) / len(members)
                 spreads.append(factor * members.var(dim=0).mean(dim=(-2, -1)).numpy())
-        values = {"squared_error": self._blocks(errors)}
+        roots = [np.sqrt(error.mean(keepdims=True)) for error in errors]
+        values = {"squared_error": self._blocks(errors), "state_error": self._blocks(roots)}
         if spreads:
             values["squared_spread"] = self._blocks(spreads)
         samples = tuple(f"{case}:{i}" for i in range(len(values["squared_error"])))
@@ -116,8 +135,8 @@ class ToyExperiment:
         if spec.method == "climatology":
             return Climatology(mean)
         root = DenseRoot.of(spec.covariance * covariance, self._model.shape)
-        static = Variational(root, inner=min(200, root.size))
-        return static if spec.method == "3d-var" else _FromClimatology(static, mean)
+        static = Variational(root, spec.outer, spec.inner)
+        return _FromClimatology(static, mean) if spec.method == "optimal-interpolation" else static
 
 
 @dataclass(frozen=True)

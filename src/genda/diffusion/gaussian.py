@@ -36,6 +36,11 @@ class GaussianDenoiser(Protocol):
         ...
 
 
+def own_covariance(prior: object, otherwise: GaussianDenoiser | None) -> GaussianDenoiser | None:
+    """The conditional covariance that a prior knows of itself, or another's."""
+    return prior if hasattr(prior, "conditional_covariance") else otherwise  # type: ignore[return-value]
+
+
 class DenseGaussian(nn.Module):
     """The exact denoiser of N(mean, covariance).
 
@@ -104,20 +109,10 @@ class SphericalGaussian(nn.Module):
 
         The seed draws the noise with which the fitted denoiser's own error is measured on 64 of the samples.
         """
-        transform = SphericalTransform(grid)
-        channels, lmax = values.shape[1], transform.lmax
-        covariance = torch.zeros(lmax, channels, channels, dtype=torch.float64)
-        remainder = torch.zeros(channels, grid.shape[0], dtype=torch.float64)
-        doubled = torch.full((lmax,), 2.0).index_fill(0, torch.tensor(0), 1.0)
-        for block in torch.split(values, batch):
-            x = block.float()
-            a = transform.waves(x)
-            covariance += torch.einsum("mlpbc,mlpbd,m->lcd", a, a, doubled).double()
-            remainder += ((x - transform.fields(a)) ** 2).mean(dim=-1).sum(dim=0).double()
-        covariance /= (len(values) * (2 * torch.arange(lmax) + 1)).view(-1, 1, 1)
-        remainder /= len(values)
+        covariance, remainder = homogeneous_covariance(values, grid, batch)
+        channels = values.shape[1]
         unmeasured = torch.ones(len(ERROR_SIGMAS), channels)
-        fitted = SphericalGaussian(grid, covariance.float(), remainder.float(), unmeasured)
+        fitted = SphericalGaussian(grid, covariance, remainder, unmeasured)
         subset = values[:: max(1, len(values) // 64)][:64].float()
         fitted.error.copy_(fitted._measured_error(subset, torch.Generator().manual_seed(seed)))
         return fitted
@@ -186,6 +181,27 @@ class SphericalGaussian(nn.Module):
         """Variance of each channel by degree, shape (lmax, channel)."""
         per_degree = 2 * torch.arange(len(self.covariance)).to(self.covariance) + 1
         return self.covariance.diagonal(dim1=1, dim2=2) * per_degree.view(-1, 1) / (4 * torch.pi)
+
+
+def homogeneous_covariance(values: Tensor, grid: LatLonGrid, batch: int = 64) -> tuple[Tensor, Tensor]:
+    """C_l and the variance outside the truncation of a sample of mean zero, (sample, channel, lat, lon).
+
+    Returns:
+        shapes (lmax, channel, channel) and (channel, lat).
+    """
+    transform = SphericalTransform(grid)
+    channels, lmax = values.shape[1], transform.lmax
+    covariance = torch.zeros(lmax, channels, channels, dtype=torch.float64)
+    remainder = torch.zeros(channels, grid.shape[0], dtype=torch.float64)
+    doubled = torch.full((lmax,), 2.0).index_fill(0, torch.tensor(0), 1.0)
+    for block in torch.split(values, batch):
+        x = block.float()
+        a = transform.waves(x)
+        covariance += torch.einsum("mlpbc,mlpbd,m->lcd", a, a, doubled).double()
+        remainder += ((x - transform.fields(a)) ** 2).mean(dim=-1).sum(dim=0).double()
+    covariance /= (len(values) * (2 * torch.arange(lmax) + 1)).view(-1, 1, 1)
+    remainder /= len(values)
+    return covariance.float(), remainder.float()
 
 
 class _Gain(Protocol):

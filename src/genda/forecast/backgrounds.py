@@ -19,7 +19,7 @@ chunk is one date, marked in ``written`` when it is finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from genda.forecast.nature import PERTURBED_PARAMETERS, NatureModel
 from genda.forecast.pressure import to_pressure_levels
-from genda.forecast.store import Run, consolidate, coordinates_of, modal_state
+from genda.forecast.store import Run, consolidate, coordinates_of, create_fields, modal_state
 from genda.forecast.timeline import FRAMES_PER_DAY, Stream, Timeline
 from genda.variables import EMBEDDED_LEVELS, FIELDS
 
@@ -95,9 +95,7 @@ def plan(timeline: Timeline, counts: dict[str, int], variant: str = "b") -> tupl
     for split in ("test", "validation", "train"):
         for frame, stream, day in _dates(timeline, split, counts.get(split, 0), variant):
             rng = np.random.default_rng([timeline.seed, frame, 7])
-            season = ((frame + 1) // FRAMES_PER_DAY) % timeline.year_days
-            apart = np.abs(np.arange(source_days) - season)
-            distance = np.minimum(apart, timeline.year_days - apart)
+            distance = days_of_year_apart(timeline, frame, np.arange(source_days))
             candidates = np.flatnonzero(free)
             if candidates.size == 0:
                 raise ValueError(f"counts: found {counts}, expected fewer than {source_days} validation and test dates")
@@ -109,6 +107,12 @@ def plan(timeline: Timeline, counts: dict[str, int], variant: str = "b") -> tupl
             strength = rng.uniform(-half_width, half_width, len(PERTURBED_PARAMETERS))
             pairs.append(Pair(frame, split, stream, day, source_day, strength))
     return tuple(sorted(pairs, key=lambda pair: pair.frame))
+
+
+def days_of_year_apart(timeline: Timeline, frame: int, days: NDArray[np.int_]) -> NDArray[np.int_]:
+    """How many days of the year lie between a frame and days of the source run, the shorter way round."""
+    apart = np.abs(days - ((frame + 1) // FRAMES_PER_DAY) % timeline.year_days)
+    return np.asarray(np.minimum(apart, timeline.year_days - apart))
 
 
 def _dates(timeline: Timeline, split: str, count: int, variant: str) -> list[tuple[int, Stream, int]]:
@@ -172,22 +176,7 @@ def create_group(run: Run, model: NatureModel, pairs: tuple[Pair, ...], variant:
     encoding = {"time": {"units": "hours since 1970-01-01", "dtype": "int64"}}
     dataset.to_zarr(run.out, group="background", mode="w", zarr_format=3, consolidated=False, encoding=encoding)
     group = zarr.open_group(run.out, mode="r+", path="background")
-    nlat, nlon = model.grid.shape
-    for field in FIELDS:
-        levels = (len(EMBEDDED_LEVELS),) if field.on_levels else ()
-        group.create_array(
-            field.name,
-            shape=(len(pairs), len(LEADS), *levels, nlat, nlon),
-            chunks=(1, len(LEADS), *levels, nlat, nlon),
-            dtype="float32",
-            fill_value=float("nan"),
-            dimension_names=("time", "lead", *(("level",) if field.on_levels else ()), "latitude", "longitude"),
-            attributes={"units": field.units, "standard_name": field.standard_name},
-        )
-    group.create_array(
-        "written", shape=(len(pairs),), chunks=(1,), dtype="int8", fill_value=0, dimension_names=("time",),
-        attributes={"long_name": "1 where the date is finished"},
-    )  # fmt: skip
+    create_fields(group, model.grid, (("time", len(pairs), 1), ("lead", len(LEADS), len(LEADS))))
     group.attrs["coordinates"] = "split source_day written"
     consolidate(run.out)
 
@@ -202,6 +191,8 @@ def write_backgrounds(
 ) -> None:
     """Compute the backgrounds of one split that are not there yet, as many dates at a time as the model has members.
 
+    Dates come in an order whose beginning is spread over the whole split.
+
     Raises:
         FileNotFoundError: where the truth or the source has not come far enough.
         FloatingPointError: naming the field and date, where a forecast is not finite; that date is not written.
@@ -212,12 +203,15 @@ def write_backgrounds(
     batch = model.members
     create_group(run, model, pairs, variant)
     group: Any = zarr.open_group(run.out, mode="r+", path="background")
-    mine = [i for i, pair in enumerate(pairs) if pair.split == split]
+    mine = scattered([i for i, pair in enumerate(pairs) if pair.split == split])
     todo = [i for i in mine if not group["written"][i]]
     for first in range(0, len(todo), batch):
         indices = todo[first : first + batch]
         padded = [pairs[i] for i in (indices + [indices[-1]] * batch)[:batch]]
-        leads = [_forecast(run, model, padded, hours, VARIANTS[variant].alpha) for hours in VARIANTS[variant].hours]
+        leads = [
+            forecast(run, model, [Start.of(pair, hours) for pair in padded], VARIANTS[variant].alpha)
+            for hours in VARIANTS[variant].hours
+        ]
         for member, i in enumerate(indices):
             for field in FIELDS:
                 values = np.stack([lead[member][field.id] for lead in leads]).astype(np.float32)
@@ -230,19 +224,50 @@ def write_backgrounds(
             report(f"background-{split}", len(mine) - len(todo) + first + len(indices), len(mine))
 
 
-def _forecast(
-    run: Run, model: NatureModel, pairs: list[Pair], hours: int, alpha: float
-) -> list[dict[str, NDArray[np.float64]]]:
-    """Fields at the verification time of forecasts started ``hours`` before, one for each pair."""
-    starts, dates, source = [], [], run.timeline.source
-    for pair in pairs:
-        day = pair.day - hours // 24
-        earlier, later = (modal_state(run, source, pair.source_day + i) for i in (0, 1))
-        starts.append(model.perturbed(modal_state(run, pair.stream, day), earlier, later, alpha))
-        dates.append(pair.stream.start + np.timedelta64(24 * day, "h"))
-    state = model.from_dynamics(starts, dates)
-    strength = np.stack([pair.strength for pair in pairs])
-    for _ in range(hours // 24):
+@dataclass(frozen=True)
+class Start:
+    """Where a forecast begins.
+
+    Attributes:
+        stream, day: the truth it is perturbed from.
+        source_days: ``t₁`` of every perturbation added.
+        strength: ``s_k``, shape (parameters,).
+        hours: to integrate.
+    """
+
+    stream: Stream
+    day: int
+    source_days: tuple[int, ...]
+    strength: NDArray[np.float64]
+    hours: int
+
+    @staticmethod
+    def of(pair: Pair, hours: int) -> Start:
+        """The background of a pair."""
+        return Start(pair.stream, pair.day - hours // 24, (pair.source_day,), pair.strength, hours)
+
+
+def forecast(run: Run, model: NatureModel, starts: list[Start], alpha: float) -> list[dict[str, NDArray[np.float64]]]:
+    """Fields at the end of forecasts of equal length, one for each member of the model."""
+    dynamics = []
+    for start in starts:
+        leaves = modal_state(run, start.stream, start.day)
+        for source_day in start.source_days:
+            earlier, later = (modal_state(run, run.timeline.source, source_day + i) for i in (0, 1))
+            perturbed = model.perturbed(leaves, earlier, later, alpha)
+            leaves = model.leaves(perturbed)
+        dynamics.append(perturbed)
+    dates = [start.stream.start + np.timedelta64(24 * start.day, "h") for start in starts]
+    state = model.from_dynamics(dynamics, dates)
+    strength = np.stack([start.strength for start in starts])
+    for _ in range(starts[0].hours // 24):
         state, fields = model.advance(state, strength)
     levels = [100.0 * level for level in EMBEDDED_LEVELS]
     return [{name: values[-1] for name, values in to_pressure_levels(f, levels).items()} for f in fields]
+
+
+def scattered(items: Sequence[int]) -> list[int]:
+    """The items in bit-reversed order of their places: each beginning of it is spread over the whole."""
+    bits = max(1, (len(items) - 1).bit_length())
+    order = [int(format(i, f"0{bits}b")[::-1], 2) for i in range(2**bits)]
+    return [items[i] for i in order if i < len(items)]

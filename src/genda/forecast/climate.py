@@ -97,6 +97,11 @@ def open_backgrounds(path: Path, split: str | None = None) -> xr.Dataset:
     return _finished(path, "background", split)
 
 
+def open_ensembles(path: Path, split: str | None = None) -> xr.Dataset:
+    """The finished ensemble dates of a nature run, as :func:`open_nature_run`."""
+    return _finished(path, "ensemble", split)
+
+
 def with_truth(path: Path, background: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """The truth at the dates of backgrounds, and the backgrounds whose truth is finished."""
     truth = open_nature_run(path)
@@ -182,7 +187,10 @@ def _finished(path: Path, group: str | None, split: str | None) -> xr.Dataset:
 
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such nature run")
-    dataset: xr.Dataset = xr.open_zarr(path, group=group, chunks=None)
+    try:
+        dataset: xr.Dataset = xr.open_zarr(path, group=group, chunks=None)
+    except FileNotFoundError:
+        raise NoFramesError(f"{path}: found no {group or 'truth'}, expected a nature run that has made one") from None
     keep = dataset.written.values == 1
     if split is not None:
         keep &= dataset.split.values == split

@@ -1,4 +1,4 @@
-"""The nature run as an experiment: truth streams, a source of perturbations, backgrounds; resumable at any point.
+"""The nature run as an experiment: truth streams, a source of perturbations, backgrounds, ensembles; resumable at any point.
 
 A chunk of five days is written in the order fields, ``written`` flag, modal states, continuation file. A killed run
 repeats at most the chunk (or the background) it was in, to the same bits.
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genda.forecast.backgrounds import plan, write_backgrounds
+from genda.forecast.ensembles import MEMBERS, write_ensembles
 from genda.forecast.nature import GcmState, NatureModel, optional
 from genda.forecast.pressure import to_pressure_levels
 from genda.forecast.store import Run, create_store, days_done, save_arrays, write_frames
@@ -36,6 +37,7 @@ def nature_run(
     pairs: int = 500,
     validation_pairs: int = 60,
     test_pairs: int = 100,
+    ensemble: int = MEMBERS,
     variant: str = "b",
     parts: Sequence[str] | None = None,
     progress: bool = False,
@@ -53,9 +55,11 @@ def nature_run(
         members: independent streams the years are dealt to. Streams of equal length advance together, vectorised,
             where jax finds a GPU.
         pairs: training dates with backgrounds; ``validation_pairs`` and ``test_pairs`` likewise.
+        ensemble: members about each test and validation background; fewer than 2 make none.
         variant: of the backgrounds, ``"a"`` or ``"b"``.
         parts: only these, for processes side by side: "truth-0" … , "source", "background-test",
-            "background-validation", "background-train". None is all of them, in this order.
+            "background-validation", "background-train", "ensemble-test", "ensemble-validation". None is all of them, in
+            this order.
         progress: show a progress bar on standard error.
         year_days: length of a year, for tests.
         spin_up: days dropped before each stream.
@@ -71,7 +75,8 @@ def nature_run(
     counts = {"test": test_pairs, "validation": validation_pairs, "train": pairs}
     dates = plan(timeline, counts, variant)
     streams = {stream.name: stream for stream in (*timeline.streams, timeline.source)}
-    known = [*streams, *(f"background-{split}" for split in counts)]
+    judged = [split for split in ("test", "validation") if ensemble > 1]
+    known = [*streams, *(f"background-{split}" for split in counts), *(f"ensemble-{split}" for split in judged)]
     chosen = known if parts is None else list(parts)
     unknown = [part for part in chosen if part not in known]
     if unknown:
@@ -90,6 +95,9 @@ def nature_run(
         for split in counts:
             if f"background-{split}" in chosen and any(pair.split == split for pair in dates):
                 write_backgrounds(run, dates, split, model_of(batch), variant, tell)
+        for split in judged:
+            if f"ensemble-{split}" in chosen and any(pair.split == split for pair in dates):
+                write_ensembles(run, dates, split, model_of(batch), ensemble, variant, tell)
 
 
 _GPU_BATCH = 32

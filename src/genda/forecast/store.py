@@ -105,33 +105,44 @@ def create_store(run: Run, model: NatureModel) -> None:
         encoding = {"time": {"units": "hours since 1970-01-01", "dtype": "int64"}}
         coordinates.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
         group = zarr.open_group(partial, mode="a")
-        frames, (nlat, nlon) = timeline.time.size, grid.shape
-        chunk = CHUNK_DAYS * FRAMES_PER_DAY
-        for field in FIELDS:
-            levels = (len(EMBEDDED_LEVELS),) if field.on_levels else ()
-            group.create_array(
-                field.name,
-                shape=(frames, *levels, nlat, nlon),
-                chunks=(chunk, *levels, nlat, nlon),
-                dtype="float32",
-                fill_value=float("nan"),
-                dimension_names=("time", *(("level",) if field.on_levels else ()), "latitude", "longitude"),
-                attributes={"units": field.units, "standard_name": field.standard_name},
-            )
-        group.create_array(
-            "written",
-            shape=(frames,),
-            chunks=(chunk,),
-            dtype="int8",
-            fill_value=0,
-            dimension_names=("time",),
-            attributes={"long_name": "1 where the frame is finished"},
-        )
+        create_fields(group, grid, (("time", timeline.time.size, CHUNK_DAYS * FRAMES_PER_DAY),))
         group.attrs["coordinates"] = "split stream written"
         consolidate(partial)
         os.replace(partial, run.out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def create_fields(group: Any, grid: LatLonGrid, leading: Sequence[tuple[str, int, int]]) -> None:
+    """Empty arrays of :data:`genda.variables.FIELDS` and ``written``.
+
+    Args:
+        group: the Zarr group to make them in.
+        grid: of every field.
+        leading: name, length and chunk of the dimensions before level, latitude and longitude; the first is written along.
+    """
+    names, sizes, chunks = (tuple(part) for part in zip(*leading, strict=True))
+    for field in FIELDS:
+        level = ("level",) if field.on_levels else ()
+        inner = (*((len(EMBEDDED_LEVELS),) if field.on_levels else ()), *grid.shape)
+        group.create_array(
+            field.name,
+            shape=(*sizes, *inner),
+            chunks=(*chunks, *inner),
+            dtype="float32",
+            fill_value=float("nan"),
+            dimension_names=(*names, *level, "latitude", "longitude"),
+            attributes={"units": field.units, "standard_name": field.standard_name},
+        )
+    group.create_array(
+        "written",
+        shape=sizes[:1],
+        chunks=chunks[:1],
+        dtype="int8",
+        fill_value=0,
+        dimension_names=names[:1],
+        attributes={"long_name": "1 where finished"},
+    )
 
 
 def consolidate(path: Path) -> None:

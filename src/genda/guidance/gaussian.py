@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser
-from genda.diffusion.gaussian import GaussianDenoiser, SphericalGaussian
+from genda.diffusion.gaussian import GaussianDenoiser, SphericalGaussian, own_covariance
 from genda.diffusion.guided import Guided
 from genda.diffusion.noise import MemberNoise
 from genda.linalg import conjugate_gradient
@@ -65,7 +65,7 @@ class GaussianGuidance(Guided):
     Args:
         prior: D.
         problem: its sources are the likelihood; without any the prior comes back.
-        covariance: gives V; the prior itself when it is Gaussian.
+        covariance: gives V, unless the prior knows its own.
         iterations: of conjugate gradients, at most.
         tolerance: relative residual at which they stop.
     """
@@ -78,7 +78,7 @@ class GaussianGuidance(Guided):
         iterations: int = 100,
         tolerance: float = 1e-6,
     ) -> None:
-        self.prior, self._covariance = prior, covariance
+        self.prior, self._covariance = prior, own_covariance(prior, covariance) or covariance
         self._iterations, self._tolerance = iterations, tolerance
         self._source = problem.stacked if problem.sources else None
 
@@ -99,14 +99,20 @@ class GaussianGuidance(Guided):
 
 
 @torch.no_grad()
-def gaussian_posterior(prior: SphericalGaussian, problem: Problem, noise: MemberNoise, iterations: int = 15) -> Tensor:
+def gaussian_posterior(
+    prior: SphericalGaussian,
+    problem: Problem,
+    noise: MemberNoise,
+    mean: Tensor | float = 0.0,
+    iterations: int = 15,
+) -> Tensor:
     """Draws of the posterior under a Gaussian prior, one for each member of the noise, (members, channel, lat, lon).
 
     Exact for linear operators and enough iterations; a nonlinear one is linearised at the prior draw. The first iterations
     resolve the planetary waves, which is all that a sampler's start must hold; many more let round-off grow, and with it
     the difference between batches.
     """
-    x = prior.sample(noise)
+    x = mean + prior.sample(noise)
     if not problem.sources:
         return x
     source = problem.stacked

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser, per_sample
-from genda.diffusion.gaussian import GaussianDenoiser
+from genda.diffusion.gaussian import GaussianDenoiser, own_covariance
 from genda.diffusion.guided import Guided
 from genda.linalg import conjugate_gradient, gmres
 from genda.problem import Problem, Source
@@ -36,7 +36,8 @@ class MMPS(Guided):
         problem: its sources are the likelihood, each with its own R; without any the prior comes back.
         iterations: k, the GMRES iterations.
         scale: lambda_g, a factor on the likelihood increment (1 is Bayes).
-        preconditioner: a Gaussian near the prior, such as the base of its denoiser; idle for nonlinear operators.
+        preconditioner: a Gaussian near the prior, such as the base of its denoiser, for a prior that has no conditional
+            covariance of its own; idle for nonlinear operators.
         inner: conjugate-gradient iterations of the preconditioner.
     """
 
@@ -54,7 +55,7 @@ class MMPS(Guided):
         self.prior, self._iterations, self._scale = prior, iterations, scale
         self._source = problem.stacked if problem.sources else None
         linear = self._source is not None and self._source.operator.linear
-        self._gaussian, self._inner = preconditioner if linear else None, inner
+        self._gaussian, self._inner = own_covariance(prior, preconditioner) if linear else None, inner
 
     def terms(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self._source is None:

@@ -7,8 +7,7 @@ not on channels, so that a product with P needs one taper of one plane per membe
 
     (ρ ∘ A Aᵀ) v = Σ_k a_k ∘ ρ (Σ_c a_k ∘ v).
 
-Every member is updated with its own perturbed observations; their mean gets the unperturbed ones. The dual (observation
-space) form is solved by conjugate gradients; for linear operators it has the same answer as the control-variable form.
+Every member is updated with its own perturbed observations; their mean gets the unperturbed ones.
 
 References:
     Hamill and Snyder 2000, Mon. Wea. Rev. 128, 2905 (hybrid); Lorenc 2003, Q. J. R. Meteorol. Soc. 129, 3183;
@@ -17,16 +16,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from genda.guidance.gaussian import kalman_increment
 from genda.methods.ensemble_kalman import inflate
 from genda.methods.localisation import Localisation
+from genda.methods.observation_space import StateCovariance, increment
 from genda.observations.operators import LinearOperator
 from genda.problem import Problem
 
@@ -37,15 +34,15 @@ class EnVar:
 
     Attributes:
         localisation: taper of the ensemble covariance.
-        static: product of B with fields (batch, channel, lat, lon); None for the ensemble alone.
+        static: B; None for the ensemble alone.
         static_weight, ensemble_weight: β_s and β_e.
         inflation: factor on the deviations of the analysis.
-        iterations: of conjugate gradients, at most.
+        iterations: of conjugate gradients, at most, where they are needed.
         tolerance: relative residual at which they stop.
     """
 
     localisation: Localisation
-    static: Callable[[Tensor], Tensor] | None = None
+    static: StateCovariance | None = None
     static_weight: float = 0.5
     ensemble_weight: float = 0.5
     inflation: float = 1.0
@@ -60,24 +57,50 @@ class EnVar:
         noise = source.covariance.scale(white)
         noise = (noise - noise.mean(dim=0)).to(background)
         misfit = source.misfit(background) + noise
-        product = self._covariance(background - mean)
-        increment = kalman_increment(product, source, background, misfit, self.iterations, self.tolerance)
-        return inflate(background + increment, self.inflation)
+        hybrid = HybridCovariance(
+            background - mean, self.localisation, self.ensemble_weight, self.static, self.static_weight
+        )
+        change = increment(hybrid, source, background, misfit, self.iterations, self.tolerance)
+        return inflate(background + change, self.inflation)
 
-    def _covariance(self, deviations: Tensor) -> Callable[[Tensor], Tensor]:
-        """P as a product with fields."""
-        flat = deviations.flatten(2)
-        weight = self.ensemble_weight / (len(deviations) - 1)
 
-        def product(v: Tensor) -> Tensor:
-            planes = torch.einsum("kcp,bcp->kbp", flat, v.flatten(2))
-            tapered = self._taper(planes.reshape(-1, 1, 1, planes.shape[-1])).view(planes.shape)
-            result = weight * torch.einsum("kcp,kbp->bcp", flat, tapered).view(v.shape)
-            return result if self.static is None else result + self.static_weight * self.static(v)
+@dataclass(frozen=True)
+class HybridCovariance:
+    """P = β_s B + β_e ρ ∘ A Aᵀ / (N-1).
 
-        return product
+    Attributes:
+        deviations: A, shape (member, channel, lat, lon).
+        localisation: ρ.
+        weight: β_e.
+        static, static_weight: B and β_s.
+    """
 
-    @cached_property
-    def _taper(self) -> LinearOperator:
+    deviations: Tensor
+    localisation: Localisation
+    weight: float = 1.0
+    static: StateCovariance | None = None
+    static_weight: float = 0.0
+    taper: LinearOperator = field(init=False)
+
+    def __post_init__(self) -> None:
         points = self.localisation.coordinates
-        return LinearOperator(self.localisation.tapers(points, points), (1, 1, len(points)))
+        taper = LinearOperator(self.localisation.tapers(points, points), (1, 1, len(points)))
+        object.__setattr__(self, "taper", taper)
+
+    def covariance(self, x: Tensor) -> Tensor:
+        flat = self.deviations.flatten(2)
+        planes = torch.einsum("kcp,bcp->kbp", flat, x.flatten(2))
+        tapered = self.taper(planes.reshape(-1, 1, 1, planes.shape[-1])).view(planes.shape)
+        result = self._scale * torch.einsum("kcp,kbp->bcp", flat, tapered).view(x.shape)
+        return result if self.static is None else result + self.static_weight * self.static.covariance(x)
+
+    def elements(self, index: Tensor) -> Tensor:
+        point = (index % self.taper.matrix.shape[0]).numpy()
+        taper = torch.as_tensor(self.taper.matrix[point][:, point].toarray())
+        values = self.deviations.flatten(1)[:, index]
+        result = self._scale * taper.to(values) * (values.T @ values)
+        return result if self.static is None else result + self.static_weight * self.static.elements(index)
+
+    @property
+    def _scale(self) -> float:
+        return self.weight / (len(self.deviations) - 1)

@@ -5,7 +5,8 @@ With B = L Lᵀ and x = x_b + L v,
     J(v) = ½ ‖v‖² + ½ (y - H(x_b + L v))ᵀ R^{-1} (y - H(x_b + L v))
 
 minimised by Gauss–Newton: the operators are linearised about the last x and each quadratic problem is solved by conjugate
-gradients on I + Lᵀ H'ᵀ R^{-1} H' L, which is well conditioned. An operator that contains a forecast
+gradients on I + Lᵀ H'ᵀ R^{-1} H' L, which is well conditioned; a control vector no longer than the iterations allowed is solved
+for directly, with all columns of H' L in one batch. An operator that contains a forecast
 (:class:`genda.observations.operators.Propagated`) makes it 4D-Var: the initial state of the window is then what is sought, and
 automatic differentiation is the adjoint model.
 
@@ -22,7 +23,8 @@ import torch
 from torch import Tensor
 
 from genda.linalg import conjugate_gradient
-from genda.problem import Problem
+from genda.methods.observation_space import StateCovariance, increment, touched
+from genda.problem import Problem, Source
 
 
 class Root(Protocol):
@@ -49,7 +51,7 @@ class Variational:
     Attributes:
         root: of the background covariance.
         outer: Gauss–Newton iterations; one suffices for linear operators.
-        inner: conjugate-gradient iterations of each, at most.
+        inner: conjugate-gradient iterations of each, at most; a direct solution where there are no more controls.
         tolerance: relative residual at which they stop.
     """
 
@@ -64,19 +66,35 @@ class Variational:
         if not problem.sources:
             return background
         source = problem.stacked
+        if isinstance(self.root, StateCovariance) and touched(source.operator) is not None:
+            misfit = source.misfit(background)
+            return background + increment(self.root, source, background, misfit, self.inner, self.tolerance)
         v = background.new_zeros(1, self.root.size)
         x = background
+        newton = self._direct_step if self.root.size <= self.inner else self._krylov_step
         for _ in range(self.outer):
-            at = x
-
-            def curvature(w: Tensor, at: Tensor = at) -> Tensor:
-                image = source.operator.tangent(at, self.root.apply(w))
-                return w + self.root.transpose(source.adjoint(at, source.covariance.inverse(image)))
-
-            pull = self.root.transpose(source.adjoint(at, source.covariance.inverse(source.misfit(at))))
-            v = v + conjugate_gradient(curvature, pull - v, self.inner, self.tolerance)
+            v = v + newton(source, x, v)
             x = background + self.root.apply(v)
         return x
+
+    def _krylov_step(self, source: Source, x: Tensor, v: Tensor) -> Tensor:
+        """The minimiser of the quadratic problem about x, less v; shape (1, size)."""
+
+        def curvature(w: Tensor) -> Tensor:
+            image = source.operator.tangent(x, self.root.apply(w))
+            return w + self.root.transpose(source.adjoint(x, source.covariance.inverse(image)))
+
+        pull = self.root.transpose(source.adjoint(x, source.covariance.inverse(source.misfit(x))))
+        return conjugate_gradient(curvature, pull - v, self.inner, self.tolerance)
+
+    def _direct_step(self, source: Source, x: Tensor, v: Tensor) -> Tensor:
+        """The same from the columns of H' L."""
+        unit = torch.eye(self.root.size).to(v)
+        images = source.operator.tangent(x.expand(len(unit), -1, -1, -1), self.root.apply(unit))
+        scaled = source.covariance.inverse(images)
+        pull = source.misfit(x) @ scaled.T - v
+        step: Tensor = torch.linalg.solve(unit + images @ scaled.T, pull.T).T
+        return step
 
 
 @dataclass(frozen=True)
@@ -106,3 +124,12 @@ class DenseRoot:
 
     def transpose(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.matrix.to(x)
+
+    def covariance(self, x: Tensor) -> Tensor:
+        """B x for states (batch, channel, lat, lon)."""
+        return self.apply(self.transpose(x))
+
+    def elements(self, index: Tensor) -> Tensor:
+        """B between elements of the flattened state, (k,) to (k, k)."""
+        rows = self.matrix[index]
+        return rows @ rows.T

@@ -31,6 +31,8 @@ from genda.variables import channels as parse_channels
 
 Array = NDArray[np.float64]
 Interpolation = Literal["bilinear", "bicubic"]
+ROUND_OFF = 1e-12
+"""Weights below this share of the largest are interpolation's round-off."""
 
 
 class Operator(Protocol):
@@ -73,6 +75,8 @@ class LinearOperator:
 
     def __init__(self, matrix: sp.csr_array, shape: tuple[int, int, int]) -> None:
         self.matrix = matrix.tocsr().astype(np.float64)
+        self.matrix.data[abs(self.matrix.data) < ROUND_OFF * abs(self.matrix.data).max(initial=0.0)] = 0.0
+        self.matrix.eliminate_zeros()  # an observation at a grid point reads that point alone
         self.shape = shape
         if self.matrix.shape[1] != int(np.prod(shape)):
             raise ValueError(

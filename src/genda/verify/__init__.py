@@ -25,6 +25,7 @@ from genda.verify.metrics import (
     ENERGY_SCORE,
     GEOSTROPHIC,
     HYDROSTATIC,
+    KINETIC_ENERGY,
     MAE,
     METRICS,
     MSE,
@@ -36,6 +37,7 @@ from genda.verify.metrics import (
     SPECDIV_MEAN,
     SPREAD,
     SPREAD_SKILL,
+    STATE_RMSE,
     Metric,
 )
 from genda.verify.scores import area_mean, bias, channel_mean, mae, mse, rmse
@@ -48,6 +50,7 @@ from genda.verify.specdiv import (
 )
 from genda.verify.spectra import (
     has_harmonics,
+    kinetic_energy_bands,
     kinetic_energy_spectrum,
     spherical_power,
     zonal_kinetic_energy_spectrum,
@@ -65,6 +68,7 @@ __all__ = [
     "ENERGY_SCORE",
     "GEOSTROPHIC",
     "HYDROSTATIC",
+    "KINETIC_ENERGY",
     "MAE",
     "METRICS",
     "MSE",
@@ -76,6 +80,7 @@ __all__ = [
     "SPECDIV_MEAN",
     "SPREAD",
     "SPREAD_SKILL",
+    "STATE_RMSE",
     "BatchSpectralDivergence",
     "Estimate",
     "LevelBin",
@@ -99,6 +104,7 @@ __all__ = [
     "geostrophic_wind",
     "has_harmonics",
     "hydrostatic_residual",
+    "kinetic_energy_bands",
     "kinetic_energy_spectrum",
     "level_bins",
     "mae",

@@ -123,6 +123,12 @@ def hydrostatic_residual(fields: Tensor, channels: Sequence[str], weights: Tenso
     return area_mean((z.diff(dim=-3) - GAS_CONSTANT * mean * depth) ** 2, weights)
 
 
+def level_winds(channels: Sequence[str]) -> list[tuple[int, int]]:
+    """Positions of both wind components at every level that has them."""
+    names = list(channels)
+    return [(names.index(f"u{level}"), names.index(f"v{level}")) for level in _levels(channels, "uv")]
+
+
 @lru_cache(maxsize=8)
 def _gradient(grid: LatLonGrid, lmax: int) -> SphericalGradient:
     return SphericalGradient(grid, lmax).double()

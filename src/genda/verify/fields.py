@@ -15,11 +15,11 @@ from torch import Tensor
 from genda.grid import LatLonGrid
 from genda.sphere import triangular_limit
 from genda.verify import ensemble, scores
-from genda.verify.balance import residuals
+from genda.verify.balance import level_winds, residuals
 from genda.verify.decomposition import crps_bins
 from genda.verify.scores import Array
 from genda.verify.specdiv import sample_spectral_divergence
-from genda.verify.spectra import has_harmonics
+from genda.verify.spectra import has_harmonics, kinetic_energy_bands
 from genda.verify.statistics import Statistics
 
 
@@ -50,8 +50,8 @@ def field_statistics(
     Returns:
         errors of the forecast or of the ensemble mean; squared spread, rank histogram and bins of the CRPS of an ensemble; fair
         CRPS and fair energy score (of a deterministic forecast: absolute error and norm of the error); SpecDiv, averaged over
-        members, and of the mean; squared residuals of geostrophic and hydrostatic balance, averaged over members, and of the
-        truth, where grid and channels allow.
+        members, and of the mean; kinetic energy by band, averaged over levels and members, and of the truth; squared residuals
+        of geostrophic and hydrostatic balance, averaged over members, and of the truth, where grid and channels allow.
 
     Raises:
         ValueError: for shapes that do not agree, or a value that is not finite (channel and time named).
@@ -111,6 +111,12 @@ def _one_date(
         out["specdiv_mean"] = sample_spectral_divergence(best, y, grid, min_degree)
         members = sample_spectral_divergence(x, y, grid, min_degree)
         out["specdiv"] = members.mean(dim=0) if x.ndim == 4 else members
+    wind = level_winds(channels)
+    if wind and has_harmonics(grid):
+        u, v = (list(part) for part in zip(*wind, strict=True))
+        for name, field in (("kinetic_energy", x), ("kinetic_energy_truth", y)):
+            energy = kinetic_energy_bands(field[..., u, :, :], field[..., v, :, :], grid).mean(dim=-2)
+            out[name] = (energy.mean(dim=0) if field.ndim == 4 else energy).unsqueeze(0)
     expected = residuals(y, channels, grid, area)
     for name, found in residuals(x, channels, grid, area).items():
         out[name] = (found.mean(dim=0) if x.ndim == 4 else found).unsqueeze(0)

@@ -15,6 +15,7 @@ import numpy as np
 
 from genda.verify import balance, decomposition, ensemble, scores
 from genda.verify.scores import Array
+from genda.verify.spectra import BANDS
 
 Means = Mapping[str, Array]
 Columns = Callable[[tuple[str, ...]], tuple[str, ...]]
@@ -75,6 +76,10 @@ def _over_channels(values: Array, std: Array | None, power: int) -> Array:
 
 
 RMSE = Metric("rmse", "RMSE", ("squared_error",), lambda s, _: np.sqrt(s["squared_error"]), dimensional=True)
+STATE_RMSE = Metric(
+    "state_rmse", "RMSE of a state, mean over times", ("state_error",), lambda s, _: s["state_error"], all_channels
+)
+"""The mean of roots, as DAPPER's tables have it; at most the root of the mean."""
 MSE = Metric("mse", "MSE", ("squared_error",), lambda s, _: s["squared_error"], dimensional=True)
 MAE = Metric("mae", "MAE", ("absolute_error",), lambda s, _: s["absolute_error"], dimensional=True)
 BIAS = Metric("bias", "Bias", ("error",), lambda s, _: s["error"], dimensional=True)
@@ -128,6 +133,13 @@ NMAE = Metric(
     all_channels,
     normalised=True,
 )
+KINETIC_ENERGY = Metric(
+    "kinetic_energy",
+    "Kinetic energy / truth's",
+    ("kinetic_energy", "kinetic_energy_truth"),
+    lambda s, _: (s["kinetic_energy"] / s["kinetic_energy_truth"])[..., 0, :],
+    lambda _: tuple(BANDS),
+)
 GEOSTROPHIC = Metric(
     "geostrophic",
     "Ageostrophic wind / truth's [hPa]",
@@ -146,6 +158,7 @@ METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
         RMSE,
+        STATE_RMSE,
         MSE,
         MAE,
         BIAS,
@@ -160,6 +173,7 @@ METRICS: Mapping[str, Metric] = {
         NMSE,
         NMAE,
         ENERGY_SCORE,
+        KINETIC_ENERGY,
         GEOSTROPHIC,
         HYDROSTATIC,
     )

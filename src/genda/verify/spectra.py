@@ -99,6 +99,16 @@ def kinetic_energy_spectrum(u: Tensor, v: Tensor, grid: LatLonGrid, lmax: int | 
     return 0.5 * (px + py + pz)
 
 
+BANDS = {"l 1-7": slice(1, 8), "l 8-15": slice(8, 16), "l 16+": slice(16, None)}
+"""Planetary, synoptic and smaller waves by total wavenumber."""
+
+
+def kinetic_energy_bands(u: Tensor, v: Tensor, grid: LatLonGrid) -> Tensor:
+    """Kinetic energy per unit mass in each of :data:`BANDS`, shapes (..., lat, lon) to (..., band), m² s⁻²."""
+    spectrum = kinetic_energy_spectrum(u, v, grid)
+    return torch.stack([spectrum[..., band].sum(dim=-1) for band in BANDS.values()], dim=-1)
+
+
 def zonal_kinetic_energy_spectrum(u: Tensor, v: Tensor, grid: LatLonGrid) -> Tensor:
     """Kinetic energy by zonal wavenumber, shape (..., lon // 2 + 1), m² s⁻²; for grids without spherical harmonics."""
     return 0.5 * (zonal_power(u, grid) + zonal_power(v, grid))

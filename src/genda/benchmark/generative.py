@@ -1,0 +1,55 @@
+"""The diffusion prior as a row of any suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+from pydantic import Field
+
+from genda import assimilation as library
+from genda.checkpoint import Model, Strict
+from genda.diffusion.gaussian import SphericalGaussian
+from genda.methods import Method
+from genda.problem import Source
+
+METHODS = {"mmps": "fusion", "sda": "fusion-sda", "gaussian": "fusion-gaussian", "none": "unconditional"}
+
+
+class FusionSpec(Strict):
+    """Diffusion prior with guidance.
+
+    Attributes:
+        guidance: ``none`` samples the prior.
+        members: of the ensemble; the suite's own where not given.
+        background: make the background one more source, where there is one.
+        background_inflation: factor on the covariance of the background's errors.
+        settings: of :func:`genda.assimilation.make_method`.
+        sampler: of :func:`genda.assimilation.default_sampler`.
+        only: scenarios it takes part in; all where empty.
+    """
+
+    method: Literal["fusion"]
+    guidance: Literal["mmps", "sda", "gaussian", "none"] = "mmps"
+    members: int | None = Field(default=None, ge=1)
+    background: bool = False
+    background_inflation: float = Field(default=1.0, gt=0)
+    settings: Mapping[str, int | float] = {}
+    sampler: Mapping[str, int | float | bool] = {}
+    only: tuple[str, ...] = ()
+
+
+def fusion_method(
+    spec: FusionSpec, model: Model, sources: Sequence[Source], errors: SphericalGaussian | None = None
+) -> Method:
+    """The method of a row; SDA without a Γ takes that of :func:`genda.assimilation.default_gammas`."""
+    sampler = library.default_sampler(model, **spec.sampler)
+    settings: dict[str, Any] = dict(spec.settings)
+    if spec.guidance == "sda" and "gamma" not in settings:
+        settings["gamma"] = library.default_gammas(library.stable_gammas(sampler, sources))
+    return library.make_method(METHODS[spec.guidance], model, sampler=sampler, errors=errors, **settings)
+
+
+model_of = lru_cache(maxsize=4)(library.load)
+"""A model by name or directory, kept in memory."""

@@ -1,0 +1,302 @@
+"""Twin experiments on the sphere: one truth, one background, one set of observations and one R for every method.
+
+Everything a method sees is in normalised anomalies of the prior's climatology. The background has the mean error of the training
+backgrounds removed, for every method alike; only the row ``background`` shows it as it came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genda import assimilation as library
+from genda.benchmark.archive import Archive, open_archive
+from genda.benchmark.generative import FusionSpec, fusion_method, model_of
+from genda.benchmark.twin_suite import (
+    EXACT,
+    ColumnsSpec,
+    EnvarSpec,
+    FieldSpec,
+    LetkfSpec,
+    Network,
+    PlainSpec,
+    StaticCovarianceSpec,
+    TwinMethodSpec,
+    TwinSuite,
+    VariationalSpec,
+)
+from genda.checkpoint import Model, check_model
+from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian, homogeneous_covariance
+from genda.diffusion.noise import derived_seed
+from genda.forecast.backgrounds import LEADS
+from genda.linalg import Diagonal
+from genda.methods.ensemble_kalman import inflate
+from genda.methods.envar import EnVar
+from genda.methods.interpolation import interpolate
+from genda.methods.letkf import LETKF
+from genda.methods.localisation import Localisation, sphere
+from genda.methods.optimal_interpolation import OptimalInterpolation
+from genda.methods.variational import Variational
+from genda.methods.zonal_covariance import ZonalCovariance
+from genda.observations.networks import columns_table, random_columns, station_network
+from genda.observations.operators import LinearOperator, coarse
+from genda.problem import Problem, Source
+from genda.state import State, nonnegative, season
+from genda.verify import Statistics, field_statistics
+
+
+@dataclass(frozen=True)
+class TwinExperiment:
+    """The experiment of a twin suite.
+
+    Attributes:
+        suite: what to do.
+        data: a nature run; the shipped sample case where None.
+    """
+
+    suite: TwinSuite
+    data: Path | None = None
+    _archive: Archive = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_archive", open_archive(self.data, self.suite.split))
+
+    @cached_property
+    def model(self) -> Model:
+        return model_of(self.suite.prior)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.model.channels
+
+    @property
+    def std(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return self.model.normalisation.std.double().numpy()
+
+    @cached_property
+    def scenarios(self) -> tuple[str, ...]:
+        return tuple(self.suite.scenarios)
+
+    @cached_property
+    def cases(self) -> tuple[str, ...]:
+        """Dates, evenly spread over those that have all that the methods need.
+
+        Raises:
+            ValueError: for too few, or for one inside the prior's training period.
+        """
+        ensemble = any(isinstance(spec, LetkfSpec | EnvarSpec) for spec in self.suite.methods.values())
+        times = self._archive.times(ensemble)
+        if len(times) < self.suite.dates:
+            what = f"{self.suite.split} dates with a background" + (" and an ensemble" if ensemble else "")
+            raise ValueError(f"suite {self.suite.suite}: found {len(times)} {what}, expected {self.suite.dates}")
+        if self.suite.pairs > self._archive.training_pairs:
+            found = f"found {self._archive.training_pairs} training backgrounds, expected {self.suite.pairs}"
+            raise ValueError(f"suite {self.suite.suite}: {found}")
+        chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
+        _check_unseen(self.suite.prior, chosen)
+        return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
+
+    def applies(self, spec: TwinMethodSpec, scenario: str) -> bool:
+        only = spec.only if isinstance(spec, PlainSpec | FusionSpec) else ()
+        return not only or scenario in only
+
+    def decides(self, spec: TwinMethodSpec, scenario: str) -> list[object]:
+        """Everything but the date that the numbers of a method depend on."""
+        suite = self.suite
+        return [
+            "twin",
+            None if self.data is None else str(self.data.absolute()),
+            check_model(suite.prior).sha256,
+            suite.lead,
+            suite.pairs,
+            suite.seed,
+            suite.members if isinstance(spec, FusionSpec) else None,
+            [network.model_dump(mode="json") for network in suite.scenarios[scenario]],
+            spec.model_dump(mode="json"),
+        ]
+
+    def run(self, spec: TwinMethodSpec, scenario: str, case: str) -> Statistics:
+        """Analyse one date with one method and score it against the truth."""
+        time = np.datetime64(case, "ns")
+        times = np.array([time])
+        truth = self._archive.truth(time).select(self.channels)
+        values = self._members(spec, scenario, truth)
+        physical = nonnegative(self.model.normalisation.physical(values.unsqueeze(0), times), self.channels)
+        forecast = physical if len(values) > 1 else physical[:, 0]
+        return field_statistics(
+            forecast, truth.values, times=times, channels=self.channels, grid=self.model.grid, std=self.std
+        )
+
+    def _members(self, spec: TwinMethodSpec, scenario: str, truth: State) -> Tensor:
+        """Analysis in normalised anomalies, (member, channel, lat, lon)."""
+        time = truth.times[0]
+        if isinstance(spec, PlainSpec) and spec.method in ("background", "unbiased"):
+            return self._background(time, corrected=spec.method == "unbiased")
+        if isinstance(spec, PlainSpec) and spec.method == "climatology":
+            return torch.zeros(1, *self._shape)
+        generator = torch.Generator().manual_seed(derived_seed(self.suite.seed, time, "members"))
+        networks = self.suite.scenarios[scenario]
+        if isinstance(spec, PlainSpec) and spec.method == "bicubic":
+            return self._interpolated(networks, truth)
+        sources = tuple(self._source(network, truth, k) for k, network in enumerate(networks))
+        if isinstance(spec, PlainSpec):
+            return OptimalInterpolation(self._base).analyse(Problem(self._shape, sources), 1, generator)
+        if isinstance(spec, FusionSpec):
+            return self._fused(spec, sources, time, generator)
+        background = self._background(time)
+        if isinstance(spec, VariationalSpec):
+            problem = Problem(self._shape, sources, background=background[0])
+            return Variational(_covariance(self._training, spec.covariance)).analyse(problem, 1, generator)
+        members = self._archive.ensemble(time)
+        members = members - members.mean(dim=0) + self._archive.background(time, self.suite.lead).values
+        members = self._normalised(members, time) - _mean(self._training)
+        localisation = Localisation(sphere(self.model.grid), spec.radius)
+        if isinstance(spec, LetkfSpec):
+            problem = Problem(self._shape, sources, ensemble=inflate(members, spec.prior_inflation))
+            return LETKF(localisation).analyse(problem, len(members), generator)
+        static = _covariance(self._training, spec.covariance) if spec.static_weight else None
+        hybrid = EnVar(localisation, static, spec.static_weight, spec.ensemble_weight)
+        return hybrid.analyse(Problem(self._shape, sources, ensemble=members), len(members), generator)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return (len(self.channels), *self.model.grid.shape)
+
+    @property
+    def _base(self) -> SphericalGaussian:
+        base = getattr(self.model.denoiser, "base", None)
+        if not isinstance(base, SphericalGaussian):
+            raise ValueError(f"{self.suite.prior}: found no spherical Gaussian base, expected one for interpolation")
+        return base
+
+    @cached_property
+    def _training(self) -> TrainingErrors:
+        return TrainingErrors(self.data, self.suite.prior, self.suite.lead, self.suite.pairs)
+
+    def _normalised(self, values: Tensor, time: np.datetime64) -> Tensor:
+        """Physical (member, channel, lat, lon) on the archive's channels to normalised anomalies."""
+        return self.model.normalisation.normalise(values.unsqueeze(0), np.array([time]))[0].float()
+
+    def _background(self, time: np.datetime64, corrected: bool = True) -> Tensor:
+        values = self._archive.background(time, self.suite.lead).select(self.channels).values
+        x = self._normalised(values, time)
+        return x - _mean(self._training) if corrected else x
+
+    def _source(self, network: Network, truth: State, number: int) -> Source:
+        """Observations of the truth, the same for every method."""
+        time, seed = truth.times[0], self.suite.seed
+        name = f"{network.kind} {number}"
+        x = self._normalised(truth.values, time)
+        if isinstance(network, FieldSpec):
+            target = self.model.grid.coarsened(network.factor)
+            operator = LinearOperator(coarse(self.model.grid, self.channels, target), self._shape)
+            noise, error = 0.0, network.error
+        else:
+            rng = np.random.default_rng(derived_seed(seed, time, "network", number))
+            sites = (
+                random_columns(self.model.grid, network.density, rng)
+                if isinstance(network, ColumnsSpec)
+                else station_network()
+            )
+            operator, _ = library.point_operator(self.model, columns_table(sites, self.channels, time))
+            noise, error = network.noise, network.error or max(network.noise, EXACT)
+        generator = torch.Generator().manual_seed(derived_seed(seed, time, "noise", number))
+        values = operator(x)[0]
+        values = values + noise * torch.randn(values.shape, generator=generator)
+        return Source(values, operator, Diagonal(torch.full_like(values, error**2)), name)
+
+    def _interpolated(self, networks: tuple[Network, ...], truth: State) -> Tensor:
+        fields = [network for network in networks if isinstance(network, FieldSpec)]
+        if not fields:
+            raise ValueError("bicubic: found no field among the networks, expected one to interpolate")
+        coarse_state = library.coarse_field(truth, fields[0].factor)
+        return self._normalised(interpolate(coarse_state, self.model.grid).values, truth.times[0])
+
+    def _fused(
+        self, spec: FusionSpec, sources: tuple[Source, ...], time: np.datetime64, generator: torch.Generator
+    ) -> Tensor:
+        errors = _background_errors(self._training, spec.background_inflation) if spec.background else None
+        method = fusion_method(spec, self.model, sources, errors)
+        problem = Problem(
+            self._shape,
+            () if spec.guidance == "none" else sources,
+            background=self._background(time)[0] if spec.background else None,
+            condition=season(np.array([time]))[0],
+            time=str(time),
+        )
+        return method.analyse(problem, spec.members or self.suite.members, generator)
+
+
+def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
+    """Refuse to judge a prior on dates it was trained on; a card without a training period is taken at its word."""
+    training = check_model(prior).training
+    if "first_time" not in training or "last_time" not in training:
+        return
+    first, last = (np.datetime64(training[name]) for name in ("first_time", "last_time"))
+    seen = times[(times >= first) & (times <= last)]
+    if seen.size:
+        raise ValueError(
+            f"{prior}: trained on {first} to {last}, found {seen.size} of {times.size} dates to judge it on among "
+            f"them, first {seen[0]}, expected none"
+        )
+
+
+@dataclass(frozen=True)
+class TrainingErrors:
+    """Which training backgrounds statistics are fitted to, and in whose units."""
+
+    data: Path | None
+    prior: str
+    lead: int
+    pairs: int
+
+
+@lru_cache(maxsize=4)
+def _errors(which: TrainingErrors) -> Tensor:
+    """In normalised units, shape (pair, channel, lat, lon)."""
+    errors = open_archive(which.data, "test").errors(which.lead, which.pairs)
+    return (errors / model_of(which.prior).normalisation.std.view(-1, 1, 1)).float()
+
+
+def _mean(which: TrainingErrors) -> Tensor:
+    return _errors(which).mean(dim=0)
+
+
+def _anomalies(which: TrainingErrors) -> Tensor:
+    return _errors(which) - _mean(which)
+
+
+@lru_cache(maxsize=2)
+def _covariance(which: TrainingErrors, spec: StaticCovarianceSpec) -> ZonalCovariance:
+    sample = _anomalies(which)
+    if spec.sample != "errors":
+        other = _anomalies(replace(which, lead=sum(LEADS) - which.lead))
+        if spec.sample == "nmc":
+            sample = other - sample
+        else:
+            factor = (sample.var(dim=(0, 2, 3)) / other.var(dim=(0, 2, 3))).sqrt()
+            sample = torch.cat([sample, factor.view(-1, 1, 1) * other])
+    grid = model_of(which.prior).grid
+    sample = spec.scale**0.5 * sample
+    if spec.form == "isotropic":
+        return ZonalCovariance.isotropic(sample, grid, spec.radius)
+    zonal = ZonalCovariance.fit(sample, grid, spec.radius)
+    if not spec.shrinkage:
+        return zonal
+    lagged = zonal.lagged.mul_(1 - spec.shrinkage)
+    lagged.add_(ZonalCovariance.isotropic(sample, grid, spec.radius).lagged, alpha=spec.shrinkage)
+    return ZonalCovariance(lagged, zonal.shape)
+
+
+@lru_cache(maxsize=2)
+def _background_errors(which: TrainingErrors, inflation: float) -> SphericalGaussian:
+    sample = inflation**0.5 * _anomalies(which)
+    grid = model_of(which.prior).grid
+    unmeasured = torch.ones(len(ERROR_SIGMAS), sample.shape[1])
+    return SphericalGaussian(grid, *homogeneous_covariance(sample, grid), unmeasured)

@@ -1,0 +1,141 @@
+"""What a suite of twin experiments on the sphere may say: archive dates, networks, and the settings of each method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from genda.benchmark.generative import FusionSpec
+from genda.checkpoint import Strict
+
+EXACT = 0.01
+"""Error assumed of observations without noise, in units of each channel's std: it keeps the linear algebra well conditioned."""
+
+
+class ColumnsSpec(Strict):
+    """Columns of all channels at random grid points, drawn anew for every date.
+
+    Attributes:
+        density: share of the grid points.
+        noise: standard deviation of the errors added, in units of each channel's std.
+        error: standard deviation the methods are told; the noise, or 0.01 where there is none.
+    """
+
+    kind: Literal["columns"]
+    density: float = Field(gt=0, le=1)
+    noise: float = Field(default=0.0, ge=0)
+    error: float | None = Field(default=None, gt=0)
+
+
+class StationsSpec(Strict):
+    """Columns of all channels at the sites of the real radiosonde network; ``noise`` and ``error`` as in ColumnsSpec."""
+
+    kind: Literal["stations"]
+    noise: float = Field(default=0.0, ge=0)
+    error: float | None = Field(default=None, gt=0)
+
+
+class FieldSpec(Strict):
+    """Area means over blocks of ``factor`` × ``factor`` cells, taken as exact to within ``error`` of each channel's std."""
+
+    kind: Literal["field"]
+    factor: int = Field(ge=2)
+    error: float = Field(default=0.02, gt=0)
+
+
+Network = Annotated[ColumnsSpec | StationsSpec | FieldSpec, Field(discriminator="kind")]
+
+
+class PlainSpec(Strict):
+    """A method without settings.
+
+    ``background`` is the raw one; ``unbiased`` has its mean error removed. ``only`` names the scenarios it takes part in.
+    """
+
+    method: Literal["background", "unbiased", "climatology", "bicubic", "optimal-interpolation"]
+    only: tuple[str, ...] = ()
+
+
+class StaticCovarianceSpec(Strict):
+    """A background covariance fitted to training backgrounds.
+
+    Attributes:
+        form: ``zonal``: homogeneous along latitude circles, free in everything else; ``isotropic``: the operational form,
+            standard deviations by latitude and correlations homogeneous on the sphere.
+        sample: ``errors`` of training backgrounds; ``leads``: those of the other lead too, scaled to the same variance;
+            ``nmc``: differences of the two leads.
+        radius: of the taper, m.
+        shrinkage: share of the isotropic form in a zonal one, which has fewer numbers to estimate and less noise in them.
+        scale: factor on B.
+    """
+
+    form: Literal["zonal", "isotropic"] = "zonal"
+    sample: Literal["errors", "leads", "nmc"] = "errors"
+    radius: float = Field(default=5.0e6, gt=0)
+    shrinkage: float = Field(default=0.0, ge=0, lt=1)
+    scale: float = Field(default=1.0, gt=0)
+
+
+class VariationalSpec(Strict):
+    """3D-Var."""
+
+    method: Literal["3d-var"]
+    covariance: StaticCovarianceSpec = StaticCovarianceSpec()
+
+
+class LetkfSpec(Strict):
+    """LETKF from the background's ensemble; ``prior_inflation`` multiplies the background's deviations."""
+
+    method: Literal["letkf"]
+    radius: float = Field(default=3.0e6, gt=0)
+    prior_inflation: float = Field(default=1.0, gt=0)
+
+
+class EnvarSpec(Strict):
+    """Hybrid EnVar: ``static_weight`` B + ``ensemble_weight`` times the localised ensemble covariance."""
+
+    method: Literal["hybrid"]
+    radius: float = Field(default=4.0e6, gt=0)
+    static_weight: float = Field(default=0.5, ge=0)
+    ensemble_weight: float = Field(default=0.5, ge=0)
+    covariance: StaticCovarianceSpec = StaticCovarianceSpec()
+
+
+TwinMethodSpec = Annotated[
+    PlainSpec | VariationalSpec | LetkfSpec | EnvarSpec | FusionSpec, Field(discriminator="method")
+]
+
+
+class TwinSuite(Strict):
+    """Twin experiments: truth of a nature run, its backgrounds, observations simulated from the truth.
+
+    Attributes:
+        suite: its name.
+        prior: a model, by name or directory: channels, grid, units, and the prior of the generative rows.
+        lead: of the background as played, h.
+        split: of the nature run.
+        dates: evenly spread over it.
+        pairs: training backgrounds that B and the mean error are fitted to, evenly chosen.
+        seed: of networks, noise and members.
+        members: of generative ensembles.
+        scenarios: networks by the name of the scenario.
+        reference: the row that ratios and significance refer to.
+        methods: rows by name.
+        quick: other values of these keys for a short run.
+    """
+
+    kind: Literal["twin"]
+    suite: str
+    prior: str = "embedded"
+    lead: int = Field(default=24, gt=0)
+    split: Literal["validation", "test"] = "test"
+    dates: int = Field(default=72, ge=1)
+    pairs: int = Field(default=500, ge=2)
+    seed: int = Field(default=0, ge=0)
+    members: int = Field(default=16, ge=2)
+    scenarios: Mapping[str, Annotated[tuple[Network, ...], Field(min_length=1)]]
+    reference: str
+    methods: Mapping[str, TwinMethodSpec]
+    quick: Mapping[str, Any] = {}

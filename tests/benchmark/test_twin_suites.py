@@ -1,0 +1,122 @@
+"""Twin experiments on the shipped sample case: fairness, order of the classical methods, and what is refused before any work."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import small_model
+from genda.benchmark import read_results, read_suite, run_suite
+from genda.benchmark.experiment import experiment_of
+from genda.benchmark.runner import pairs
+from genda.checkpoint import read_card
+from genda.verify import NMSE
+
+COVARIANCE = {"form": "zonal", "sample": "leads"}
+SUITE = {
+    "kind": "twin",
+    "suite": "small",
+    "dates": 2,
+    "pairs": 40,
+    "scenarios": {"3 %": [{"kind": "columns", "density": 0.03, "noise": 0.1}]},
+    "reference": "background",
+    "methods": {
+        "background": {"method": "background"},
+        "climatology": {"method": "climatology"},
+        "3D-Var": {"method": "3d-var", "covariance": COVARIANCE},
+        "LETKF": {"method": "letkf"},
+        "hybrid": {"method": "hybrid", "covariance": COVARIANCE},
+    },
+}
+
+
+def written(folder, **changes):
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(SUITE | changes, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twin")
+    suite = read_suite(written(folder))
+    run_suite(suite, folder / "runs")
+    return suite, folder / "runs"
+
+
+def test_an_analysis_of_dense_columns_beats_its_background_and_the_ensemble_helps(finished):
+    results = read_results(*finished)
+    table = results.table("3 %")
+    nmse = {name: float(table.score(name, NMSE).mean[0]) for name in SUITE["methods"]}
+    assert nmse["3D-Var"] < 0.8 * nmse["background"]
+    assert nmse["hybrid"] < nmse["3D-Var"]
+    assert nmse["LETKF"] < nmse["background"] < nmse["climatology"]
+    document = results.to_dict()
+    assert [row["method"] for row in document["rows"]] == list(SUITE["methods"])
+    assert {row["scenario"] for row in document["rows"]} == {"3 %"}
+    assert document["dates"] == 2
+    assert "## 3 %" in results.to_markdown()
+
+
+def test_finished_pairs_are_not_run_again_and_are_shared_by_suites_that_agree(finished, tmp_path):
+    suite, runs = finished
+    times = {pair.file: pair.file.stat().st_mtime_ns for pair in pairs(suite, runs)}
+    run_suite(suite, runs)
+    assert {pair.file: pair.file.stat().st_mtime_ns for pair in pairs(suite, runs)} == times
+    more = read_suite(
+        written(tmp_path, suite="other", scenarios=SUITE["scenarios"] | {"1 %": [{"kind": "columns", "density": 0.01}]})
+    )
+    shared = {pair.file for pair in pairs(more, runs) if pair.scenario == "3 %"}
+    assert shared == set(times)
+    noisier = {"3 %": [{"kind": "columns", "density": 0.03, "noise": 0.2}]}
+    changed = read_suite(written(tmp_path, scenarios=noisier))
+    assert not {pair.file for pair in pairs(changed, runs)} & set(times)
+
+
+def test_every_method_sees_the_same_observations_and_densities_do_not_change_the_noise_of_others(finished):
+    experiment = experiment_of(finished[0])
+    truth = experiment._archive.truth(np.datetime64(experiment.cases[0], "ns"))
+    network = experiment.suite.scenarios["3 %"][0]
+    first, again = (experiment._source(network, truth, 0) for _ in range(2))
+    assert torch.equal(first.values, again.values)
+    misfit = first.misfit(experiment._normalised(truth.values, truth.times[0]))
+    assert float(misfit.std()) == pytest.approx(0.1, rel=0.03)
+    assert len(first.values) == round(0.03 * 48 * 96) * 29
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"dates": 3}, "found 2 test dates with a background and an ensemble, expected 3"),
+        ({"pairs": 1000}, "found 100 training backgrounds, expected 1000"),
+        ({"split": "validation"}, "split: found 'validation' without a nature run"),
+        ({"prior": "nothing"}, "model 'nothing': found neither a shipped model"),
+        ({"scenarios": {"all": [{"kind": "columns", "density": 1.5}]}}, "density"),
+        ({"scenarios": {"all": [{"kind": "columns", "density": 0.1, "error": 0.0}]}}, "error"),
+        ({"scenarios": {"all": []}}, "scenarios.all"),
+        ({"methods": {"a, b": {"method": "background"}}, "reference": "a, b"}, "found a comma in 'a, b'"),
+        ({"methods": {"background": {"method": "background", "radius": 3}}}, "methods.background.background.radius"),
+    ],
+)
+def test_bad_suites_are_refused_before_any_work(tmp_path, changes, complaint):
+    with pytest.raises((ValueError, FileNotFoundError), match="(?s)" + complaint.replace("?", r"\?")):
+        run_suite(read_suite(written(tmp_path, **changes)), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_prior_is_not_judged_on_its_training_dates(tmp_path):
+    directory = small_model.saved(tmp_path / "prior")
+    card = read_card(directory)
+    trained = card.model_copy(update={"training": {"first_time": "2001-01-01", "last_time": "2009-01-01"}})
+    (directory / "model.json").write_text(trained.model_dump_json())
+    suite = read_suite(written(tmp_path, prior=str(directory)))
+    with pytest.raises(ValueError, match="trained on 2001-01-01 to 2009-01-01, found 2 of 2 dates to judge it on"):
+        run_suite(suite, tmp_path / "runs")
+
+
+def test_a_missing_weight_file_is_found_before_any_work(tmp_path):
+    directory = small_model.saved(tmp_path / "prior")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"model.safetensors: no such file, expected a model directory"):
+        run_suite(read_suite(written(tmp_path, prior=str(directory))), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
