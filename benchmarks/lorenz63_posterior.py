@@ -44,12 +44,14 @@ from genda.methods.fusion import Fusion, Guidance
 from genda.methods.particle import ParticleFilter, systematic_resampling
 from genda.observations.operators import LinearOperator
 from genda.problem import Problem, Source
+from genda.report.style import ANALYSIS_COLOUR, BASELINE_COLOURS, finish, new_figure, style
 from genda.train.optimisation import WeightAverage, learning_rate_factor
-from genda.verify import energy_distance, paired_difference, sliced_wasserstein
+from genda.verify import energy_distance, sliced_wasserstein
 
 TIMES, INTERVAL = 16, 0.1
 SHAPE = (3, 1, TIMES)
 MEMBERS = 256
+MIDDLE = TIMES // 2
 NOISE = 0.25
 """Standard deviation of observation errors in units of the climate: 2 in those of the model for x."""
 CASES = 16
@@ -123,14 +125,32 @@ def windows(trajectories: Tensor) -> Tensor:
 
 
 SEARCH: list[tuple[str, dict[str, Any]]] = [
+    ("256 particles of a second reference", {}),
     ("climate", {}),
     *(("ensemble smoother", {"inflation": r}) for r in (1.0, 1.1, 1.3)),
     *(("EnKF", {"inflation": r}) for r in (1.0, 1.02, 1.05, 1.1, 1.2)),
     *(("multiple data assimilation", {"passes": k}) for k in (1, 4, 16)),
     *(("particle filter", {"jitter": j}) for j in (0.0, 0.25, 0.5, 1.0)),
-    *(("EDM, SDA", {"gamma": g, "steps": 32}) for g in (0.03, 0.1, 0.3, 1.0)),
-    *(("EDM, MMPS", {"iterations": k, "steps": 32}) for k in (1, 4)),
+    *(("EDM, SDA", {"gamma": g, "steps": 32}) for g in (0.1, 0.03, 0.01, 0.003)),
+    ("EDM, SDA", {"gamma": 0.01, "steps": 32, "churn": 13.0, "corrections": 2}),
+    ("EDM, SDA", {"gamma": 0.003, "steps": 32, "churn": 13.0, "corrections": 2}),
+    ("EDM, MMPS", {"iterations": 4, "steps": 32}),
+    ("EDM, MMPS", {"iterations": 4, "steps": 32, "churn": 13.0}),
+    ("EDM, MMPS", {"iterations": 4, "steps": 32, "churn": 13.0, "corrections": 2}),
 ]
+
+CHOSEN: list[tuple[str, dict[str, Any]]] = [
+    ("256 particles of a second reference", {}),
+    ("EDM, SDA", {"gamma": 0.01, "steps": 32, "churn": 13.0, "corrections": 2}),
+    ("EDM, MMPS", {"iterations": 4, "steps": 32, "churn": 13.0, "corrections": 2}),
+    ("EnKF", {"inflation": 1.0}),
+    ("EnKF", {"inflation": 1.2}),
+    ("ensemble smoother", {"inflation": 1.0}),
+    ("multiple data assimilation", {"passes": 16}),
+    ("particle filter", {"jitter": 0.25}),
+    ("climate", {}),
+]
+"""Settings of least energy distance in the search; of the EnKF, those for the window and for its last state."""
 
 # The prior
 
@@ -329,13 +349,16 @@ def forecast_from(model: ForecastModel, members: Tensor, time_index: int) -> Ten
     return torch.cat(states, dim=-1)
 
 
-def methods(denoiser: Denoiser, model: ForecastModel) -> dict[str, Callable[..., Tensor]]:
+def methods(denoiser: Denoiser, place: Workplace) -> dict[str, Callable[..., Tensor]]:
     """Case, generator and settings to members, (256, 3, 1, 16); the samplers never see the model, the others do."""
 
     def diffusion(guidance: Guidance, case: Case, generator: torch.Generator, sampler: dict[str, Any]) -> Tensor:
-        return Fusion(denoiser, guidance, Sampler(**sampler)).analyse(case.problem, MEMBERS, generator)
+        together = Problem(case.shape, (case.problem.stacked,))  # one operator is called sooner than four
+        return Fusion(denoiser, guidance, Sampler(**sampler)).analyse(together, MEMBERS, generator)
 
+    model = place.climate
     return {
+        "256 particles of a second reference": lambda case, generator: references(place, case)[1]["members"][::4],
         "climate": lambda case, generator: case.ensemble,
         "ensemble smoother": lambda case, generator, inflation: EnKF(inflation).analyse(
             case.problem, MEMBERS, generator
@@ -388,18 +411,85 @@ def distances(members: Tensor, draws: Tensor, key: str) -> list[float]:
 
 def results(
     place: Workplace, split: str, count: int, rows: list[tuple[str, dict[str, Any]]], run: Mapping[str, Callable]
-) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """Scores by observing network and row, each (case, score)."""
-    found: dict[tuple[str, int], NDArray[np.float64]] = {}
+) -> dict[str, list[NDArray[np.float64]]]:
+    """Scores by observing network, then by row, each (case, score)."""
+    found: dict[str, list[NDArray[np.float64]]] = {}
     for network in NETWORKS:
-        for index, (name, settings) in enumerate(rows):
-            scores = [
-                scored(place, case(place, split, network, number), name, settings, run[name])["scores"]
-                for number in range(count)
-            ]
-            found[network, index] = np.array(scores)
-            print(network, name, settings, found[network, index].mean(axis=0).round(4), flush=True)
+        found[network] = []
+        chosen = [case(place, split, network, number) for number in range(count)]
+        for name, settings in rows:
+            each = [scored(place, c, name, settings, run[name]) for c in chosen]
+            scores = np.array([e["scores"] for e in each])
+            found[network].append(scores)
+            seconds = np.mean([e["seconds"] for e in each])
+            print(network, name, settings, scores.mean(axis=0).round(4), f"{seconds:.1f} s", flush=True)
     return found
+
+
+def label(name: str, settings: Mapping[str, Any]) -> str:
+    return ", ".join([name, *(f"{key} {value}" for key, value in settings.items())])
+
+
+def table(found: list[NDArray[np.float64]], rows: list[tuple[str, dict[str, Any]]], against: str | None) -> str:
+    """Mean ± standard error over cases of every score; energy distances also case by case less those of another method.
+
+    Of several rows of that method the one with the smallest mean counts.
+    """
+    head, baselines = ["method", *SCORES], {}
+    if against is not None:
+        rivals = [scores for (name, _), scores in zip(rows, found, strict=True) if name == against]
+        for k in (0, 2):
+            baselines[k] = min((scores[:, k] for scores in rivals), key=lambda column: column.mean())
+            head.append(f"{SCORES[k]}, less {against}'s")
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for (name, settings), scores in zip(rows, found, strict=True):
+        cells = [label(name, settings), *(pm(column) for column in scores.T)]
+        cells += ["" if name == against else pm(scores[:, k] - baseline) for k, baseline in baselines.items()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def pm(values: NDArray[np.float64]) -> str:
+    return f"{values.mean():.3f} ± {values.std(ddof=1) / math.sqrt(len(values)):.3f}"
+
+
+def compare(place: Workplace, count: int, run: dict[str, Callable[..., Tensor]], out: Path) -> None:
+    found = results(place, "test", count, CHOSEN, run)
+    parts = []
+    for network, scores in found.items():
+        worth = [r["effective"] for i in range(count) for r in references(place, case(place, "test", network, i))]
+        parts.append(f"## Observed: {network}\n")
+        parts.append(table(scores, CHOSEN, "EnKF") + "\n")
+        parts.append(f"Effective number of particles of the reference: {min(worth):.0f} to {max(worth):.0f}.\n")
+    out.with_suffix(".md").write_text("\n".join(parts))
+    out.with_suffix(".png").write_bytes(figure(place, run))
+
+
+def figure(place: Workplace, run: dict[str, Callable[..., Tensor]], shown: int = 0) -> bytes:
+    """The state in the middle of the window, x against z, of one case of every network."""
+    names = ("particles", "EDM, MMPS", "EDM, SDA", "EnKF")
+    with style():
+        canvas = new_figure(7.6, 5.8)
+        axes = canvas.subplots(len(NETWORKS), len(names), sharex=True, sharey=True)
+        climate = place.trajectories("test-members", CASES * MEMBERS, TIMES)[:2000, :, 0, 0]
+        for row, network in zip(axes, NETWORKS, strict=True):
+            c = case(place, "test", network, shown)
+            for axis, name in zip(row, names, strict=True):
+                if name == "particles":
+                    members = references(place, c)[0]["members"][::4]
+                else:
+                    settings = next(settings for row_name, settings in CHOSEN if row_name == name)
+                    members = scored(place, c, name, settings, run[name])["members"]
+                axis.plot(*climate[:, [0, 2]].T, ".", color="0.88", markersize=1.5, zorder=0)
+                axis.plot(*members[:, [0, 2], 0, MIDDLE].T, ".", color=ANALYSIS_COLOUR, markersize=2)
+                axis.plot(*c.truth[[0, 2], 0, MIDDLE], "x", color=BASELINE_COLOURS[0], markersize=6)
+                if row is axes[0]:
+                    axis.set_title("1.6 million particles" if name == "particles" else name)
+            row[0].set_ylabel(f"{network}\nz")
+        for axis in axes[-1]:
+            axis.set_xlabel("x")
+        canvas.tight_layout()
+        return finish(canvas, "", "").png
 
 
 def main() -> None:
@@ -409,16 +499,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8_000, help="of training")
     parser.add_argument("--batch", type=int, default=256, help="of training")
     parser.add_argument("--rate", type=float, default=2e-3, help="of learning")
-    parser.add_argument("--cases", type=int, default=4)
-    parser.add_argument("--only", default="", help="search: names of methods that contain this")
+    parser.add_argument("--cases", type=int, default=CASES, help=f"at most {CASES}")
+    parser.add_argument("--only", default="", help="search: methods whose name contains this")
+    parser.add_argument("--out", type=Path, default=Path("lorenz63-posterior"), help="compare: a .md and a .png")
     args = parser.parse_args()
     place = Workplace(args.work)
     denoiser = train(place, args.steps, args.batch, args.rate)
-    if args.task == "train":
-        return
-    run = methods(denoiser, place.climate)
+    run = methods(denoiser, place)
     if args.task == "search":
-        results(place, "validation", args.cases, [row for row in SEARCH if args.only in row[0]], run)
+        rows = [row for row in SEARCH if args.only in row[0]]
+        for network, scores in results(place, "validation", args.cases, rows, run).items():
+            print(f"\n{network}\n\n{table(scores, rows, None)}")
+    if args.task == "compare":
+        compare(place, args.cases, run, args.out)
 
 
 if __name__ == "__main__":
