@@ -141,12 +141,11 @@ SEARCH: list[tuple[str, dict[str, Any]]] = [
 
 CHOSEN: list[tuple[str, dict[str, Any]]] = [
     ("256 particles of a second reference", {}),
-    ("EDM, SDA", {"gamma": 0.01, "steps": 32, "churn": 13.0, "corrections": 2}),
+    ("EDM, SDA", {"gamma": 0.003, "steps": 32, "churn": 13.0, "corrections": 2}),
     ("EDM, MMPS", {"iterations": 4, "steps": 32, "churn": 13.0, "corrections": 2}),
     ("EnKF", {"inflation": 1.0}),
     ("EnKF", {"inflation": 1.2}),
     ("ensemble smoother", {"inflation": 1.0}),
-    ("multiple data assimilation", {"passes": 16}),
     ("particle filter", {"jitter": 0.25}),
     ("climate", {}),
 ]
@@ -483,9 +482,9 @@ def figure(place: Workplace, run: dict[str, Callable[..., Tensor]], shown: int =
                 axis.plot(*climate[:, [0, 2]].T, ".", color="0.88", markersize=1.5, zorder=0)
                 axis.plot(*members[:, [0, 2], 0, MIDDLE].T, ".", color=ANALYSIS_COLOUR, markersize=2)
                 axis.plot(*c.truth[[0, 2], 0, MIDDLE], "x", color=BASELINE_COLOURS[0], markersize=6)
-                if row is axes[0]:
-                    axis.set_title("1.6 million particles" if name == "particles" else name)
             row[0].set_ylabel(f"{network}\nz")
+        for axis, name in zip(axes[0], names, strict=True):
+            axis.set_title("1.6 million particles" if name == "particles" else name)
         for axis in axes[-1]:
             axis.set_xlabel("x")
         canvas.tight_layout()

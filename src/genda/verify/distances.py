@@ -39,7 +39,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, generator: torch.Generator, directi
     u = u / u.norm(dim=0)
     ordered = [(sample.double() @ u).sort(dim=0).values for sample in (x, y)]
     # Both quantile functions are constant between consecutive levels of either.
-    levels = torch.cat([torch.arange(n + 1, dtype=torch.float64) / n for n in (len(x), len(y))]).unique()
+    levels = torch.cat([torch.arange(n + 1, dtype=torch.float64) / n for n in (len(x), len(y))]).unique()  # type: ignore[no-untyped-call]
     middles, widths = (levels[1:] + levels[:-1]) / 2, levels.diff()
     quantiles = [values[(middles * len(values)).long()] for values in ordered]
     return float((widths.unsqueeze(1) * (quantiles[0] - quantiles[1]).abs()).sum(dim=0).mean())
@@ -54,7 +54,8 @@ def _check(x: Tensor, y: Tensor) -> None:
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     # Exact differences: the faster matrix product cancels where members are close.
-    return torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    result: Tensor = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    return result
 
 
 def _mean_within(x: Tensor) -> Tensor:
