@@ -135,3 +135,16 @@ def test_noise_belongs_to_the_member():
     both, one = MemberNoise(4, [0, 7]), MemberNoise(4, [7])
     torch.testing.assert_close(both.normal((3, 2))[1], one.normal((3, 2))[0])
     assert derived_seed(0, "2001-01-01") == derived_seed(0, "2001-01-01") != derived_seed(1, "2001-01-01")
+
+
+def test_the_error_a_dense_gaussian_claims_is_the_one_it_makes():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(6, 6, dtype=torch.float64, generator=generator)
+    prior = DenseGaussian(torch.zeros(2, 1, 3, dtype=torch.float64), root @ root.T)
+    sigma = torch.tensor([0.3, 2.0], dtype=torch.float64)
+    x = torch.randn(40_000, 6, dtype=torch.float64, generator=generator) @ root.T
+    x = x.view(-1, 2, 1, 3)
+    for level, claimed in zip(sigma, prior.error_std(sigma), strict=True):
+        noisy = x + level * torch.randn(x.shape, dtype=torch.float64, generator=generator)
+        made = (prior(noisy, level) - x).pow(2).mean(dim=(0, 2, 3), keepdim=True)[0].sqrt()
+        torch.testing.assert_close(claimed, made, rtol=0.01, atol=0)

@@ -68,6 +68,12 @@ class DenseGaussian(nn.Module):
         variance = self._column(sigma) ** 2
         return self._filter(v, self.eigenvalues * variance / (self.eigenvalues + variance))
 
+    def error_std(self, sigma: Tensor) -> Tensor:
+        """Root mean square denoising error of each channel, (batch,) to (batch, channel, 1, 1)."""
+        variance = self._column(sigma) ** 2
+        posterior = self.eigenvalues * variance / (self.eigenvalues + variance)
+        return (posterior @ self.eigenvectors.T**2).view(-1, *self.mean.shape).mean(dim=(2, 3), keepdim=True).sqrt()
+
     def _column(self, sigma: Tensor) -> Tensor:
         return sigma.to(self.eigenvalues).reshape(-1, 1)
 

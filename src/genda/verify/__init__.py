@@ -7,6 +7,7 @@ print(ScoreTable(rows, reference="background").to_text(RMSE))
 
 from genda.verify.balance import geostrophic_residual, geostrophic_wind, hydrostatic_residual
 from genda.verify.decomposition import crps_bins, crps_parts
+from genda.verify.distances import energy_distance, sliced_wasserstein
 from genda.verify.ensemble import (
     energy_score,
     fair_crps,
@@ -95,6 +96,7 @@ __all__ = [
     "crps_parts",
     "desroziers",
     "divergence_of_spectra",
+    "energy_distance",
     "energy_score",
     "ensemble_chi_square",
     "estimate",
@@ -116,6 +118,7 @@ __all__ = [
     "ratio",
     "rmse",
     "sample_spectral_divergence",
+    "sliced_wasserstein",
     "spherical_power",
     "spread_skill_ratio",
     "squared_spread",
