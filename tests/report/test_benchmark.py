@@ -158,3 +158,11 @@ def test_the_page_shows_the_picture_beside_it_or_says_why_not(tmp_path, monkeypa
     assert "matplotlib" in said
     assert "genda[plot]" in said
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_method_far_beyond_the_others_is_named_instead_of_drawn():
+    hopeless = [row("climatology", 4.0, scenario=scenario) for scenario in ("10 %", "1 %", "0.5 %")]
+    figure = benchmark_figure(document(SEVERAL["rows"] + hopeless))
+    drawn = [container.get_label() for container in figure.axes[0].containers]
+    assert drawn == ["3D-Var", "fusion"]
+    assert "Not drawn, more than 3 times the reference's: climatology." in words(figure)

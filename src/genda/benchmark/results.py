@@ -125,11 +125,10 @@ class Results:
             if self.std is not None:
                 parts.append(table.to_markdown(NMSE, relative=True))
             parts.append(table.to_markdown(RMSE, shown, relative=True))
-            parts += [
-                table.to_markdown(metric, shown if metric.by_channel else None)
-                for metric in metrics
-                if metric in table.metrics()
-            ]
+            for metric in metrics:
+                if metric in table.metrics():
+                    have = ScoreTable({n: s for n, s in table.rows.items() if s.supports(metric)}, std=self.std)
+                    parts.append(have.to_markdown(metric, shown if metric.by_channel else None))
             parts.append(self._cost(scenario))
         return "\n".join(parts)
 

@@ -31,6 +31,9 @@ HEADLINES = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
 CONFIDENCE = 1.96
 """Length of the whiskers in standard errors: 95 %."""
 MOST_COLUMNS = 5
+FAR = 3.0
+"""Methods this many times worse than the reference in every scenario are named, not drawn: a line for each would press
+the others together."""
 _NAME_WIDTH = 26  # characters of a method's name on one line
 _WORSE_COLOUR = BASELINE_COLOURS[0]
 _COLOURS = (ANALYSIS_COLOUR, *BASELINE_COLOURS, TRUTH_COLOUR)
@@ -125,13 +128,14 @@ def _panel(
 
 def _by_scenario(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], scenarios: Sequence[Any]) -> Figure:
     metric, column, words = _quantity(rows)
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    far = _far(rows, metric, column)
+    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name not in far]
     names = [textwrap.fill(name, _NAME_WIDTH) for name in methods]
     side = 0.75 + 0.058 * max(len(line) for name in names for line in name.splitlines())
     width = 0.6 + max(3.4, 0.75 * len(scenarios)) + side
     height = max(3.2, 0.75 + 0.16 * sum(1 + name.count("\n") for name in names))
     figure = new_figure(width, height)
-    ax: Axes = figure.add_axes((0.6 / width, 0.5 / height, 1 - (0.6 + side) / width, 1 - 1.12 / height))
+    ax: Axes = figure.add_axes((0.6 / width, 0.5 / height, 1 - (0.6 + side) / width, 1 - 1.22 / height))
     ax.axhline(1.0, color=BACKGROUND_COLOUR, linewidth=0.9)
     values = []
     for j, (method, name) in enumerate(zip(methods, names, strict=True)):
@@ -158,14 +162,27 @@ def _by_scenario(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
     ax.set_ylabel(f"{words} / reference's")
     figure.legend(
         loc="upper left",
-        bbox_to_anchor=(1 - (side - 0.1) / width, 1 - 0.55 / height),
+        bbox_to_anchor=(1 - (side - 0.1) / width, 1 - 0.65 / height),
         handlelength=3.2,
         labelspacing=0.6,
     )
     figure.text(0.08 / width, 1 - 0.08 / height, _title(document), fontsize=10, va="top")
     note = f"Below the line is better than the reference, {document['reference']}. {_whiskers(document['dates'])}"
-    figure.text(0.08 / width, 1 - 0.27 / height, note, fontsize=8, va="top")
+    if far:
+        note += f"\nNot drawn, more than {FAR:g} times the reference's: {', '.join(far)}."
+    figure.text(0.08 / width, 1 - 0.27 / height, note, fontsize=8, va="top", linespacing=1.15)
     return figure
+
+
+def _far(rows: Sequence[Mapping[str, Any]], metric: str, column: str) -> list[str]:
+    """Methods beyond :data:`FAR` in every scenario; none where all are."""
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        cell = _cell(row, metric, column)
+        if cell is not None:
+            ratios.setdefault(row["method"], []).append(cell[0])
+    far = [name for name, found in ratios.items() if min(found) > FAR]
+    return far if len(far) < len(ratios) else []
 
 
 def _channels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
