@@ -10,6 +10,7 @@ from genda.benchmark import read_results, read_suite, run_suite
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.runner import pairs
 from genda.checkpoint import read_card
+from genda.methods.letkf import LETKF
 from genda.verify import NMSE, SPREAD_SKILL
 
 COVARIANCE = {"form": "zonal", "sample": "leads"}
@@ -125,3 +126,11 @@ def test_a_missing_weight_file_is_found_before_any_work(tmp_path):
     with pytest.raises(ValueError, match=r"model.safetensors: no such file, expected a model directory"):
         run_suite(read_suite(written(tmp_path, prior=str(directory))), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_analysis_that_is_not_finite_is_recorded_as_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(LETKF, "analyse", lambda *_: torch.full((2, 29, 48, 96), float("nan")))
+    suite = read_suite(written(tmp_path, dates=1), methods=["LETKF"])
+    run_suite(suite, tmp_path / "runs")
+    (row,) = (row for row in read_results(suite, tmp_path / "runs").to_dict()["rows"] if row["method"] == "LETKF")
+    assert row["failed"] == ["the analysis is not finite"]

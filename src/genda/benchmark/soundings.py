@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field
 
 from genda import assimilation as library
@@ -115,7 +116,11 @@ class SoundingExperiment:
         return [experiment, where, weights, spec.model_dump(mode="json")]
 
     def run(self, spec: SoundingMethodSpec, scenario: str, case: str) -> Statistics:
-        """Assimilate all stations but a part, and score what that part observed."""
+        """Assimilate all stations but a part, and score what that part observed.
+
+        Raises:
+            FloatingPointError: for an analysis that is not finite.
+        """
         suite, model = self.suite, self.model
         used, withheld, mapping, time = _parted(
             self.data, suite.prior, suite.seed, int(case), suite.window_hours, suite.amplitude
@@ -133,6 +138,8 @@ class SoundingExperiment:
             members = spec.members or suite.members if isinstance(spec, FusionSpec) else 1
             drawn = library.assimilate(model, sources, time, method, members, suite.seed)
             state = drawn.members.values[0].mean(dim=0)
+            if not bool(torch.isfinite(state).all()):
+                raise FloatingPointError("the analysis is not finite")
         values = library.observe(model, state, withheld).numpy()
         if mapping is not None:
             values = mapping.to_earth(withheld, values, expected)

@@ -122,11 +122,17 @@ class TwinExperiment:
         ]
 
     def run(self, spec: TwinMethodSpec, scenario: str, case: str) -> Statistics:
-        """Analyse one date with one method and score it against the truth."""
+        """Analyse one date with one method and score it against the truth.
+
+        Raises:
+            FloatingPointError: for an analysis that is not finite.
+        """
         time = np.datetime64(case, "ns")
         times = np.array([time])
         truth = self._archive.truth(time).select(self.channels)
         values = self._members(spec, scenario, truth)
+        if not bool(torch.isfinite(values).all()):
+            raise FloatingPointError("the analysis is not finite")
         physical = nonnegative(self.model.normalisation.physical(values.unsqueeze(0), times), self.channels)
         forecast = physical if len(values) > 1 else physical[:, 0]
         return field_statistics(
