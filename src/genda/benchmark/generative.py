@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from genda import assimilation as library
 from genda.checkpoint import Model, Strict
 from genda.diffusion.gaussian import SphericalGaussian
+from genda.diffusion.sampler import Sampler
 from genda.methods import Method
 from genda.problem import Source
 
 METHODS = {"mmps": "fusion", "sda": "fusion-sda", "gaussian": "fusion-gaussian", "none": "unconditional"}
+KNOWN = {
+    "settings": ("iterations", "gamma", "guidance_scale", "clip", "batch"),
+    "sampler": tuple(field.name for field in fields(Sampler)),
+}
+"""Keys of a row's mappings."""
 
 
 class FusionSpec(Strict):
@@ -38,6 +45,15 @@ class FusionSpec(Strict):
     settings: Mapping[str, int | float] = {}
     sampler: Mapping[str, int | float | bool] = {}
     only: tuple[str, ...] = ()
+
+    @field_validator("settings", "sampler")
+    @classmethod
+    def _known_names(cls, given: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        known = KNOWN[str(info.field_name)]
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ValueError(f"found no setting {', '.join(unknown)}, expected some of {', '.join(known)}")
+        return given
 
 
 def fusion_method(

@@ -30,11 +30,13 @@ from genda.benchmark.twin_suite import (
     TwinMethodSpec,
     TwinSuite,
     VariationalSpec,
+    takes_part,
 )
 from genda.checkpoint import Model, check_model
 from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian, homogeneous_covariance
 from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import LEADS
+from genda.grid import LatLonGrid
 from genda.linalg import Diagonal
 from genda.methods.ensemble_kalman import inflate
 from genda.methods.envar import EnVar
@@ -88,8 +90,11 @@ class TwinExperiment:
         """Dates, evenly spread over those that have all that the methods need.
 
         Raises:
-            ValueError: for too few, or for one inside the prior's training period.
+            ValueError: for too few, for one inside the prior's training period, or for what would fail on every date.
         """
+        if self.suite.lead not in LEADS:
+            expected = " or ".join(map(str, LEADS))
+            raise ValueError(f"suite {self.suite.suite}: lead: found {self.suite.lead} h, expected {expected}")
         ensemble = any(_takes_ensemble(spec) for spec in self.suite.methods.values())
         times = self._archive.times(ensemble)
         if len(times) < self.suite.dates:
@@ -98,13 +103,16 @@ class TwinExperiment:
         if self.suite.pairs > self._archive.training_pairs:
             found = f"found {self._archive.training_pairs} training backgrounds, expected {self.suite.pairs}"
             raise ValueError(f"suite {self.suite.suite}: {found}")
+        if ensemble and self._archive.members < 2:
+            found = f"found ensembles of {self._archive.members} member, expected at least 2"
+            raise ValueError(f"suite {self.suite.suite}: {found}")
         chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
         _check_unseen(self.suite.prior, chosen)
+        _check_fits(self.suite, self._archive.truth(chosen[0]))
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
 
     def applies(self, spec: TwinMethodSpec, scenario: str) -> bool:
-        only = spec.only if isinstance(spec, PlainSpec | FusionSpec) else ()
-        return not only or scenario in only
+        return takes_part(spec, scenario)
 
     def decides(self, spec: TwinMethodSpec, scenario: str) -> list[object]:
         """Everything but the date that the numbers of a method depend on."""
@@ -196,8 +204,9 @@ class TwinExperiment:
 
     def _ensemble(self, time: np.datetime64) -> Tensor:
         """Members about the corrected background, (member, channel, lat, lon)."""
-        members = self._archive.ensemble(time)
-        members = members - members.mean(dim=0) + self._archive.background(time, self.suite.lead).values
+        members = _selected(self._archive, self._archive.ensemble(time), self.channels)
+        background = self._archive.background(time, self.suite.lead).select(self.channels).values
+        members = members - members.mean(dim=0) + background
         return self._normalised(members, time) - _mean(self._training)
 
     def _source(self, network: Network, truth: State, number: int) -> Source:
@@ -263,6 +272,45 @@ def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -
         )
 
 
+def _check_fits(suite: TwinSuite, truth: State) -> None:
+    """Refuse a prior that does not fit the data or its rows, and networks that do not fit its grid; no tensor is read."""
+    card = check_model(suite.prior)
+    grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
+    truth.select(card.channels)
+    if not library.same_grid(grid, truth.grid):
+        raise ValueError(f"{suite.prior}: found a grid of {grid.shape}, expected that of the data, {truth.grid.shape}")
+    for scenario, networks in suite.scenarios.items():
+        for network in networks:
+            try:
+                _check_network(network, grid)
+            except ValueError as error:
+                raise ValueError(f"suite {suite.suite}: scenarios.{scenario}: {error}") from None
+    needing = [name for name, spec in suite.methods.items() if _takes_base(spec)]
+    if needing and card.architecture.base.kind != "spherical":
+        raise ValueError(f"{suite.prior}: found no spherical Gaussian base, expected one for {', '.join(needing)}")
+
+
+def _check_network(network: Network, grid: LatLonGrid) -> None:
+    if isinstance(network, ColumnsSpec):
+        random_columns(grid, network.density, np.random.default_rng(0))
+    if isinstance(network, FieldSpec):
+        grid.coarsened(network.factor)
+
+
+def _takes_base(spec: TwinMethodSpec) -> bool:
+    """Whether a row needs the prior to be on a spherical Gaussian."""
+    if isinstance(spec, FusionSpec):
+        return spec.background or spec.guidance == "gaussian"
+    return isinstance(spec, PlainSpec) and spec.method == "optimal-interpolation"
+
+
+def _selected(archive: Archive, values: Tensor, channels: tuple[str, ...]) -> Tensor:
+    """The given channels of an archive's values (..., channel, lat, lon)."""
+    if channels == archive.channels:
+        return values
+    return values[..., [archive.channels.index(name) for name in channels], :, :]
+
+
 @dataclass(frozen=True)
 class TrainingErrors:
     """Which training backgrounds statistics are fitted to, and in whose units."""
@@ -276,8 +324,9 @@ class TrainingErrors:
 @lru_cache(maxsize=4)
 def _errors(which: TrainingErrors) -> Tensor:
     """In normalised units, shape (pair, channel, lat, lon)."""
-    errors = open_archive(which.data, "test").errors(which.lead, which.pairs)
-    return (errors / model_of(which.prior).normalisation.std.view(-1, 1, 1)).float()
+    archive, model = open_archive(which.data, "test"), model_of(which.prior)
+    errors = _selected(archive, archive.errors(which.lead, which.pairs), model.channels)
+    return (errors / model.normalisation.std.view(-1, 1, 1)).float()
 
 
 def _mean(which: TrainingErrors) -> Tensor:
