@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from genda import assimilation as library
-from genda.checkpoint import Model, Strict
+from genda.checkpoint import Model, Strict, check_model
 from genda.diffusion.gaussian import SphericalGaussian
 from genda.diffusion.sampler import Sampler
 from genda.methods import Method
@@ -65,6 +65,22 @@ def fusion_method(
     if spec.guidance == "sda" and "gamma" not in settings:
         settings["gamma"] = library.default_gammas(library.stable_gammas(sampler, sources))
     return library.make_method(METHODS[spec.guidance], model, sampler=sampler, errors=errors, **settings)
+
+
+def check_base(prior: str, methods: Mapping[str, Any]) -> None:
+    """Refuse a prior that is not on a spherical Gaussian where a row needs that; no tensor is read.
+
+    Raises:
+        ValueError: naming the rows.
+    """
+    needing = [
+        name
+        for name, spec in methods.items()
+        if spec.method == "optimal-interpolation"
+        or (isinstance(spec, FusionSpec) and (spec.background or spec.guidance == "gaussian"))
+    ]
+    if needing and check_model(prior).architecture.base.kind != "spherical":
+        raise ValueError(f"{prior}: found no spherical Gaussian base, expected one for {', '.join(needing)}")
 
 
 model_of = lru_cache(maxsize=4)(library.load)

@@ -19,9 +19,8 @@ from pydantic import Field
 
 from genda import assimilation as library
 from genda.assets import DEMO_OBSERVATIONS
-from genda.benchmark.generative import FusionSpec, fusion_method, model_of
+from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
 from genda.checkpoint import Model, Strict, check_model
-from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
 from genda.usable import usable_observations
@@ -103,6 +102,7 @@ class SoundingExperiment:
 
     @property
     def cases(self) -> tuple[str, ...]:
+        check_base(self.suite.prior, self.suite.methods)
         return tuple(str(fold) for fold in range(self.suite.folds))
 
     def applies(self, spec: SoundingMethodSpec, scenario: str) -> bool:
@@ -131,7 +131,7 @@ class SoundingExperiment:
         state = mean
         if not (isinstance(spec, ReferenceSpec) and spec.method == "climatology"):
             method = (
-                OptimalInterpolation(model.denoiser.base)  # type: ignore[arg-type]
+                library.make_method("optimal-interpolation", model)
                 if isinstance(spec, ReferenceSpec)
                 else fusion_method(spec, model, sources)
             )

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from genda.assets import DIRECTORY
+from genda.benchmark.generative import FusionSpec
 from genda.benchmark.soundings import SoundingSuite
 from genda.benchmark.twin_suite import FieldSpec, PlainSpec, TwinSuite, takes_part
 from genda.checkpoint import Strict, first_complaint
@@ -181,6 +182,10 @@ def _checked(suite: Suite, path: Path) -> Suite:
         _check_toy(suite, path)
     if isinstance(suite, TwinSuite):
         _check_twin(suite, path)
+    if isinstance(suite, SoundingSuite):
+        for name, spec in suite.methods.items():
+            if isinstance(spec, FusionSpec) and (spec.background or spec.only):
+                raise ValueError(f"{path}: methods.{name}: found background or only, expected neither for soundings")
     return suite
 
 

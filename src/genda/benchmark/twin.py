@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genda import assimilation as library
 from genda.benchmark.archive import Archive, open_archive
-from genda.benchmark.generative import FusionSpec, fusion_method, model_of
+from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
 from genda.benchmark.twin_suite import (
     EXACT,
     ColumnsSpec,
@@ -43,7 +43,6 @@ from genda.methods.envar import EnVar
 from genda.methods.interpolation import interpolate
 from genda.methods.letkf import LETKF
 from genda.methods.localisation import Localisation, sphere
-from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.methods.variational import Variational
 from genda.methods.zonal_covariance import ZonalCovariance
 from genda.observations.networks import columns_table, random_columns, station_network
@@ -162,7 +161,8 @@ class TwinExperiment:
             return self._interpolated(networks, truth)
         sources = tuple(self._source(network, truth, k) for k, network in enumerate(networks))
         if isinstance(spec, PlainSpec):
-            return OptimalInterpolation(self._base).analyse(Problem(self._shape, sources), 1, generator)
+            method = library.make_method("optimal-interpolation", self.model)
+            return method.analyse(Problem(self._shape, sources), 1, generator)
         if isinstance(spec, FusionSpec):
             return self._fused(spec, sources, time, generator)
         background = self._background(time)
@@ -181,13 +181,6 @@ class TwinExperiment:
     @property
     def _shape(self) -> tuple[int, int, int]:
         return (len(self.channels), *self.model.grid.shape)
-
-    @property
-    def _base(self) -> SphericalGaussian:
-        base = getattr(self.model.denoiser, "base", None)
-        if not isinstance(base, SphericalGaussian):
-            raise ValueError(f"{self.suite.prior}: found no spherical Gaussian base, expected one for interpolation")
-        return base
 
     @cached_property
     def _training(self) -> TrainingErrors:
@@ -285,9 +278,7 @@ def _check_fits(suite: TwinSuite, truth: State) -> None:
                 _check_network(network, grid)
             except ValueError as error:
                 raise ValueError(f"suite {suite.suite}: scenarios.{scenario}: {error}") from None
-    needing = [name for name, spec in suite.methods.items() if _takes_base(spec)]
-    if needing and card.architecture.base.kind != "spherical":
-        raise ValueError(f"{suite.prior}: found no spherical Gaussian base, expected one for {', '.join(needing)}")
+    check_base(suite.prior, suite.methods)
 
 
 def _check_network(network: Network, grid: LatLonGrid) -> None:
@@ -295,13 +286,6 @@ def _check_network(network: Network, grid: LatLonGrid) -> None:
         random_columns(grid, network.density, np.random.default_rng(0))
     if isinstance(network, FieldSpec):
         grid.coarsened(network.factor)
-
-
-def _takes_base(spec: TwinMethodSpec) -> bool:
-    """Whether a row needs the prior to be on a spherical Gaussian."""
-    if isinstance(spec, FusionSpec):
-        return spec.background or spec.guidance == "gaussian"
-    return isinstance(spec, PlainSpec) and spec.method == "optimal-interpolation"
 
 
 def _selected(archive: Archive, values: Tensor, channels: tuple[str, ...]) -> Tensor:
