@@ -179,7 +179,7 @@ def train(
 
 @app.command()
 def benchmark(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (lorenz63, lorenz96) or a YAML file.")],
+    suite: Annotated[str, typer.Argument(help="A shipped suite, such as table1 or lorenz96, or a YAML file.")],
     methods: Annotated[str, typer.Option(help="Rows to run, separated by commas; the reference always stays.")] = "all",
     scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario; may be repeated.")] = None,
     dates: Annotated[int | None, typer.Option(help="So many dates instead of the suite's own.")] = None,
@@ -188,7 +188,8 @@ def benchmark(
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")] = None,
     runs: Annotated[Path, typer.Option(help="Where finished pairs are kept.")] = Path("runs"),
     data: Annotated[
-        Path | None, typer.Option(help="A nature run; without it the shipped sample case, enough for --quick.")
+        Path | None,
+        typer.Option(help="A nature run, or ascents for radiosondes; without it what is shipped, enough for --quick."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table as Markdown, and a picture beside it.")] = None,
     json_output: Json = False,

@@ -40,3 +40,12 @@ def test_interpolation_beats_the_climatology_at_withheld_stations(suite, tmp_pat
     ratio = table.ratio("interpolation", RMSE).mean
     levels = [table.channels.index(name) for name in ("t500", "u500", "v300", "z500")]
     assert (np.asarray(ratio)[levels] < 0.8).all()
+
+
+@pytest.mark.parametrize("option", [{"background": True}, {"only": ["somewhere"]}])
+def test_options_that_mean_nothing_for_soundings_are_refused(tmp_path, option):
+    path = tmp_path / "small.yaml"
+    methods = SUITE["methods"] | {"EDM": {"method": "fusion", **option}}
+    path.write_text(yaml.safe_dump(SUITE | {"methods": methods}))
+    with pytest.raises(ValueError, match=r"small\.yaml: methods\.EDM: found background or only, expected neither"):
+        read_suite(path)

@@ -9,6 +9,7 @@ import yaml
 from genda.benchmark import read_results, read_suite, run_suite, shipped_suites
 from genda.benchmark.runner import pairs
 from genda.methods.ensemble_kalman import ETKF
+from genda.methods.variational import Variational
 
 SUITE = {
     "kind": "toy",
@@ -127,3 +128,21 @@ def test_a_method_that_fails_on_one_case_stays_in_the_table(small, tmp_path, mon
     assert row["samples"] == 4
     assert 0 <= row["p"] <= 1  # on the cases that are left
     assert "1 of 2" in read_results(suite, tmp_path).to_markdown()
+
+
+def test_the_others_are_compared_with_a_reference_that_failed_on_one_case(small, tmp_path, monkeypatch):
+    suite, works, calls = read_suite(small), Variational.analyse, []
+
+    def fails_in_the_first_case(self, problem, members, generator):
+        calls.append(1)
+        return works(self, problem, members, generator) * (float("nan") if len(calls) == 1 else 1.0)
+
+    monkeypatch.setattr(Variational, "analyse", fails_in_the_first_case)
+    run_suite(suite, tmp_path)
+    rows = {row["method"]: row for row in read_results(suite, tmp_path).to_dict()["rows"]}
+    assert [rows[name]["samples"] for name in SUITE["methods"]] == [4, 8, 8]
+    assert len(rows["3D-Var"]["failed"]) == 1
+    second = read_results(read_suite(written(tmp_path, seeds=[2])), tmp_path).to_dict()["rows"][1]
+    for key in ("ratio", "ratio_stderr"):
+        assert rows["ETKF"]["metrics"]["rmse"]["x"][key] == second["metrics"]["rmse"]["x"][key]
+    assert rows["ETKF"]["p"] == pytest.approx(second["p"])

@@ -10,6 +10,7 @@ from genda.benchmark import read_results, read_suite, run_suite
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.runner import pairs
 from genda.checkpoint import read_card
+from genda.methods.letkf import LETKF
 from genda.verify import NMSE, SPREAD_SKILL
 
 COVARIANCE = {"form": "zonal", "sample": "leads"}
@@ -98,7 +99,39 @@ def test_every_method_sees_the_same_observations_and_densities_do_not_change_the
         ({"prior": "nothing"}, "model 'nothing': found neither a shipped model"),
         ({"scenarios": {"all": [{"kind": "columns", "density": 1.5}]}}, "density"),
         ({"scenarios": {"all": [{"kind": "columns", "density": 0.1, "error": 0.0}]}}, "error"),
+        ({"scenarios": {"all": [{"kind": "columns", "density": 0.1, "error": 1e-30}]}}, "error"),
+        ({"scenarios": {"all": [{"kind": "columns", "density": 0.1, "noise": float("inf")}]}}, "noise"),
+        (
+            {"scenarios": {"all": [{"kind": "columns", "density": 1e-5}]}},
+            "scenarios.all: density: found 1e-05, expected at",
+        ),
+        (
+            {"scenarios": {"all": [{"kind": "field", "factor": 5}]}},
+            "scenarios.all: coarsening factor: found 5, expected",
+        ),
         ({"scenarios": {"all": []}}, "scenarios.all"),
+        ({"scenarios": {}}, "scenarios: .*found {}"),
+        ({"lead": 36}, "lead: found 36 h, expected 24 or 48"),
+        ({"methods": SUITE["methods"] | {"cubic": {"method": "bicubic"}}}, "methods.cubic: found no field in 3 %"),
+        (
+            {"methods": SUITE["methods"] | {"rare": {"method": "climatology", "only": ["4 %"]}}},
+            "methods.rare.only: found none of the scenarios 3 %",
+        ),
+        (
+            {
+                "scenarios": SUITE["scenarios"] | {"1 %": [{"kind": "columns", "density": 0.01}]},
+                "methods": {"background": {"method": "background", "only": ["1 %"]}},
+            },
+            "methods.background.only: found 1 %, expected all for the reference",
+        ),
+        (
+            {"methods": SUITE["methods"] | {"EDM": {"method": "fusion", "settings": {"gama": 1.0}}}},
+            "methods.EDM.fusion.settings: .*found no setting gama, expected some of iterations, gamma",
+        ),
+        (
+            {"methods": SUITE["methods"] | {"EDM": {"method": "fusion", "sampler": {"step": 3}}}},
+            "methods.EDM.fusion.sampler: .*found no setting step, expected some of steps, sigma_min",
+        ),
         ({"methods": {"a, b": {"method": "background"}}, "reference": "a, b"}, "found a comma in 'a, b'"),
         ({"methods": {"background": {"method": "background", "radius": 3}}}, "methods.background.background.radius"),
     ],
@@ -123,5 +156,20 @@ def test_a_missing_weight_file_is_found_before_any_work(tmp_path):
     directory = small_model.saved(tmp_path / "prior")
     (directory / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"model.safetensors: no such file, expected a model directory"):
+        run_suite(read_suite(written(tmp_path, prior=str(directory))), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_analysis_that_is_not_finite_is_recorded_as_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(LETKF, "analyse", lambda *_: torch.full((2, 29, 48, 96), float("nan")))
+    suite = read_suite(written(tmp_path, dates=1), methods=["LETKF"])
+    run_suite(suite, tmp_path / "runs")
+    (row,) = (row for row in read_results(suite, tmp_path / "runs").to_dict()["rows"] if row["method"] == "LETKF")
+    assert row["failed"] == ["the analysis is not finite"]
+
+
+def test_a_prior_on_another_grid_is_refused_before_any_work(tmp_path):
+    directory = small_model.saved(tmp_path / "prior")
+    with pytest.raises(ValueError, match=r"prior: found a grid of \(16, 32\), expected that of the data, \(48, 96\)"):
         run_suite(read_suite(written(tmp_path, prior=str(directory))), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genda.assets import SAMPLE_CASE, SAMPLE_ERRORS
-from genda.forecast.climate import open_backgrounds, open_ensembles, open_nature_run
+from genda.forecast.climate import open_backgrounds, open_ensembles, open_nature_run, with_truth
 from genda.forecast.errors import members_at, open_errors
 from genda.forecast.sample_case import open_sample_case
 from genda.state import State, from_dataset
@@ -27,6 +27,16 @@ Times = NDArray[np.datetime64]
 
 class Archive(Protocol):
     """States of an experiment, channels and grid as stored."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Of every state, in order."""
+        ...
+
+    @property
+    def members(self) -> int:
+        """Size of the ensembles."""
+        ...
 
     def times(self, ensemble: bool) -> Times:
         """Dates with truth and backgrounds, and an ensemble if asked."""
@@ -86,6 +96,14 @@ class NatureArchive:
     def _ensemble(self) -> xr.Dataset:
         return open_ensembles(self.path, self.split)
 
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        return from_dataset(self._truth.isel(time=[0])).channels
+
+    @property
+    def members(self) -> int:
+        return int(self._ensemble.sizes["member"])
+
     def times(self, ensemble: bool) -> Times:
         found = np.intersect1d(self._truth.time.values, self._background.time.values)
         return np.intersect1d(found, self._ensemble.time.values) if ensemble else found
@@ -100,14 +118,17 @@ class NatureArchive:
         return members_at(self._ensemble, time)
 
     @cached_property
+    def _training(self) -> tuple[xr.Dataset, xr.Dataset]:
+        return with_truth(self.path, open_backgrounds(self.path, "train"))
+
+    @property
     def training_pairs(self) -> int:
-        return int(open_backgrounds(self.path, "train").sizes["time"])
+        return int(self._training[1].sizes["time"])
 
     def errors(self, lead: int, count: int) -> Tensor:
-        background = open_backgrounds(self.path, "train").sel(lead=lead, drop=True)
-        background = background.isel(time=_evenly(background.sizes["time"], count))
-        truth = self._truth.sel(time=background.time)
-        return from_dataset(background).values - from_dataset(truth).values
+        chosen = _evenly(self.training_pairs, count)
+        truth, background = (dataset.isel(time=chosen) for dataset in self._training)
+        return from_dataset(background.sel(lead=lead, drop=True)).values - from_dataset(truth).values
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,14 @@ class SampleArchive:
     def _case(self) -> tuple[State, xr.Dataset]:
         case = open_sample_case(self.case)
         return from_dataset(case.truth), case.background
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self._case[0].channels
+
+    @property
+    def members(self) -> int:
+        return open_errors(self.statistics).dataset.sizes["member"]
 
     def times(self, ensemble: bool) -> Times:
         found = self._case[0].times

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from genda import assimilation as library
-from genda.checkpoint import Model, Strict
+from genda.checkpoint import Model, Strict, check_model
 from genda.diffusion.gaussian import SphericalGaussian
+from genda.diffusion.sampler import Sampler
 from genda.methods import Method
 from genda.problem import Source
 
 METHODS = {"mmps": "fusion", "sda": "fusion-sda", "gaussian": "fusion-gaussian", "none": "unconditional"}
+KNOWN = {
+    "settings": ("iterations", "gamma", "guidance_scale", "clip", "batch"),
+    "sampler": tuple(field.name for field in fields(Sampler)),
+}
+"""Keys of a row's mappings."""
 
 
 class FusionSpec(Strict):
@@ -39,6 +46,15 @@ class FusionSpec(Strict):
     sampler: Mapping[str, int | float | bool] = {}
     only: tuple[str, ...] = ()
 
+    @field_validator("settings", "sampler")
+    @classmethod
+    def _known_names(cls, given: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        known = KNOWN[str(info.field_name)]
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ValueError(f"found no setting {', '.join(unknown)}, expected some of {', '.join(known)}")
+        return given
+
 
 def fusion_method(
     spec: FusionSpec, model: Model, sources: Sequence[Source], errors: SphericalGaussian | None = None
@@ -49,6 +65,22 @@ def fusion_method(
     if spec.guidance == "sda" and "gamma" not in settings:
         settings["gamma"] = library.default_gammas(library.stable_gammas(sampler, sources))
     return library.make_method(METHODS[spec.guidance], model, sampler=sampler, errors=errors, **settings)
+
+
+def check_base(prior: str, methods: Mapping[str, Any]) -> None:
+    """Refuse a prior that is not on a spherical Gaussian where a row needs that; no tensor is read.
+
+    Raises:
+        ValueError: naming the rows.
+    """
+    needing = [
+        name
+        for name, spec in methods.items()
+        if spec.method == "optimal-interpolation"
+        or (isinstance(spec, FusionSpec) and (spec.background or spec.guidance == "gaussian"))
+    ]
+    if needing and check_model(prior).architecture.base.kind != "spherical":
+        raise ValueError(f"{prior}: found no spherical Gaussian base, expected one for {', '.join(needing)}")
 
 
 model_of = lru_cache(maxsize=4)(library.load)

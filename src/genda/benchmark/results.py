@@ -85,12 +85,18 @@ class Results:
         return ScoreTable(found, self.suite.reference, self.std)
 
     def significance(self, scenario: str, name: str) -> float | None:
-        """Probability of so large a difference in squared error from the reference if there were none; None without it."""
+        """Probability of so large a difference in squared error from the reference if there were none.
+
+        None for the reference itself and for fewer than three samples in common.
+        """
         row, reference = (self.rows[scenario][n].statistics for n in (name, self.suite.reference))
-        if name == self.suite.reference or row is None or reference is None or len(row.samples) < 3:
+        if name == self.suite.reference or row is None or reference is None:
             return None
-        common = [sample for sample in reference.samples if sample in set(row.samples)]
+        common = reference.common_samples(row)
+        if len(common) < 3:
+            return None
         scale = reference.means()["squared_error"] if self.std is None else self.std**2
+        scale = np.where(np.isfinite(scale), scale, np.inf)  # a channel that nobody observed says nothing
         a, b = ((s.only(common).values["squared_error"] / scale).mean(axis=1) for s in (row, reference))
         return float(paired_difference(a, b).p)
 

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -81,11 +82,15 @@ def run_suite(
     Args:
         suite: from :func:`genda.benchmark.suite.read_suite`.
         directory: finished pairs are kept below it.
-        data: a nature run, for suites of twin experiments; the shipped sample case where None.
+        data: as for :func:`genda.benchmark.experiment.experiment_of`.
         workers: processes side by side.
         dask: address of a scheduler whose workers see ``directory``; instead of processes here. See
             :func:`genda.benchmark.cluster.on_cluster` for what it raises.
         progress: called with the number of finished pairs and of all.
+
+    Raises:
+        ValueError, FileNotFoundError: for a suite or data that cannot be used.
+        OSError: if a process dies.
     """
     directory = directory.absolute()  # a cluster's workers stand elsewhere
     data = None if data is None else data.absolute()
@@ -105,9 +110,15 @@ def _results(missing: list[Pair], workers: int, dask: str | None, directory: Pat
         yield from on_cluster(run_pair, missing, dask, directory)
     elif workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            for job in as_completed([pool.submit(run_pair, pair) for pair in missing]):
-                job.result()
-                yield
+            jobs = [pool.submit(run_pair, pair) for pair in missing]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    yield
+            except BrokenProcessPool:
+                raise OSError(f"workers: one of {workers} processes died, expected memory enough for all") from None
+            finally:
+                pool.shutdown(cancel_futures=True)  # after an error nothing else is begun
     else:
         for pair in missing:
             run_pair(pair)

@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field
 
 from genda import assimilation as library
 from genda.assets import DEMO_OBSERVATIONS
-from genda.benchmark.generative import FusionSpec, fusion_method, model_of
+from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
 from genda.checkpoint import Model, Strict, check_model
-from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
 from genda.usable import usable_observations
@@ -102,6 +102,7 @@ class SoundingExperiment:
 
     @property
     def cases(self) -> tuple[str, ...]:
+        check_base(self.suite.prior, self.suite.methods)
         return tuple(str(fold) for fold in range(self.suite.folds))
 
     def applies(self, spec: SoundingMethodSpec, scenario: str) -> bool:
@@ -115,7 +116,11 @@ class SoundingExperiment:
         return [experiment, where, weights, spec.model_dump(mode="json")]
 
     def run(self, spec: SoundingMethodSpec, scenario: str, case: str) -> Statistics:
-        """Assimilate all stations but a part, and score what that part observed."""
+        """Assimilate all stations but a part, and score what that part observed.
+
+        Raises:
+            FloatingPointError: for an analysis that is not finite.
+        """
         suite, model = self.suite, self.model
         used, withheld, mapping, time = _parted(
             self.data, suite.prior, suite.seed, int(case), suite.window_hours, suite.amplitude
@@ -126,13 +131,15 @@ class SoundingExperiment:
         state = mean
         if not (isinstance(spec, ReferenceSpec) and spec.method == "climatology"):
             method = (
-                OptimalInterpolation(model.denoiser.base)  # type: ignore[arg-type]
+                library.make_method("optimal-interpolation", model)
                 if isinstance(spec, ReferenceSpec)
                 else fusion_method(spec, model, sources)
             )
             members = spec.members or suite.members if isinstance(spec, FusionSpec) else 1
             drawn = library.assimilate(model, sources, time, method, members, suite.seed)
             state = drawn.members.values[0].mean(dim=0)
+            if not bool(torch.isfinite(state).all()):
+                raise FloatingPointError("the analysis is not finite")
         values = library.observe(model, state, withheld).numpy()
         if mapping is not None:
             values = mapping.to_earth(withheld, values, expected)

@@ -10,8 +10,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from genda.assets import DIRECTORY
+from genda.benchmark.generative import FusionSpec
 from genda.benchmark.soundings import SoundingSuite
-from genda.benchmark.twin_suite import TwinSuite
+from genda.benchmark.twin_suite import FieldSpec, PlainSpec, TwinSuite, takes_part
 from genda.checkpoint import Strict, first_complaint
 
 SUITES = DIRECTORY / "suites"
@@ -179,6 +180,12 @@ def _checked(suite: Suite, path: Path) -> Suite:
         raise ValueError(f"{path}: reference: found {suite.reference!r}, expected one of {', '.join(suite.methods)}")
     if isinstance(suite, ToySuite):
         _check_toy(suite, path)
+    if isinstance(suite, TwinSuite):
+        _check_twin(suite, path)
+    if isinstance(suite, SoundingSuite):
+        for name, spec in suite.methods.items():
+            if isinstance(spec, FusionSpec) and (spec.background or spec.only):
+                raise ValueError(f"{path}: methods.{name}: found background or only, expected neither for soundings")
     return suite
 
 
@@ -191,3 +198,20 @@ def _check_toy(suite: ToySuite, path: Path) -> None:
     for name, spec in suite.methods.items():
         if spec.method in ("enkf", "etkf", "letkf", "particle-filter") and spec.members < 2:
             raise ValueError(f"{path}: methods.{name}: found 1 member, expected at least 2 for {spec.method}")
+
+
+def _check_twin(suite: TwinSuite, path: Path) -> None:
+    for name, spec in suite.methods.items():
+        scenarios = [scenario for scenario in suite.scenarios if takes_part(spec, scenario)]
+        if not scenarios:
+            raise ValueError(f"{path}: methods.{name}.only: found none of the scenarios {', '.join(suite.scenarios)}")
+        if name == suite.reference and len(scenarios) < len(suite.scenarios):
+            raise ValueError(
+                f"{path}: methods.{name}.only: found {', '.join(scenarios)}, expected all for the reference"
+            )
+        if isinstance(spec, PlainSpec) and spec.method == "bicubic":
+            for scenario in scenarios:
+                if not any(isinstance(network, FieldSpec) for network in suite.scenarios[scenario]):
+                    raise ValueError(
+                        f"{path}: methods.{name}: found no field in {scenario}, expected one to interpolate"
+                    )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genda import assimilation as library
 from genda.benchmark.archive import Archive, open_archive
-from genda.benchmark.generative import FusionSpec, fusion_method, model_of
+from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
 from genda.benchmark.twin_suite import (
     EXACT,
     ColumnsSpec,
@@ -30,18 +30,19 @@ from genda.benchmark.twin_suite import (
     TwinMethodSpec,
     TwinSuite,
     VariationalSpec,
+    takes_part,
 )
 from genda.checkpoint import Model, check_model
 from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian, homogeneous_covariance
 from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import LEADS
+from genda.grid import LatLonGrid
 from genda.linalg import Diagonal
 from genda.methods.ensemble_kalman import inflate
 from genda.methods.envar import EnVar
 from genda.methods.interpolation import interpolate
 from genda.methods.letkf import LETKF
 from genda.methods.localisation import Localisation, sphere
-from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.methods.variational import Variational
 from genda.methods.zonal_covariance import ZonalCovariance
 from genda.observations.networks import columns_table, random_columns, station_network
@@ -88,8 +89,11 @@ class TwinExperiment:
         """Dates, evenly spread over those that have all that the methods need.
 
         Raises:
-            ValueError: for too few, or for one inside the prior's training period.
+            ValueError: for too few, for one inside the prior's training period, or for what would fail on every date.
         """
+        if self.suite.lead not in LEADS:
+            expected = " or ".join(map(str, LEADS))
+            raise ValueError(f"suite {self.suite.suite}: lead: found {self.suite.lead} h, expected {expected}")
         ensemble = any(_takes_ensemble(spec) for spec in self.suite.methods.values())
         times = self._archive.times(ensemble)
         if len(times) < self.suite.dates:
@@ -98,13 +102,16 @@ class TwinExperiment:
         if self.suite.pairs > self._archive.training_pairs:
             found = f"found {self._archive.training_pairs} training backgrounds, expected {self.suite.pairs}"
             raise ValueError(f"suite {self.suite.suite}: {found}")
+        if ensemble and self._archive.members < 2:
+            found = f"found ensembles of {self._archive.members} member, expected at least 2"
+            raise ValueError(f"suite {self.suite.suite}: {found}")
         chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
         _check_unseen(self.suite.prior, chosen)
+        _check_fits(self.suite, self._archive.truth(chosen[0]))
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
 
     def applies(self, spec: TwinMethodSpec, scenario: str) -> bool:
-        only = spec.only if isinstance(spec, PlainSpec | FusionSpec) else ()
-        return not only or scenario in only
+        return takes_part(spec, scenario)
 
     def decides(self, spec: TwinMethodSpec, scenario: str) -> list[object]:
         """Everything but the date that the numbers of a method depend on."""
@@ -122,11 +129,17 @@ class TwinExperiment:
         ]
 
     def run(self, spec: TwinMethodSpec, scenario: str, case: str) -> Statistics:
-        """Analyse one date with one method and score it against the truth."""
+        """Analyse one date with one method and score it against the truth.
+
+        Raises:
+            FloatingPointError: for an analysis that is not finite.
+        """
         time = np.datetime64(case, "ns")
         times = np.array([time])
         truth = self._archive.truth(time).select(self.channels)
         values = self._members(spec, scenario, truth)
+        if not bool(torch.isfinite(values).all()):
+            raise FloatingPointError("the analysis is not finite")
         physical = nonnegative(self.model.normalisation.physical(values.unsqueeze(0), times), self.channels)
         forecast = physical if len(values) > 1 else physical[:, 0]
         return field_statistics(
@@ -148,7 +161,8 @@ class TwinExperiment:
             return self._interpolated(networks, truth)
         sources = tuple(self._source(network, truth, k) for k, network in enumerate(networks))
         if isinstance(spec, PlainSpec):
-            return OptimalInterpolation(self._base).analyse(Problem(self._shape, sources), 1, generator)
+            method = library.make_method("optimal-interpolation", self.model)
+            return method.analyse(Problem(self._shape, sources), 1, generator)
         if isinstance(spec, FusionSpec):
             return self._fused(spec, sources, time, generator)
         background = self._background(time)
@@ -168,13 +182,6 @@ class TwinExperiment:
     def _shape(self) -> tuple[int, int, int]:
         return (len(self.channels), *self.model.grid.shape)
 
-    @property
-    def _base(self) -> SphericalGaussian:
-        base = getattr(self.model.denoiser, "base", None)
-        if not isinstance(base, SphericalGaussian):
-            raise ValueError(f"{self.suite.prior}: found no spherical Gaussian base, expected one for interpolation")
-        return base
-
     @cached_property
     def _training(self) -> TrainingErrors:
         return TrainingErrors(self.data, self.suite.prior, self.suite.lead, self.suite.pairs)
@@ -190,8 +197,9 @@ class TwinExperiment:
 
     def _ensemble(self, time: np.datetime64) -> Tensor:
         """Members about the corrected background, (member, channel, lat, lon)."""
-        members = self._archive.ensemble(time)
-        members = members - members.mean(dim=0) + self._archive.background(time, self.suite.lead).values
+        members = _selected(self._archive, self._archive.ensemble(time), self.channels)
+        background = self._archive.background(time, self.suite.lead).select(self.channels).values
+        members = members - members.mean(dim=0) + background
         return self._normalised(members, time) - _mean(self._training)
 
     def _source(self, network: Network, truth: State, number: int) -> Source:
@@ -257,6 +265,36 @@ def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -
         )
 
 
+def _check_fits(suite: TwinSuite, truth: State) -> None:
+    """Refuse a prior that does not fit the data or its rows, and networks that do not fit its grid; no tensor is read."""
+    card = check_model(suite.prior)
+    grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
+    truth.select(card.channels)
+    if not library.same_grid(grid, truth.grid):
+        raise ValueError(f"{suite.prior}: found a grid of {grid.shape}, expected that of the data, {truth.grid.shape}")
+    for scenario, networks in suite.scenarios.items():
+        for network in networks:
+            try:
+                _check_network(network, grid)
+            except ValueError as error:
+                raise ValueError(f"suite {suite.suite}: scenarios.{scenario}: {error}") from None
+    check_base(suite.prior, suite.methods)
+
+
+def _check_network(network: Network, grid: LatLonGrid) -> None:
+    if isinstance(network, ColumnsSpec):
+        random_columns(grid, network.density, np.random.default_rng(0))
+    if isinstance(network, FieldSpec):
+        grid.coarsened(network.factor)
+
+
+def _selected(archive: Archive, values: Tensor, channels: tuple[str, ...]) -> Tensor:
+    """The given channels of an archive's values (..., channel, lat, lon)."""
+    if channels == archive.channels:
+        return values
+    return values[..., [archive.channels.index(name) for name in channels], :, :]
+
+
 @dataclass(frozen=True)
 class TrainingErrors:
     """Which training backgrounds statistics are fitted to, and in whose units."""
@@ -270,8 +308,9 @@ class TrainingErrors:
 @lru_cache(maxsize=4)
 def _errors(which: TrainingErrors) -> Tensor:
     """In normalised units, shape (pair, channel, lat, lon)."""
-    errors = open_archive(which.data, "test").errors(which.lead, which.pairs)
-    return (errors / model_of(which.prior).normalisation.std.view(-1, 1, 1)).float()
+    archive, model = open_archive(which.data, "test"), model_of(which.prior)
+    errors = _selected(archive, archive.errors(which.lead, which.pairs), model.channels)
+    return (errors / model.normalisation.std.view(-1, 1, 1)).float()
 
 
 def _mean(which: TrainingErrors) -> Tensor:

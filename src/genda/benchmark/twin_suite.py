@@ -10,6 +10,8 @@ from pydantic import Field
 from genda.benchmark.generative import FusionSpec
 from genda.checkpoint import Strict
 
+Error = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
+"""Standard deviation of observations; far above 0, which would make R singular."""
 EXACT = 0.01
 """Error assumed of observations without noise, in units of each channel's std: it keeps the linear algebra well conditioned."""
 
@@ -25,16 +27,16 @@ class ColumnsSpec(Strict):
 
     kind: Literal["columns"]
     density: float = Field(gt=0, le=1)
-    noise: float = Field(default=0.0, ge=0)
-    error: float | None = Field(default=None, gt=0)
+    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    error: Error | None = None
 
 
 class StationsSpec(Strict):
     """Columns of all channels at the sites of the real radiosonde network; ``noise`` and ``error`` as in ColumnsSpec."""
 
     kind: Literal["stations"]
-    noise: float = Field(default=0.0, ge=0)
-    error: float | None = Field(default=None, gt=0)
+    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    error: Error | None = None
 
 
 class FieldSpec(Strict):
@@ -42,7 +44,7 @@ class FieldSpec(Strict):
 
     kind: Literal["field"]
     factor: int = Field(ge=2)
-    error: float = Field(default=0.02, gt=0)
+    error: Error = 0.02
 
 
 Network = Annotated[ColumnsSpec | StationsSpec | FieldSpec, Field(discriminator="kind")]
@@ -136,7 +138,13 @@ class TwinSuite(Strict):
     pairs: int = Field(default=500, ge=2)
     seed: int = Field(default=0, ge=0)
     members: int = Field(default=16, ge=2)
-    scenarios: Mapping[str, Annotated[tuple[Network, ...], Field(min_length=1)]]
+    scenarios: Mapping[str, Annotated[tuple[Network, ...], Field(min_length=1)]] = Field(min_length=1)
     reference: str
     methods: Mapping[str, TwinMethodSpec]
     quick: Mapping[str, Any] = {}
+
+
+def takes_part(spec: TwinMethodSpec, scenario: str) -> bool:
+    """Whether a row is for a scenario."""
+    only = spec.only if isinstance(spec, PlainSpec | FusionSpec) else ()
+    return not only or scenario in only

@@ -101,6 +101,11 @@ class Statistics:
         values = {name: v[index] for name, v in self.values.items()}
         return Statistics(tuple(samples), self.channels, values, self.weight[index])
 
+    def common_samples(self, other: Statistics) -> list[object]:
+        """Samples that the other holds too, in the order they have here."""
+        held = set(other.samples)
+        return [sample for sample in self.samples if sample in held]
+
     def supports(self, metric: Metric) -> bool:
         return all(name in self.values for name in metric.needs)
 

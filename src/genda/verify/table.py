@@ -64,17 +64,20 @@ class ScoreTable:
         return estimate(statistics, metric, self.std) if statistics.supports(metric) else None
 
     def ratio(self, row: str, metric: Metric) -> Estimate | None:
-        """The metric over the reference row's on the same samples; None without a reference or a common statistic.
+        """The metric over the reference row's on the same samples; None without a reference, a common sample or statistic.
 
-        A row that lacks some samples, because the method failed there, is compared on those it has.
+        Samples that one of the two lacks, because the method failed there, are left out of both.
         """
         if self.reference is None:
             return None
         statistics, reference = self.rows[row], self.rows[self.reference]
         if not (statistics.supports(metric) and reference.supports(metric)):
             return None
-        if len(statistics.samples) < len(reference.samples):
-            reference = reference.only(statistics.samples)
+        if statistics.samples != reference.samples:
+            common = statistics.common_samples(reference)
+            if not common:
+                return None
+            statistics, reference = statistics.only(common), reference.only(common)
         return ratio(statistics, reference, metric, self.std)
 
     def merge(self, other: ScoreTable) -> ScoreTable:
