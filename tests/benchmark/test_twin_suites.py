@@ -74,6 +74,8 @@ def test_finished_pairs_are_not_run_again_and_are_shared_by_suites_that_agree(fi
     assert shared == set(times)
     fewer = read_suite(tmp_path / "small.yaml", scenarios=["3 %"], dates=1)
     assert {pair.file for pair in pairs(fewer, runs)} < set(times)
+    without_ensemble = read_suite(tmp_path / "small.yaml", methods=["3D-Var"])
+    assert experiment_of(without_ensemble, None).cases == experiment_of(suite, None).cases
     noisier = {"3 %": [{"kind": "columns", "density": 0.03, "noise": 0.2}]}
     changed = read_suite(written(tmp_path, scenarios=noisier))
     assert not {pair.file for pair in pairs(changed, runs)} & set(times)
@@ -112,6 +114,7 @@ def test_every_method_sees_the_same_observations_and_densities_do_not_change_the
         ({"scenarios": {"all": []}}, "scenarios.all"),
         ({"scenarios": {}}, "scenarios: .*found {}"),
         ({"lead": 36}, "lead: found 36 h, expected 24 or 48"),
+        ({"lead": 48}, "lead: found 48 h with rows that take an ensemble, expected 24"),
         ({"methods": SUITE["methods"] | {"cubic": {"method": "bicubic"}}}, "methods.cubic: found no field in 3 %"),
         (
             {"methods": SUITE["methods"] | {"rare": {"method": "climatology", "only": ["4 %"]}}},

@@ -157,6 +157,8 @@ def read_suite(
     except ValidationError as error:
         raise ValueError(f"{path}: {first_complaint(error)}") from None
     suite = _checked(suite, path)
+    if isinstance(suite, TwinSuite) and suite.takes_ensembles:  # fewer rows are run on the same dates
+        suite = suite.model_copy(update={"ensembles": True})
     if methods and "all" not in methods:
         suite = _keep(suite, "methods", [suite.reference, *methods], path)
     return _keep(suite, "scenarios", scenarios, path) if scenarios else suite

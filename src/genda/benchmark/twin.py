@@ -21,7 +21,6 @@ from genda.benchmark.generative import FusionSpec, check_base, fusion_method, mo
 from genda.benchmark.twin_suite import (
     EXACT,
     ColumnsSpec,
-    EnvarSpec,
     FieldSpec,
     LetkfSpec,
     Network,
@@ -94,7 +93,10 @@ class TwinExperiment:
         if self.suite.lead not in LEADS:
             expected = " or ".join(map(str, LEADS))
             raise ValueError(f"suite {self.suite.suite}: lead: found {self.suite.lead} h, expected {expected}")
-        ensemble = any(_takes_ensemble(spec) for spec in self.suite.methods.values())
+        ensemble = self.suite.ensembles or self.suite.takes_ensembles
+        if self.suite.takes_ensembles and self.suite.lead != min(LEADS):
+            found = f"found {self.suite.lead} h with rows that take an ensemble, expected {min(LEADS)}, which ensembles are for"
+            raise ValueError(f"suite {self.suite.suite}: lead: {found}")
         times = self._archive.times(ensemble)
         if len(times) < self.suite.dates:
             what = f"{self.suite.split} dates with a background" + (" and an ensemble" if ensemble else "")
@@ -245,10 +247,6 @@ class TwinExperiment:
             time=str(time),
         )
         return method.analyse(problem, spec.members or self.suite.members, generator)
-
-
-def _takes_ensemble(spec: TwinMethodSpec) -> bool:
-    return isinstance(spec, LetkfSpec | EnvarSpec) or (isinstance(spec, PlainSpec) and spec.method == "ensemble")
 
 
 def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:

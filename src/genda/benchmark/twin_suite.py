@@ -126,6 +126,7 @@ class TwinSuite(Strict):
         scenarios: networks by the name of the scenario.
         reference: the row that ratios and significance refer to.
         methods: rows by name.
+        ensembles: take dates that have an ensemble, whichever rows are run.
         quick: other values of these keys for a short run.
     """
 
@@ -141,7 +142,15 @@ class TwinSuite(Strict):
     scenarios: Mapping[str, Annotated[tuple[Network, ...], Field(min_length=1)]] = Field(min_length=1)
     reference: str
     methods: Mapping[str, TwinMethodSpec]
+    ensembles: bool = False
     quick: Mapping[str, Any] = {}
+
+    @property
+    def takes_ensembles(self) -> bool:
+        return any(
+            isinstance(spec, LetkfSpec | EnvarSpec) or (isinstance(spec, PlainSpec) and spec.method == "ensemble")
+            for spec in self.methods.values()
+        )
 
 
 def takes_part(spec: TwinMethodSpec, scenario: str) -> bool:
