@@ -139,4 +139,6 @@ EMBEDDED_LEVELS = (850, 700, 500, 300, 200)
 ERA5_CHANNELS = _level_channels(ERA5_LEVELS) + SURFACE_CHANNELS
 """The 69 channels of the ERA5 configuration: z t u v q on 13 levels, then t2m u10 v10 msl."""
 EMBEDDED_CHANNELS = _level_channels(EMBEDDED_LEVELS) + SURFACE_CHANNELS
+HEADLINE_CHANNELS = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
+"""What tables and pictures show where there are too many channels for a page: those of the PhyDA paper's Table 1, and msl."""
 """The 29 channels of the embedded experiment: z t u v q on 5 levels, then t2m u10 v10 msl."""

@@ -55,6 +55,10 @@ def written(tmp_path, **changes):
         ),
         ({"methods": METHODS | {"X": {"method": "etkf"}}}, r"methods\.X: found 1 member, expected at least 2 for etkf"),
         ({"methods": METHODS | {"X": {"method": "etkf", "members": 0}}}, r"methods\.X\.members: .*found 0"),
+        (
+            {"methods": METHODS | {"X": {"method": "enkf", "members": 9, "radius": 3}}},
+            r"methods\.X\.radius: unknown key for enkf, expected some of inflation, members, window",
+        ),
         ({"methods": ["EnKF"]}, r"methods: input should be a valid dictionary, found \['EnKF'\]"),
         ({"tunrs": 12}, r"tunrs: unknown key, expected some of kind, suite, model"),
         ({"turns": "many"}, r"turns: input should be a valid integer.*found 'many'"),

@@ -55,7 +55,10 @@ def test_every_shipped_suite_is_valid_in_full_and_short():
         ({"reference": "nobody"}, "found 'nobody', expected one of 3D-Var, ETKF, EnKF"),
         ({"methods": {"3D-Var": {"method": "3d-var"}, "E": {"method": "etkf"}}}, "found 1 member, expected at least 2"),
         ({"methods": {"3D-Var": {"method": "4d-var"}}}, "found no window, expected at least 1 interval for 4d-var"),
-        ({"methods": {"3D-Var": {"method": "letkf", "members": 5, "window": 2}}}, "found a window of 2, expected none"),
+        (
+            {"methods": {"3D-Var": {"method": "letkf", "members": 5, "window": 2}}},
+            "3D-Var.window: unknown key for letkf",
+        ),
         ({"turns": 12}, "found 12 turns less 10, expected at least one block of 5"),
         ({"error": 0.0}, "error"),
         ({"tunrs": 12}, "tunrs: unknown key"),

@@ -12,6 +12,7 @@ import numpy as np
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.runner import Pair, pairs, read_pair
 from genda.benchmark.suite import Suite
+from genda.variables import HEADLINE_CHANNELS
 from genda.verify import (
     CRPS,
     ENERGY_SCORE,
@@ -43,8 +44,6 @@ METRICS = (
     HYDROSTATIC,
     STATE_RMSE,
 )
-HEADLINE = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
-"""Channels shown where there are too many for a page."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ class Results:
         for scenario in self.rows:
             if scenario:
                 parts.append(f"## {scenario}\n")
-            table = self.table(scenario)
-            shown = [c for c in HEADLINE if c in table.channels] or None
+            table = self._named_table(scenario)
+            shown = [c for c in HEADLINE_CHANNELS if c in table.channels] or None
             if self.std is not None:
                 parts.append(table.to_markdown(NMSE, relative=True))
             parts.append(table.to_markdown(RMSE, shown, relative=True))
@@ -137,6 +136,15 @@ class Results:
                     parts.append(have.to_markdown(metric, shown if metric.by_channel else None))
             parts.append(self._cost(scenario))
         return "\n".join(parts)
+
+    def _named_table(self, scenario: str) -> ScoreTable:
+        """The table with how many cases a row has, where it failed on some: its means are over others than its neighbours'."""
+        names = {
+            name: f"{name} ({self.cases - len(row.failures)} of {self.cases})" if row.failures else name
+            for name, row in self.rows[scenario].items()
+        }
+        table = self.table(scenario)
+        return ScoreTable({names[n]: s for n, s in table.rows.items()}, names[self.suite.reference], self.std)
 
     def _cost(self, scenario: str) -> str:
         lines = [

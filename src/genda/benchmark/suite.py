@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from genda.assets import DIRECTORY
 from genda.benchmark.generative import FusionSpec
@@ -23,6 +24,21 @@ class ToyModelSpec(Strict):
 
     name: Literal["lorenz63", "lorenz96", "quasi-geostrophic"]
     settings: Mapping[str, int | float] = {}
+
+
+_ENSEMBLE = {"members", "inflation", "window"}
+_SETTINGS: Mapping[str, set[str]] = {
+    "climatology": set(),
+    "persistence": {"window"},
+    "optimal-interpolation": {"covariance", "outer", "inner"},
+    "3d-var": {"covariance", "outer", "inner"},
+    "4d-var": {"covariance", "outer", "inner", "window"},
+    "enkf": _ENSEMBLE,
+    "etkf": _ENSEMBLE | {"rotate"},
+    "letkf": {"members", "inflation", "rotate", "radius"},
+    "particle-filter": {"members", "jitter", "window"},
+}
+"""What each method of a toy suite reads."""
 
 
 class ToyMethodSpec(Strict):
@@ -59,11 +75,23 @@ class ToyMethodSpec(Strict):
     jitter: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
+    def _settings_are_read(self) -> ToyMethodSpec:
+        unread = sorted(self.model_fields_set - {"method"} - _SETTINGS[self.method])
+        if unread:
+            names = {
+                "key": unread[0],
+                "method": self.method,
+                "expected": ", ".join(sorted(_SETTINGS[self.method])) or "none",
+            }
+            raise PydanticCustomError(
+                "unknown_key", "{key}: unknown key for {method}, expected some of {expected}", names
+            )
+        return self
+
+    @model_validator(mode="after")
     def _window_fits(self) -> ToyMethodSpec:
         if self.method == "4d-var" and not self.window:
             raise ValueError("found no window, expected at least 1 interval for 4d-var")
-        if self.method in ("optimal-interpolation", "3d-var", "letkf") and self.window:
-            raise ValueError(f"found a window of {self.window}, expected none for {self.method}")
         return self
 
 

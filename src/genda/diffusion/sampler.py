@@ -64,6 +64,15 @@ class Sampler:
     corrections: int = 0
     correction_size: float = 0.3
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.corrections < 0:
+            raise ValueError(
+                f"sampler: found {self.steps} steps, {self.corrections} corrections, expected >= 1 and >= 0"
+            )
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            found = f"found noise from {self.sigma_max:g} to {self.sigma_min:g}"
+            raise ValueError(f"sampler: {found}, expected sigma_max > sigma_min > 0")
+
     def sample(
         self,
         denoiser: Denoiser,

@@ -25,9 +25,9 @@ from genda.report.style import (
     new_figure,
     style,
 )
+from genda.variables import HEADLINE_CHANNELS
 from genda.verify.scores import Array
 
-HEADLINES = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
 CONFIDENCE = 1.96
 """Length of the whiskers in standard errors: 95 %."""
 MOST_COLUMNS = 5
@@ -188,7 +188,7 @@ def _far(rows: Sequence[Mapping[str, Any]], metric: str, column: str) -> list[st
 def _channels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The headline channels that any row has, else the first of those there are."""
     found = list(dict.fromkeys(name for row in rows for name in row["metrics"].get("rmse", {})))
-    return [name for name in HEADLINES if name in found] or found[: len(HEADLINES)]
+    return [name for name in HEADLINE_CHANNELS if name in found] or found[: len(HEADLINE_CHANNELS)]
 
 
 def _quantity(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
