@@ -125,3 +125,9 @@ def test_a_scheduler_that_is_none(capsys, tmp_path):
     pytest.importorskip("distributed", reason="needs the extra dask")
     said = refused(capsys, tmp_path, written(tmp_path), "--dask", "nonsense")
     assert re.search("dask nonsense: found .*, expected an address such as tcp://host:8786", said)
+
+
+def test_a_row_named_twice(capsys, tmp_path):
+    path = written(tmp_path)
+    path.write_text(path.read_text().replace("  ETKF:", "  EnKF:"))
+    assert "expected YAML, found 'EnKF' twice" in refused(capsys, tmp_path, path)

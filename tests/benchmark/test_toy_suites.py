@@ -73,7 +73,7 @@ def test_a_bad_suite_is_one_line_before_any_work(tmp_path, changes, complaint):
 
 
 def test_an_unknown_suite_or_method_is_named(small):
-    with pytest.raises(FileNotFoundError, match="lorenz96"):
+    with pytest.raises(ValueError, match="lorenz96"):
         read_suite("nothing")
     with pytest.raises(ValueError, match="methods: found no Magic"):
         read_suite(small, methods=["Magic"])

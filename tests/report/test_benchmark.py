@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from genda import commands, report
-from genda.report.benchmark import CONFIDENCE, benchmark_figure
+from genda.report.benchmark import benchmark_figure
 
 
 def cell(mean, ratio, stderr):
@@ -73,7 +73,7 @@ def test_one_scenario_is_a_panel_a_channel_with_the_methods_in_order():
     ]
     for ax in figure.axes:
         assert [x for _, x, _ in dots(ax)] == [0.8, 0.3, 1.7]
-        np.testing.assert_allclose([length for *_, length in dots(ax)], CONFIDENCE * 0.02)
+        np.testing.assert_allclose([length for *_, length in dots(ax)], 1.959964 * 0.02)
         assert ax.get_xlim()[0] < 0.3 - 0.04
         assert ax.get_xlim()[1] > 1.7 + 0.04
     said = words(figure)
@@ -166,3 +166,9 @@ def test_a_method_far_beyond_the_others_is_named_instead_of_drawn():
     drawn = [container.get_label() for container in figure.axes[0].containers]
     assert drawn == ["3D-Var", "fusion"]
     assert "Not drawn, more than 3 times the reference's: climatology." in words(figure)
+
+
+def test_whiskers_of_two_cases_have_the_quantile_of_one_degree_of_freedom():
+    few = document([row(name, ratio, samples=2) for name, ratio in (("background", 1.0), ("3D-Var", 0.8))])
+    ((_, _, length),) = dots(benchmark_figure(few).axes[0])
+    assert length == pytest.approx(12.706 * 0.02, rel=1e-4)

@@ -39,7 +39,7 @@ class FusionSpec(Strict):
 
     method: Literal["fusion"]
     guidance: Literal["mmps", "sda", "gaussian", "none"] = "mmps"
-    members: int | None = Field(default=None, ge=1)
+    members: int | None = Field(default=None, ge=2)
     background: bool = False
     background_inflation: float = Field(default=1.0, gt=0)
     settings: Mapping[str, int | float] = {}

@@ -52,7 +52,8 @@ class Row:
 
     Attributes:
         statistics: None where the method failed on every case.
-        seconds, peak_mb: mean and largest over the cases.
+        seconds: median over the cases, so that what is prepared once for all of them does not count.
+        peak_mb: largest memory of the process, in which earlier rows may have left what they prepared.
         failures: messages.
     """
 
@@ -191,7 +192,7 @@ def _row(mine: Sequence[Pair], channels: tuple[str, ...]) -> Row:
         merged = statistics if merged is None else merged.merge(statistics)
     return Row(
         merged,
-        float(np.mean([record["seconds"] for _, record in found])),
+        float(np.median([record["seconds"] for _, record in found])),
         float(max(record["peak_mb"] for _, record in found)),
         [str(record["failure"]) for _, record in found if "failure" in record],
     )

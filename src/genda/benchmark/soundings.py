@@ -20,6 +20,7 @@ from pydantic import Field
 from genda import assimilation as library
 from genda.assets import DEMO_OBSERVATIONS
 from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
+from genda.benchmark.twin_suite import SuiteName
 from genda.checkpoint import Model, Strict, check_model
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
@@ -59,7 +60,7 @@ class SoundingSuite(Strict):
     """
 
     kind: Literal["soundings"]
-    suite: str
+    suite: SuiteName
     prior: str = "embedded"
     folds: int = Field(default=5, ge=1, le=PARTS)
     window_hours: float = Field(default=3.0, gt=0)

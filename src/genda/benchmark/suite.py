@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from genda.assets import DIRECTORY
 from genda.benchmark.generative import FusionSpec
 from genda.benchmark.soundings import SoundingSuite
-from genda.benchmark.twin_suite import FieldSpec, PlainSpec, TwinSuite, takes_part
+from genda.benchmark.twin_suite import FieldSpec, PlainSpec, SuiteName, TwinSuite, takes_part
 from genda.checkpoint import Strict, first_complaint
 
 SUITES = DIRECTORY / "suites"
@@ -115,7 +115,7 @@ class ToySuite(Strict):
     """
 
     kind: Literal["toy"]
-    suite: str = Field(pattern=r"^\w[\w.-]*$")
+    suite: SuiteName
     model: ToyModelSpec
     interval: float = Field(gt=0, allow_inf_nan=False)
     every: int = Field(default=1, ge=1)
@@ -139,6 +139,19 @@ def shipped_suites() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SUITES.glob("*.yaml")))
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """A second row of the same name would silently replace the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"found {key!r} twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def read_suite(
     name: str | Path,
     *,
@@ -157,16 +170,15 @@ def read_suite(
         dates: so many instead of the suite's own, of a twin suite.
 
     Raises:
-        FileNotFoundError: if there is no such suite.
-        ValueError: one line naming the file and the key that is wrong, or the unknown row.
+        ValueError: one line naming the unknown suite, or the file and the key that is wrong, or the unknown row.
     """
     path = SUITES / f"{name}.yaml" if str(name) in shipped_suites() else Path(name)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise ValueError(
             f"suite {str(name)!r}: found neither a shipped suite ({', '.join(shipped_suites())}) nor a file"
         )
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except UnicodeDecodeError:
         raise ValueError(f"{path}: expected YAML, found bytes that are no text") from None
     except yaml.YAMLError as error:

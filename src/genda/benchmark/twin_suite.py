@@ -111,6 +111,9 @@ TwinMethodSpec = Annotated[
 ]
 
 
+SuiteName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+
+
 class TwinSuite(Strict):
     """Twin experiments: truth of a nature run, its backgrounds, observations simulated from the truth.
 
@@ -131,7 +134,7 @@ class TwinSuite(Strict):
     """
 
     kind: Literal["twin"]
-    suite: str
+    suite: SuiteName
     prior: str = "embedded"
     lead: int = Field(default=24, gt=0)
     split: Literal["validation", "test"] = "test"

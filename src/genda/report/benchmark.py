@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from scipy.stats import t as student
 
 from genda.report.style import (
     ANALYSIS_COLOUR,
@@ -28,8 +29,8 @@ from genda.report.style import (
 from genda.variables import HEADLINE_CHANNELS
 from genda.verify.scores import Array
 
-CONFIDENCE = 1.96
-"""Length of the whiskers in standard errors: 95 %."""
+CONFIDENCE = 0.95
+"""Of the intervals drawn as whiskers."""
 MOST_COLUMNS = 5
 FAR = 3.0
 """Methods this many times worse than the reference in every scenario are named, not drawn: a line for each would press
@@ -204,7 +205,13 @@ def _cell(row: Mapping[str, Any], metric: str, column: str) -> tuple[float, floa
     cell = row["metrics"].get(metric, {}).get(column, {})
     if cell.get("ratio") is None:
         return None
-    return float(cell["ratio"]), CONFIDENCE * float(cell.get("ratio_stderr") or 0.0)
+    return float(cell["ratio"]), _half_width(row.get("samples")) * float(cell.get("ratio_stderr") or 0.0)
+
+
+def _half_width(samples: int | None) -> float:
+    """Of the interval, in standard errors estimated from so many samples (Student); many where the number is not known."""
+    freedom = math.inf if samples is None else max(1, samples - 1)
+    return float(student.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def _limits(rows: Sequence[Mapping[str, Any]], channels: Sequence[str]) -> tuple[float, float]:
@@ -256,4 +263,4 @@ def _title(document: Mapping[str, Any]) -> str:
 
 
 def _whiskers(count: int) -> str:
-    return f"Whiskers: ±{CONFIDENCE} standard errors, {count} case{'' if count == 1 else 's'}."
+    return f"Whiskers: {100 * CONFIDENCE:g} % intervals, {count} case{'' if count == 1 else 's'}."
