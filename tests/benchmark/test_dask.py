@@ -66,7 +66,7 @@ def test_the_numbers_are_those_of_the_serial_run(workers, suite, tmp_path, monke
     ticks = []
     run_suite(suite, cluster.Path("cluster"), dask=workers, progress=lambda *done: ticks.append(done))
     assert ticks == [(k, 4) for k in range(5)]
-    serial, spread = (read_results(suite, tmp_path / name).table for name in ("serial", "cluster"))
+    serial, spread = (read_results(suite, tmp_path / name).table("") for name in ("serial", "cluster"))
     for name, row in serial.rows.items():
         for statistic, values in row.values.items():
             np.testing.assert_array_equal(spread.rows[name].values[statistic], values)

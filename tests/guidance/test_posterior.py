@@ -231,7 +231,7 @@ def test_the_posterior_draws_and_a_sampler_started_from_them_at_a_low_level_are_
     problem = Problem(SHAPE, (Source(source.values.float(), source.operator, source.covariance),))
 
     def start(noise):
-        return gaussian_posterior(prior, problem, noise, 100)
+        return gaussian_posterior(prior, problem, noise, iterations=100)
 
     if sampled:
         guided = GaussianGuidance(prior, problem, prior)

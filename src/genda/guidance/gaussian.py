@@ -103,6 +103,7 @@ def gaussian_posterior(
     prior: SphericalGaussian,
     problem: Problem,
     noise: MemberNoise,
+    *,
     mean: Tensor | float = 0.0,
     iterations: int = 15,
 ) -> Tensor:

@@ -66,7 +66,7 @@ class Fusion:
             problem.shape,
             members,
             seed,
-            start=None if gaussian is None else lambda noise: gaussian_posterior(gaussian, problem, noise, mean),
+            start=None if gaussian is None else lambda noise: gaussian_posterior(gaussian, problem, noise, mean=mean),
             batch=self.batch,
             device=self.device,
             progress=self.progress,
