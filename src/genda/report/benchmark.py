@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy.stats import t as student
 
@@ -36,6 +37,7 @@ FAR = 3.0
 """Methods this many times worse than the reference in every scenario are named, not drawn: a line for each would press
 the others together."""
 _NAME_WIDTH = 26  # characters of a method's name on one line
+_LABEL_SIZE = 8.5  # points, as names beside an axis
 _WORSE_COLOUR = BASELINE_COLOURS[0]
 _COLOURS = (ANALYSIS_COLOUR, *BASELINE_COLOURS, TRUTH_COLOUR)
 _MARKERS = ("o", *BASELINE_MARKERS, "X")
@@ -75,7 +77,7 @@ def _by_channel(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
     columns = min(MOST_COLUMNS, len(channels))
     lines = -(-len(channels) // columns)
     names = [textwrap.fill(row["method"], _NAME_WIDTH) for row in rows]
-    margin = 0.25 + 0.06 * max(len(line) for name in names for line in name.splitlines())
+    margin = 0.25 + _inches(names)
     each = 1.45 if columns > 2 else 2.6
     spaces = np.array([1 + 0.75 * name.count("\n") for name in names])  # rows as high as their names
     heights = np.cumsum(spaces) - spaces / 2
@@ -99,6 +101,12 @@ def _by_channel(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
     note = textwrap.fill(note, max(30, int((width - 0.2) / 0.066)))
     figure.text(0.08 / width, 1 - 0.27 / total, note, fontsize=8, va="top", linespacing=1.15)
     return figure
+
+
+def _inches(names: Sequence[str]) -> float:
+    """Width of the longest line as axis labels are written."""
+    lines = [line for name in names for line in name.splitlines()]
+    return max(float(TextPath((0, 0), line, size=_LABEL_SIZE).get_extents().width) for line in lines) / 72
 
 
 def _panel(
@@ -132,7 +140,7 @@ def _by_scenario(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
     far = _far(rows, metric, column)
     methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name not in far]
     names = [textwrap.fill(name, _NAME_WIDTH) for name in methods]
-    side = 0.75 + 0.058 * max(len(line) for name in names for line in name.splitlines())
+    side = 0.75 + _inches(names)
     width = 0.6 + max(3.4, 0.75 * len(scenarios)) + side
     height = max(3.2, 0.75 + 0.16 * sum(1 + name.count("\n") for name in names))
     figure = new_figure(width, height)
@@ -234,7 +242,8 @@ def _scale(ax: Axes, low: float, high: float, vertical: bool = False) -> None:
     axis = ax.yaxis if vertical else ax.xaxis
     if low > 0 and high > 4 * low:
         (ax.set_yscale if vertical else ax.set_xscale)("log")
-        steps = (1, 2, 5) if high < 60 * low else (1,)
+        wide = high > 10 * low or not vertical  # a short axis that is high has room for more
+        steps = ((1, 2, 5) if wide else (1, 2, 3, 4, 5, 7)) if high < 60 * low else (1,)
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         ticks = [step * 10.0**k for k in decades for step in steps]
         axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
