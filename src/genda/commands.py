@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -282,6 +283,7 @@ def run_benchmark(
         )
     if not runs.is_dir() and (runs.exists() or runs.is_symlink()):
         raise ValueError(f"{runs}: found a file, expected a folder to keep finished pairs in")
+    _check_writable(runs.absolute())
     run_suite(chosen, runs, data, workers=workers, dask=dask, progress=progress)
     results = read_results(chosen, runs, data)
     text, document = results.to_markdown(), results.to_dict()
@@ -356,8 +358,21 @@ def _check_outputs(out: Path | None, report: Path | None) -> None:
             raise ValueError(f"{path}: found no folder {path.parent}, expected one to write to")
         if path is not None and path.is_dir():
             raise ValueError(f"{path}: found a folder, expected the name of a file to write")
+        if path is not None:
+            _check_writable(path.absolute().parent)
     if report is not None:
         import matplotlib  # noqa: F401
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written; one still to be made is judged by that it will be made in."""
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise ValueError(f"{folder}: found no way to write there ({error.strerror}), expected one") from error
 
 
 def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFrame | None) -> np.datetime64:

@@ -81,10 +81,15 @@ def cycle(
         if length:
             sources = tuple(replace(s, operator=Propagated(to_end, s.operator)) for s in sources)
         forecast = to_end(members)
+        _check_finite(turn, members, forecast)
         ensemble = members if len(members) > 1 else None
         problem = Problem(model.shape, tuple(sources), members.mean(dim=0), ensemble)
         members = method.analyse(problem, len(members), generator)
         analysis = to_end(members)
-        if not bool(torch.isfinite(analysis).all()):
-            raise FloatingPointError(f"turn {turn} of the cycle: a member stopped being finite")
+        _check_finite(turn, analysis)
         yield Cycled(forecast, analysis)
+
+
+def _check_finite(turn: int, *states: Tensor) -> None:
+    if not all(bool(torch.isfinite(state).all()) for state in states):
+        raise FloatingPointError(f"turn {turn} of the cycle: a member stopped being finite")

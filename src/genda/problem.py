@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genda.linalg import Covariance, Diagonal
-from genda.observations.operators import Operator, stack
+from genda.observations.operators import LinearOperator, Operator, stack
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,13 @@ class Source:
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or not bool(torch.isfinite(self.values).all()):
             raise ValueError(f"{self.name}: expected a vector of finite observed values")
+        if isinstance(self.covariance, Diagonal) and self.covariance.variance.shape != self.values.shape:
+            found = f"found {len(self.covariance.variance)} error variances for {len(self.values)} values"
+            raise ValueError(f"{self.name}: {found}, expected one for each")
+        if isinstance(self.operator, LinearOperator) and len(self.operator) != len(self.values):
+            raise ValueError(
+                f"{self.name}: found an operator of {len(self.operator)} rows for {len(self.values)} values, expected one for each"
+            )
         if not self.weight > 0:
             raise ValueError(f"{self.name}: found weight {self.weight:g}, expected a positive number")
 
@@ -74,6 +81,20 @@ class Problem:
     ensemble: Tensor | None = None
     condition: Tensor | None = None
     time: datetime | str | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        for source in self.sources:
+            if isinstance(source.operator, LinearOperator) and source.operator.shape != self.shape:
+                raise ValueError(f"{source.name}: found states of {source.operator.shape}, expected {self.shape}")
+        for name, value, shape in (
+            ("background", self.background, self.shape),
+            ("ensemble", None if self.ensemble is None else self.ensemble[0], self.shape),
+        ):
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(f"{name}: found a state of {tuple(value.shape)}, expected {shape}")
+        for name, value in (("background", self.background), ("ensemble", self.ensemble)):
+            if value is not None and not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name}: found a value that is not finite")
 
     @cached_property
     def stacked(self) -> Source:

@@ -62,7 +62,7 @@ def written(tmp_path, **changes):
         ({"methods": ["EnKF"]}, r"methods: input should be a valid dictionary, found \['EnKF'\]"),
         ({"tunrs": 12}, r"tunrs: unknown key, expected some of kind, suite, model"),
         ({"turns": "many"}, r"turns: input should be a valid integer.*found 'many'"),
-        ({"error": float("inf")}, r"error: input should be a finite number, found inf"),
+        ({"error": float("inf")}, r"error: input should be less than or equal to 1000, found inf"),
         ({"quick": 3}, r"quick: input should be a valid dictionary, found 3"),
         ({"seeds": [1, 2, 1]}, r"seeds: found 1, 2, 1, expected each once"),
         ({"suite": "../elsewhere"}, r"suite: .*found '\.\./elsewhere'"),
@@ -131,3 +131,21 @@ def test_a_row_named_twice(capsys, tmp_path):
     path = written(tmp_path)
     path.write_text(path.read_text().replace("  ETKF:", "  EnKF:"))
     assert "expected YAML, found 'EnKF' twice" in refused(capsys, tmp_path, path)
+
+
+def test_a_short_form_that_a_suite_lacks(capsys, tmp_path):
+    assert "small.yaml: found no key quick" in refused(capsys, tmp_path, written(tmp_path), "--quick")
+
+
+def test_a_folder_in_which_nothing_can_be_written(capsys, tmp_path):
+    for option, place in (("--out", "/proc/page.md"), ("--runs", "/proc/runs")):
+        assert "/proc: found no way to write there" in refused(capsys, tmp_path, written(tmp_path), option, place)
+
+
+def test_a_damaged_pair_is_named_and_left(capsys, tmp_path):
+    path = written(tmp_path, methods={"EnKF": METHODS["EnKF"]})
+    assert run(capsys, "benchmark", path, "--runs", tmp_path / "runs")[0] == 0
+    (pair,) = (tmp_path / "runs").rglob("*.npz")
+    pair.write_bytes(pair.read_bytes()[:200])
+    assert re.search(r"1\.npz: damaged .*expected a finished pair", refused(capsys, tmp_path, path))
+    assert pair.stat().st_size == 200

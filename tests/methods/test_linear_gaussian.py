@@ -197,3 +197,19 @@ def test_the_taper_is_that_of_gaspari_and_cohn():
     found = gaspari_cohn(distance, 2.0)
     expected = torch.tensor([1.0, 263 / 384, 5 / 24, 0.0, 0.0], dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_problem_that_does_not_fit_together_is_refused():
+    good = source()
+    with pytest.raises(ValueError, match="s1: found 1 error variances for 9 values"):
+        Source(good.values, good.operator, Diagonal(torch.ones(1)), "s1")
+    with pytest.raises(ValueError, match="operator of 9 rows for 8 values"):
+        Source(good.values[:8], good.operator, Diagonal(torch.ones(8)), "s1")
+    with pytest.raises(ValueError, match=r"s1: found states of \(1, 1, 24\), expected \(1, 1, 23\)"):
+        Problem((1, 1, 23), (good,))
+    with pytest.raises(ValueError, match=r"background: found a state of \(24,\), expected \(1, 1, 24\)"):
+        Problem(SHAPE, (good,), background=torch.zeros(SIZE))
+    with pytest.raises(ValueError, match="ensemble: found a value that is not finite"):
+        Problem(SHAPE, (good,), ensemble=torch.full((3, *SHAPE), float("nan")))
+    with pytest.raises(ValueError, match="covariance: found an eigenvalue of -1"):
+        DenseRoot.of(-torch.eye(SIZE), SHAPE)

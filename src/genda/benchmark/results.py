@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,10 @@ class Results:
             shown = "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
             failed = f"{len(row.failures)} of {self.cases}"
             lines.append(f"| {name} | {shown} | {row.seconds:.1f} | {row.peak_mb:.0f} | {failed} |")
+        failures = [
+            (name, *reason) for name, row in self.rows[scenario].items() for reason in Counter(row.failures).items()
+        ]
+        lines += [""] * bool(failures) + [f"- {name}, {count} times: {reason}" for name, reason, count in failures]
         return "\n".join(lines) + "\n"
 
 
@@ -165,7 +170,8 @@ def read_results(suite: Suite, directory: Path, data: Path | None = None) -> Res
 
     Raises:
         FileNotFoundError: if a pair is not finished.
-        ValueError: if the reference failed on every case.
+        FloatingPointError: if the reference failed on every case.
+        ValueError: for a damaged file.
     """
     experiment = experiment_of(suite, data)
     grouped: dict[str, dict[str, list[Pair]]] = {}
@@ -180,7 +186,10 @@ def read_results(suite: Suite, directory: Path, data: Path | None = None) -> Res
     for scenario, by_method in rows.items():
         if by_method[suite.reference].statistics is None:
             where = f" in {scenario}" if scenario else ""
-            raise ValueError(f"suite {suite.suite}: the reference {suite.reference} failed on every case{where}")
+            reason = by_method[suite.reference].failures[0]
+            raise FloatingPointError(
+                f"suite {suite.suite}: the reference {suite.reference} failed on every case{where}: {reason}"
+            )
     return Results(suite, rows, experiment.std, len(experiment.cases))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -146,7 +148,21 @@ def run_pair(pair: Pair) -> None:
 
 
 def read_pair(pair: Pair, channels: tuple[str, ...]) -> tuple[Statistics | None, dict[str, Any]]:
-    """Statistics (None where the method failed) and the record of a finished pair."""
+    """Statistics (None where the method failed) and the record of a finished pair.
+
+    Raises:
+        ValueError: for a damaged file.
+    """
+    try:
+        return _read(pair, channels)
+    except (BadZipFile, EOFError, KeyError, OSError, ValueError, zlib.error) as error:
+        found = " ".join(str(error).split())
+        raise ValueError(
+            f"{pair.file}: damaged ({found}), expected a finished pair; once it is removed the pair is computed again"
+        ) from error
+
+
+def _read(pair: Pair, channels: tuple[str, ...]) -> tuple[Statistics | None, dict[str, Any]]:
     with np.load(pair.file) as saved:
         record = {name: saved[name].item() for name in ("seconds", "peak_mb", "failure") if name in saved.files}
         if "failure" in record:

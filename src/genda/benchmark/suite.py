@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from genda.assets import DIRECTORY
 from genda.benchmark.generative import FusionSpec
 from genda.benchmark.soundings import SoundingSuite
-from genda.benchmark.twin_suite import FieldSpec, PlainSpec, SuiteName, TwinSuite, takes_part
+from genda.benchmark.twin_suite import Error, FieldSpec, Length, PlainSpec, SuiteName, TwinSuite, takes_part
 from genda.checkpoint import Strict, first_complaint
 
 SUITES = DIRECTORY / "suites"
@@ -65,14 +65,14 @@ class ToyMethodSpec(Strict):
         "particle-filter",
     ]
     members: int = Field(default=1, ge=1)
-    covariance: float = Field(default=1.0, gt=0)
+    covariance: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     window: int = Field(default=0, ge=0)
     outer: int = Field(default=1, ge=1)
     inner: int = Field(default=200, ge=1)
-    inflation: float = Field(default=1.0, gt=0)
+    inflation: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     rotate: bool = False
-    radius: float = Field(default=10.0, gt=0)
-    jitter: float = Field(default=1.0, ge=0)
+    radius: Length = 10.0
+    jitter: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> ToyMethodSpec:
@@ -119,8 +119,8 @@ class ToySuite(Strict):
     model: ToyModelSpec
     interval: float = Field(gt=0, allow_inf_nan=False)
     every: int = Field(default=1, ge=1)
-    error: float = Field(gt=0, allow_inf_nan=False)
-    start_error: float = Field(gt=0, allow_inf_nan=False)
+    error: Error
+    start_error: Error
     turns: int = Field(ge=2)
     burn_in: int = Field(ge=0)
     block: int = Field(default=50, ge=1)
@@ -197,6 +197,8 @@ def read_suite(
     except ValidationError as error:
         raise ValueError(f"{path}: {first_complaint(error)}") from None
     suite = _checked(suite, path)
+    if quick and not suite.quick:
+        raise ValueError(f"{path}: found no key quick, expected one with the values of the short form")
     if isinstance(suite, TwinSuite) and suite.takes_ensembles:  # fewer rows are run on the same dates
         suite = suite.model_copy(update={"ensembles": True})
     if methods and "all" not in methods:

@@ -10,8 +10,10 @@ from pydantic import Field
 from genda.benchmark.generative import FusionSpec
 from genda.checkpoint import Strict
 
-Error = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
-"""Standard deviation of observations; far above 0, which would make R singular."""
+Error = Annotated[float, Field(ge=1e-6, le=1e3)]
+"""Standard deviation of observations; far above 0, which would make R singular, and finite."""
+Noise = Annotated[float, Field(ge=0, le=1e3)]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 EXACT = 0.01
 """Error assumed of observations without noise, in units of each channel's std: it keeps the linear algebra well conditioned."""
 
@@ -27,7 +29,7 @@ class ColumnsSpec(Strict):
 
     kind: Literal["columns"]
     density: float = Field(gt=0, le=1)
-    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    noise: Noise = 0.0
     error: Error | None = None
 
 
@@ -35,7 +37,7 @@ class StationsSpec(Strict):
     """Columns of all channels at the sites of the real radiosonde network; ``noise`` and ``error`` as in ColumnsSpec."""
 
     kind: Literal["stations"]
-    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    noise: Noise = 0.0
     error: Error | None = None
 
 
@@ -76,9 +78,9 @@ class StaticCovarianceSpec(Strict):
 
     form: Literal["zonal", "isotropic"] = "zonal"
     sample: Literal["errors", "leads", "nmc"] = "errors"
-    radius: float = Field(default=5.0e6, gt=0)
+    radius: Length = 5.0e6
     shrinkage: float = Field(default=0.0, ge=0, lt=1)
-    scale: float = Field(default=1.0, gt=0)
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class VariationalSpec(Strict):
@@ -92,17 +94,17 @@ class LetkfSpec(Strict):
     """LETKF from the background's ensemble; ``prior_inflation`` multiplies the background's deviations."""
 
     method: Literal["letkf"]
-    radius: float = Field(default=3.0e6, gt=0)
-    prior_inflation: float = Field(default=1.0, gt=0)
+    radius: Length = 3.0e6
+    prior_inflation: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class EnvarSpec(Strict):
     """Hybrid EnVar: ``static_weight`` B + ``ensemble_weight`` times the localised ensemble covariance."""
 
     method: Literal["hybrid"]
-    radius: float = Field(default=4.0e6, gt=0)
-    static_weight: float = Field(default=0.5, ge=0)
-    ensemble_weight: float = Field(default=0.5, ge=0)
+    radius: Length = 4.0e6
+    static_weight: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+    ensemble_weight: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     covariance: StaticCovarianceSpec = StaticCovarianceSpec()
 
 

@@ -114,8 +114,14 @@ class DenseRoot:
 
     @staticmethod
     def of(covariance: Tensor, shape: tuple[int, int, int]) -> DenseRoot:
-        """The symmetric root of a covariance (n, n)."""
+        """The symmetric root of a covariance (n, n).
+
+        Raises:
+            ValueError: for a matrix that is no covariance, beyond round-off.
+        """
         values, vectors = torch.linalg.eigh(covariance)
+        if float(values.min()) < -1e-4 * float(values.abs().max()):
+            raise ValueError(f"covariance: found an eigenvalue of {float(values.min()):g}, expected none below zero")
         return DenseRoot((vectors * values.clamp(min=0).sqrt()) @ vectors.T, shape)
 
     @property

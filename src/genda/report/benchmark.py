@@ -97,7 +97,8 @@ def _by_channel(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
         ax.text(0, 1.015, _unit(document, channel), transform=ax.transAxes, fontsize=7, color="#444444", va="bottom")
     reference, count = document["reference"], document["dates"]
     figure.text(0.08 / width, 1 - 0.08 / total, _title(document), fontsize=10, va="top")
-    note = f"RMSE / RMSE of {reference}: left of the line is better. {_whiskers(count)} Hollow: no clear difference."
+    note = f"RMSE / RMSE of {reference}: left of the line is better. {_whiskers(count)}"
+    note += " Hollow: no clear difference." if count > 1 else ""
     note = textwrap.fill(note, max(30, int((width - 0.2) / 0.066)))
     figure.text(0.08 / width, 1 - 0.27 / total, note, fontsize=8, va="top", linespacing=1.15)
     return figure
@@ -272,4 +273,6 @@ def _title(document: Mapping[str, Any]) -> str:
 
 
 def _whiskers(count: int) -> str:
+    if count < 2:
+        return "One case, no intervals."
     return f"Whiskers: {100 * CONFIDENCE:g} % intervals, {count} case{'' if count == 1 else 's'}."
