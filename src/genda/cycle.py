@@ -25,7 +25,7 @@ from torch import Tensor
 
 from genda.forecast import ForecastModel
 from genda.methods import Method
-from genda.observations.operators import Propagated
+from genda.observations.operators import Composed
 from genda.problem import Problem, Source
 
 
@@ -79,7 +79,7 @@ def cycle(
             return model.step(x, time) if time else x
 
         if length:
-            sources = tuple(replace(s, operator=Propagated(to_end, s.operator)) for s in sources)
+            sources = tuple(replace(s, operator=Composed(to_end, s.operator)) for s in sources)
         forecast = to_end(members)
         _check_finite(turn, members, forecast)
         ensemble = members if len(members) > 1 else None

@@ -12,7 +12,7 @@ from genda.methods.letkf import LETKF
 from genda.methods.localisation import Localisation, gaspari_cohn, ring
 from genda.methods.particle import ParticleFilter, importance_weights
 from genda.methods.variational import DenseRoot, Variational
-from genda.observations.operators import LinearOperator, Propagated
+from genda.observations.operators import Composed, LinearOperator
 from genda.problem import Problem, Source
 
 SIZE = 24
@@ -74,7 +74,7 @@ def test_a_window_of_four_dimensions_is_the_kalman_smoother(inner, count):
     """Observations after a linear forecast M are observations of the initial state through H M, be they fewer or more than it."""
     background, later = normal(SIZE, seed=3), source(4, count)
     turn = torch.roll(torch.eye(SIZE, dtype=torch.float64), 3, dims=0) * 0.9
-    propagated = Source(later.values, Propagated(lambda x: x @ turn.T, later.operator), later.covariance)
+    propagated = Source(later.values, Composed(lambda x: x @ turn.T, later.operator), later.covariance)
     method = Variational(DenseRoot.of(covariance(), SHAPE), inner=inner, tolerance=1e-13)
     found = method.analyse(Problem(SHAPE, (source(1), propagated), background.view(SHAPE)), 1, generator())
     seen = LinearOperator(sp.csr_array(later.operator.matrix @ turn.numpy()), SHAPE)
@@ -85,7 +85,7 @@ def test_a_window_of_four_dimensions_is_the_kalman_smoother(inner, count):
 @pytest.mark.parametrize("inner", [SIZE, SIZE - 1])
 def test_gauss_newton_finds_the_mode_of_a_nonlinear_window(inner):
     background, later = normal(SIZE, seed=3), source(4)
-    bent = Source(later.values, Propagated(lambda x: x + 0.1 * x**3, later.operator), later.covariance)
+    bent = Source(later.values, Composed(lambda x: x + 0.1 * x**3, later.operator), later.covariance)
     problem = Problem(SHAPE, (bent,), background.view(SHAPE))
     method = Variational(DenseRoot.of(covariance(), SHAPE), outer=12, inner=inner, tolerance=1e-12)
     mode = method.analyse(problem, 1, generator())

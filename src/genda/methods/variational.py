@@ -7,7 +7,7 @@ With B = L Lᵀ and x = x_b + L v,
 minimised by Gauss–Newton: the operators are linearised about the last x and each quadratic problem is solved by conjugate
 gradients on I + Lᵀ H'ᵀ R^{-1} H' L, which is well conditioned; a control vector no longer than the iterations allowed is solved
 for directly, with all rows or columns of H' L, whichever are fewer, in one batch. An operator that contains a forecast
-(:class:`genda.observations.operators.Propagated`) makes it 4D-Var: the initial state of the window is then what is sought, and
+(:class:`genda.observations.operators.Composed`) makes it 4D-Var: the initial state of the window is then what is sought, and
 automatic differentiation is the adjoint model.
 
 References:

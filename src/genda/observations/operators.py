@@ -160,25 +160,25 @@ class Nonlinear:
         return pushed(self.function, self.inner(x), self.inner.tangent(x, dx))
 
 
-class Propagated:
-    """Observations of a later state: another operator on what a forecast makes of x.
+class Composed:
+    """Observations of what a function makes of x: another operator on its forecast (4D-Var), or on what a latent decodes to.
 
     Args:
-        forecast: states (batch, channel, lat, lon) to states, differentiable.
-        inner: the operator at the later time.
+        function: (batch, channel, lat, lon) to states that ``inner`` observes, differentiable.
+        inner: the operator on these.
     """
 
     linear = False
 
-    def __init__(self, forecast: Callable[[Tensor], Tensor], inner: Operator) -> None:
-        self.forecast, self.inner = forecast, inner
+    def __init__(self, function: Callable[[Tensor], Tensor], inner: Operator) -> None:
+        self.function, self.inner = function, inner
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.inner(self.forecast(x))
+        return self.inner(self.function(x))
 
     def tangent(self, x: Tensor, dx: Tensor) -> Tensor:
-        """H'(M(x)) M'(x) dx."""
-        return self.inner.tangent(self.forecast(x), pushed(self.forecast, x, dx))
+        """H'(f(x)) f'(x) dx."""
+        return self.inner.tangent(self.function(x), pushed(self.function, x, dx))
 
 
 def pushed(function: Callable[[Tensor], Tensor], x: Tensor, dx: Tensor) -> Tensor:

@@ -1,0 +1,166 @@
+r"""A prior of the truth given its background, as a diffusion of latent increments.
+
+With an autoencoder and z_b = encode(x_b), what is diffused is the scaled error of the background in latent space,
+
+    e = (encode(x) - z_b - m) / s,        x = x_b + decode(z_b + m + s e) - decode(z_b)
+
+and the denoiser is a network that corrects a Gaussian of such errors, with z_b and static maps as context:
+
+    D(e_t; sigma | x_b) = W_sigma(e_t) + c_out(sigma) F([c_in e_t, W_sigma(e_t)]; ln(sigma)/4, condition, [z_b, static]).
+
+Decoding differences about x_b itself leaves in place what the latent can't hold of it: only the part of the *error* beyond the
+latent is lost, not that of the state. Without the network this is 3D-Var with the Gaussian's covariance; the network adds what
+depends on the flow. Dropping the context now and then in training makes the same network the prior of errors of any background.
+
+References:
+    methods.md §6, §7 (LO-SDA, Align-DA: diffusion of z itself, z_b by cross-attention); Karras et al. 2022 for the preconditioning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genda.diffusion.denoiser import per_sample
+from genda.linalg import Diagonal
+from genda.nn.autoencoder import Autoencoder
+from genda.observations.operators import Composed
+from genda.problem import Problem, Source
+
+
+class IncrementDenoiser(nn.Module):
+    """A network that corrects a Gaussian of increments, with maps as context.
+
+    Args:
+        network: ``(inputs, c_noise, condition, context) -> (batch, latent, lat, lon)``.
+        base: the Gaussian denoiser W, with ``error_std``.
+        sees_base: whether the network is given W(e_t) beside c_in e_t; False is EDM to the letter.
+    """
+
+    def __init__(self, network: nn.Module, base: nn.Module, sees_base: bool = True) -> None:
+        super().__init__()
+        self.network, self.base, self.sees_base = network, base, sees_base
+
+    def forward(
+        self, e_t: Tensor, sigma: Tensor, condition: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        sigma = sigma.to(e_t).reshape(-1).expand(e_t.shape[0])
+        wiener = self.base(e_t, sigma)
+        inputs = [e_t / per_sample((sigma**2 + 1).sqrt(), e_t)]
+        if self.sees_base:
+            inputs.append(wiener)
+        correction = self.network(torch.cat(inputs, dim=1), sigma.log() / 4, condition, context)
+        return wiener + self.base.error_std(sigma) * correction  # type: ignore[operator, no-any-return]
+
+
+class IncrementPrior(nn.Module):
+    """p(x | x_b) as autoencoder, denoiser and scales.
+
+    Args:
+        autoencoder: of states in normalised anomalies.
+        denoiser: of increments.
+        mean: m, of latent errors, shape (latent, lat or 1, 1).
+        scale: s, shape (latent, lat or 1, 1).
+        static: maps given as context beside z_b, on the latent's grid, shape (static, lat, lon); may be empty.
+        floor: variance of the part of an error that the latent can't hold, by channel of the state, shape (channel,).
+    """
+
+    mean: Tensor
+    scale: Tensor
+    static: Tensor
+    floor: Tensor
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        denoiser: IncrementDenoiser,
+        mean: Tensor,
+        scale: Tensor,
+        static: Tensor,
+        floor: Tensor,
+    ) -> None:
+        super().__init__()
+        self.autoencoder, self.denoiser = autoencoder, denoiser
+        for name, value in (("mean", mean), ("scale", scale), ("static", static), ("floor", floor)):
+            self.register_buffer(name, value)
+
+    def context(self, latent: Tensor) -> Tensor:
+        """What the network is shown of a background, (batch, latent, lat, lon) to (batch, latent + static, lat, lon)."""
+        return torch.cat([latent, self.static.to(latent).expand(len(latent), -1, -1, -1)], dim=1)
+
+    @torch.no_grad()
+    def about(self, background: Tensor, condition: Tensor | None) -> Increments:
+        """The prior given one background, shape (channel, lat, lon), and a condition, shape (k,)."""
+        latent = self.autoencoder.encode(background.unsqueeze(0)).mean
+        return Increments(self, background, latent, self.autoencoder.decode(latent), condition)
+
+
+@dataclass(frozen=True)
+class Increments:
+    """p(e | x_b): a denoiser, and the way between increments and states.
+
+    Attributes:
+        prior: the prior.
+        background: x_b, shape (channel, lat, lon).
+        latent: z_b, shape (1, latent, lat, lon).
+        decoded: decode(z_b), shape (1, channel, lat, lon).
+        condition: shape (k,), or None.
+    """
+
+    prior: IncrementPrior
+    background: Tensor
+    latent: Tensor
+    decoded: Tensor
+    condition: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an increment, (latent, lat, lon)."""
+        _, channels, lat, lon = self.latent.shape
+        return channels, lat, lon
+
+    def __call__(self, e_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[e | e_t, x_b]."""
+        batch = len(e_t)
+        given = None if self.condition is None else self.condition.to(e_t).expand(batch, -1)
+        context = self.prior.context(self.latent).expand(batch, -1, -1, -1)
+        estimate: Tensor = self.prior.denoiser(e_t, sigma, given, context)
+        return estimate
+
+    def conditional_covariance(self, v: Tensor, sigma: Tensor) -> Tensor:
+        """That of the Gaussian the network corrects."""
+        product: Tensor = self.prior.denoiser.base.conditional_covariance(v, sigma)  # type: ignore[operator]
+        return product
+
+    def decode(self, e: Tensor) -> Tensor:
+        """Increments (batch, latent, ...) to states (batch, channel, lat, lon)."""
+        z = self.latent + self.prior.mean + self.prior.scale * e
+        return self.background + self.prior.autoencoder.decode(z) - self.decoded
+
+    def encode(self, x: Tensor) -> Tensor:
+        """States to increments."""
+        return (self.prior.autoencoder.encode(x).mean - self.latent - self.prior.mean) / self.prior.scale
+
+    def observed(self, problem: Problem) -> Problem:
+        """The same observations as functions of the increment; what the latent can't hold joins their errors.
+
+        Raises:
+            ValueError: for correlated observation errors.
+        """
+        return Problem(self.shape, tuple(self._observed(source) for source in problem.sources), time=problem.time)
+
+    def _observed(self, source: Source) -> Source:
+        covariance = source.covariance
+        if not isinstance(covariance, Diagonal):
+            raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
+        lost = self._representativeness(source) * source.weight
+        variance = covariance.variance + lost.to(covariance.variance)
+        operator = Composed(self.decode, source.operator)
+        return Source(source.values, operator, Diagonal(variance), source.name, source.weight)
+
+    def _representativeness(self, source: Source) -> Tensor:
+        """Variance of what the latent can't hold of each observation, (m,), taken as one error of the whole neighbourhood."""
+        field = self.prior.floor.sqrt().view(1, -1, 1, 1).expand(1, *self.background.shape)
+        return source.operator.tangent(self.background.unsqueeze(0), field)[0] ** 2
