@@ -51,6 +51,10 @@ class IsotropicGaussian(nn.Module):
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         return x_t * per_sample(self.sigma_data**2 / (sigma**2 + self.sigma_data**2), x_t)
 
+    def conditional_covariance(self, v: Tensor, sigma: Tensor) -> Tensor:
+        """cov(x | x_t) @ v for ``v`` (batch, channel, lat, lon) and ``sigma`` () or (batch,)."""
+        return v * per_sample((sigma * self.sigma_data) ** 2 / (sigma**2 + self.sigma_data**2), v).to(v)
+
     def error_std(self, sigma: Tensor) -> Tensor:
         return (sigma * self.sigma_data / (sigma**2 + self.sigma_data**2).sqrt()).reshape(-1, 1, 1, 1)
 

@@ -121,12 +121,12 @@ class Increments:
         _, channels, lat, lon = self.latent.shape
         return channels, lat, lon
 
-    def __call__(self, e_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        """E[e | e_t, x_b]."""
-        batch = len(e_t)
-        given = None if self.condition is None else self.condition.to(e_t).expand(batch, -1)
+    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[e | e_t, x_b], with ``x_t`` the noisy increments e_t."""
+        batch = len(x_t)
+        given = None if self.condition is None else self.condition.to(x_t).expand(batch, -1)
         context = self.prior.context(self.latent).expand(batch, -1, -1, -1)
-        estimate: Tensor = self.prior.denoiser(e_t, sigma, given, context)
+        estimate: Tensor = self.prior.denoiser(x_t, sigma, given, context)
         return estimate
 
     def conditional_covariance(self, v: Tensor, sigma: Tensor) -> Tensor:

@@ -1,11 +1,19 @@
-"""Noise: the schedule of levels, and draws that belong to a member rather than to a batch.
+r"""Noise: schedules of levels, and draws that belong to a member rather than to a batch.
 
-Reference: Karras et al. 2022, Eq. 5, t_i = (t_max^{1/rho} + i/(N-1) (t_min^{1/rho} - t_max^{1/rho}))^rho, then 0.
+Levels are those of x_t = x + sigma n, decreasing to 0. The cosine schedule of variance-preserving diffusions, x_t = alpha x + s n,
+is the same thing in other units, sigma = s / alpha:
+
+    alpha(t) = cos²(arccos(√eta) t),    s² = 1 - alpha² + eta²,    t uniform from 1 to 0.
+
+References:
+    Karras et al. 2022, Eq. 5, t_i = (t_max^{1/rho} + i/(N-1) (t_min^{1/rho} - t_max^{1/rho}))^rho;
+    Rozet and Louppe 2023, arXiv 2306.10574 (VP-cosine with eta, which makes alpha² + s² = 1 + eta²).
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +35,31 @@ def karras_schedule(steps: int, sigma_min: float = 0.02, sigma_max: float = 80.0
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     levels = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     return torch.cat([levels, levels.new_zeros(1)])
+
+
+VP_ETA = 1e-3
+"""eta of the cosine schedule, whose levels reach from 1/eta down to eta."""
+
+
+def vp_cosine_sigma(t: Tensor) -> Tensor:
+    """sigma = s / alpha of the cosine schedule at times ``t`` in [0, 1]."""
+    alpha = torch.cos(math.acos(math.sqrt(VP_ETA)) * t) ** 2
+    return (1 - alpha**2 + VP_ETA**2).sqrt() / alpha
+
+
+def vp_cosine_schedule(steps: int, sigma_min: float = 0.02, sigma_max: float = 80.0) -> Tensor:
+    """Levels at uniform times of the cosine schedule, as :func:`karras_schedule`."""
+    if steps < 2:
+        raise ValueError(f"steps: found {steps}, expected at least 2")
+    if not VP_ETA <= sigma_min < sigma_max <= 1 / VP_ETA:
+        raise ValueError(
+            f"sigma_min, sigma_max: found {sigma_min:g}, {sigma_max:g}, expected {VP_ETA:g} <= sigma_min < sigma_max "
+            f"<= {1 / VP_ETA:g}"
+        )
+    ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
+    first, last = torch.acos(((1 + VP_ETA**2) / (1 + ends**2)) ** 0.25) / math.acos(math.sqrt(VP_ETA))
+    times = first + (last - first) * torch.linspace(0, 1, steps, dtype=torch.float64)
+    return torch.cat([vp_cosine_sigma(times), torch.zeros(1, dtype=torch.float64)])
 
 
 class MemberNoise:

@@ -11,6 +11,10 @@ With the likelihood score s_l folded into the denoiser, D_post = D + sigma² s_l
 ``reuse_likelihood`` keeps s_l of the prediction in the correction (the paper's optional line 15), which saves the second
 gradient. Langevin corrections (SDA) follow each step if asked for. Churn 0 is the deterministic Heun sampler.
 
+``fresh`` draws a share of the noise of every new level anew, x' = D + t_{i+1} (√(1 - f) n^ + √f eps) with n^ = (x - D)/t: 0 is
+deterministic, 1 forgets all but the estimate, as latent optimisation re-injects its solutions (ReSample, arXiv 2307.08123).
+RePaint walks the levels back and forth (arXiv 2201.09865): after ``jump`` steps it goes back by noise, ``repeats`` times in all.
+
 The first level must drown whatever the start does not know. From zero that takes sigma_max = 80, since a planetary wave of
 unit variance on thousands of grid points is 30 times the noise of one point; from a draw that already holds the planetary
 waves, such as that of a Gaussian posterior, far less suffices and the steps above it are saved.
@@ -23,15 +27,16 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser
 from genda.diffusion.guided import Guided
-from genda.diffusion.noise import MemberNoise, karras_schedule
+from genda.diffusion.noise import MemberNoise, karras_schedule, vp_cosine_schedule
 
 Start = Callable[[MemberNoise], Tensor]
 """Draws of a first guess of the sampled distribution, one for each member of the noise, (members, channel, lat, lon)."""
@@ -43,17 +48,21 @@ class Sampler:
 
     Attributes:
         steps: N, the number of noise levels above zero.
-        sigma_min, sigma_max, rho: the Karras schedule.
+        sigma_min, sigma_max: first and last level above zero.
+        schedule, rho: how levels lie between: Karras with ``rho``, or uniform in the time of the VP-cosine schedule.
         churn, churn_min, churn_max, churn_noise: S_churn, S_tmin, S_tmax, S_noise.
         second_order: Heun's correction; Euler without it.
         reuse_likelihood: keep the likelihood score of the prediction in the correction.
         corrections: Langevin corrections after each step.
         correction_size: tau, their step in units of the mean squared score.
+        fresh: share of the noise drawn anew at every level, 0 to 1; makes steps first-order.
+        jump, repeats: of RePaint's walk; one repeat walks straight.
     """
 
     steps: int = 20
     sigma_min: float = 0.02
     sigma_max: float = 80.0
+    schedule: Literal["karras", "vp-cosine"] = "karras"
     rho: float = 7.0
     churn: float = 0.0
     churn_min: float = 0.0
@@ -63,6 +72,9 @@ class Sampler:
     reuse_likelihood: bool = False
     corrections: int = 0
     correction_size: float = 0.3
+    fresh: float = 0.0
+    jump: int = 1
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.corrections < 0:
@@ -72,6 +84,27 @@ class Sampler:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             found = f"found noise from {self.sigma_max:g} to {self.sigma_min:g}"
             raise ValueError(f"sampler: {found}, expected sigma_max > sigma_min > 0")
+        if not 0 <= self.fresh <= 1 or self.jump < 1 or self.repeats < 1:
+            found = f"found fresh {self.fresh:g}, jump {self.jump}, repeats {self.repeats}"
+            raise ValueError(f"sampler: {found}, expected a share from 0 to 1 and at least one of each")
+        if self.schedule not in ("karras", "vp-cosine"):
+            raise ValueError(f"sampler: found schedule {self.schedule!r}, expected 'karras' or 'vp-cosine'")
+
+    @property
+    def levels(self) -> Tensor:
+        """Noise levels, the last one 0, shape (steps + 1,)."""
+        if self.schedule == "karras":
+            return karras_schedule(self.steps, self.sigma_min, self.sigma_max, self.rho)
+        return vp_cosine_schedule(self.steps, self.sigma_min, self.sigma_max)
+
+    def walk(self) -> Iterator[tuple[int, int]]:
+        """Pairs of levels (from, to) in the order they are visited; to a smaller number is back up by noise."""
+        for first in range(0, self.steps, self.jump):
+            last = min(first + self.jump, self.steps)
+            for repeat in range(self.repeats):
+                if repeat:
+                    yield last, first
+                yield from ((i, i + 1) for i in range(first, last))
 
     def sample(
         self,
@@ -119,7 +152,7 @@ class Sampler:
 
     def ticks(self, members: int, batch: int | None = None) -> int:
         """How often ``progress`` is called."""
-        return self.steps * math.ceil(members / (batch or members))
+        return self.steps * self.repeats * math.ceil(members / (batch or members))
 
     @torch.no_grad()
     def _batch(
@@ -132,18 +165,21 @@ class Sampler:
         device: torch.device | str,
         progress: Callable[[], None] | None,
     ) -> Tensor:
-        levels = karras_schedule(self.steps, self.sigma_min, self.sigma_max, self.rho)
+        levels = self.levels
         like = torch.zeros((), dtype=dtype, device=device)
         x = float(levels[0]) * noise.normal(shape, like)
         if start is not None:
             x = x + start(noise).to(like)
-        for i in range(self.steps):
-            t, t_next = float(levels[i]), float(levels[i + 1])
+        for i, j in self.walk():
+            t, t_next = float(levels[i]), float(levels[j])
+            if t_next > t:
+                x = x + math.sqrt(t_next**2 - t**2) * noise.normal(shape, like)
+                continue
             t_hat = self.churned(t)
             if t_hat > t:
                 x = x + math.sqrt(t_hat**2 - t**2) * self.churn_noise * noise.normal(shape, like)
                 t = t_hat
-            x = self._step(denoiser, x, t, t_next)
+            x = self._step(denoiser, x, t, t_next, noise.normal(shape, like) if self.fresh else None)
             if t_next > 0:
                 for _ in range(self.corrections):
                     x = self._langevin(denoiser, x, t_next, noise.normal(shape, like))
@@ -155,7 +191,7 @@ class Sampler:
                 progress()
         return x
 
-    def _step(self, denoiser: Denoiser, x: Tensor, t: float, t_next: float) -> Tensor:
+    def _step(self, denoiser: Denoiser, x: Tensor, t: float, t_next: float, fresh: Tensor | None) -> Tensor:
         guided = denoiser if self.reuse_likelihood and isinstance(denoiser, Guided) else None
         if guided is not None:
             estimate, increment = guided.terms(x, _level(x, t))
@@ -163,6 +199,8 @@ class Sampler:
         else:
             estimate = denoiser(x, _level(x, t))
         drift = (x - estimate) / t
+        if fresh is not None:
+            return estimate + t_next * (math.sqrt(1 - self.fresh) * drift + math.sqrt(self.fresh) * fresh)
         predicted = x + (t_next - t) * drift
         if t_next == 0 or not self.second_order:
             return predicted

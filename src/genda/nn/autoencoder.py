@@ -47,7 +47,8 @@ class Autoencoder(nn.Module):
         channels: of the state.
         latent: channels of the latent.
         grid: (lat, lon) of the state; a network of kind ``conv`` takes any other grid too.
-        kind: of the network on top of the linear maps; ``linear`` has none.
+        kind: of the network on top of the linear maps; ``linear`` has none, and ``identity`` has no maps either: its latent is the
+            state.
         patch: side of the squares folded into channels.
         width: channels of the network.
         depth: blocks of the encoder, and of the decoder.
@@ -60,7 +61,7 @@ class Autoencoder(nn.Module):
         channels: int,
         latent: int,
         grid: tuple[int, int],
-        kind: Literal["conv", "transformer", "linear"] = "conv",
+        kind: Literal["conv", "transformer", "linear", "identity"] = "conv",
         patch: int = 2,
         width: int = 128,
         depth: int = 3,
@@ -70,12 +71,17 @@ class Autoencoder(nn.Module):
         super().__init__()
         if grid[0] % patch or grid[1] % patch:
             raise ValueError(f"autoencoder: found a grid of {grid}, expected multiples of the patch, {patch}")
+        if kind == "identity" and (patch != 1 or latent != channels):
+            raise ValueError(
+                f"autoencoder: found patch {patch}, {latent} latents, expected 1 and {channels}, the state"
+            )
         self.patch, self.latent = patch, latent
         folded = channels * patch**2
         if not 0 < latent <= folded:
             raise ValueError(f"autoencoder: found {latent} latent channels, expected 1 to {folded}")
-        self.analysis = Conv2d(folded, latent, kernel=1)
-        self.synthesis = Conv2d(latent, folded, kernel=1)
+        identity = kind == "identity"
+        self.analysis = nn.Identity() if identity else Conv2d(folded, latent, kernel=1)
+        self.synthesis = nn.Identity() if identity else Conv2d(latent, folded, kernel=1)
         tokens = (grid[0] // patch, grid[1] // patch)
 
         def network(inputs: int, outputs: int) -> nn.Module:
@@ -83,8 +89,8 @@ class Autoencoder(nn.Module):
                 return _Transformer(inputs, outputs, width, depth, windows, head, tokens)
             return _Convolutions(inputs, outputs, width, depth)
 
-        self.encoder = None if kind == "linear" else network(folded, latent)
-        self.decoder = None if kind == "linear" else network(latent, folded)
+        self.encoder = None if kind in ("linear", "identity") else network(folded, latent)
+        self.decoder = None if kind in ("linear", "identity") else network(latent, folded)
         self.log_variance = nn.Parameter(torch.full((latent, 1, 1), -6.0))
 
     def encode(self, x: Tensor) -> LatentDistribution:
@@ -112,12 +118,15 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def start_from(self, x: Tensor, weights: Tensor) -> None:
-        """Set the linear maps to the principal components of patches of ``x`` (sample, channel, lat, lon), of unit variance.
+        """Set the linear maps to the principal components of patches of ``x`` (sample, channel, lat, lon), of unit variance;
+        nothing for an identity.
 
         Args:
             x: states of mean zero.
             weights: of each channel in the loss, shape (channel,).
         """
+        if not isinstance(self.analysis, Conv2d) or not isinstance(self.synthesis, Conv2d):
+            return
         root = weights.sqrt().repeat_interleave(self.patch**2).double()
         folded = F.pixel_unshuffle(x, self.patch).transpose(0, 1).flatten(1)
         covariance = torch.zeros(len(folded), len(folded), dtype=torch.float64)

@@ -104,13 +104,16 @@ class UNet(nn.Module):
         self.norm = group_norm(current)
         self.head = Conv2d(current, out_channels * patch**2, gain=0.0)
 
-    def forward(self, inputs: Tensor, c_noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, c_noise: Tensor, condition: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         """The raw network output F.
 
         Args:
-            inputs: (batch, in_channels, lat, lon), of order one.
+            inputs: (batch, in_channels, lat, lon), of order one; with ``context`` its channels count among them.
             c_noise: (batch,) embedded noise level.
             condition: (batch, condition) or None.
+            context: maps joined to the inputs, (batch, context, lat, lon), or None.
 
         Returns:
             (batch, out_channels, lat, lon).
@@ -118,6 +121,8 @@ class UNet(nn.Module):
         Raises:
             ValueError: where longitudes do not divide by the coarsest level's spacing, or the condition's size is wrong.
         """
+        if context is not None:
+            inputs = torch.cat([inputs, context], dim=1)
         rows, columns = inputs.shape[-2:]
         step = self.patch * 2 ** (self.levels - 1)
         if columns % step:

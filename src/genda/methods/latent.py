@@ -1,0 +1,65 @@
+r"""Sampling p(x | x_b, y) through latent increments, with any guidance: latent DPS, latent MMPS, and the frame of LO-SDA.
+
+    e ~ p(e | x_b) N(y; H(x_b + decode(e)), R),        x = x_b + decode(e)
+
+Observations see the decoder; what a latent can't hold of an error joins theirs. The guidances are those of pixel space, from SDA
+with Γ = 0 (DPS) to MMPS, whose vector-Jacobian products then run through the decoder as well.
+
+References:
+    Rombach et al. 2022, arXiv 2112.10752; Andry et al. 2025, arXiv 2504.18720 (Appa: MMPS through a decoder); Sun et al. 2025,
+    arXiv 2505.22008 (Align-DA: latent DPS, conditioned on the background).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from genda.diffusion.denoiser import Denoiser
+from genda.diffusion.increments import IncrementPrior, Increments
+from genda.diffusion.sampler import Sampler
+from genda.problem import Problem
+
+LatentGuidance = Callable[[Increments, Problem], Denoiser]
+"""From the prior about a background and its observations as functions of the increment to a posterior denoiser."""
+
+
+@dataclass(frozen=True)
+class LatentSampling:
+    """The method.
+
+    Attributes:
+        prior: of increments.
+        guidance: such as ``MMPS`` or ``partial(SDA, gamma=0.0)``.
+        sampler: settings of the walk through noise levels.
+        batch: members at a time, None for all; bounds memory and changes nothing else.
+        device: where to sample.
+        progress: called after every sampling step of every batch.
+    """
+
+    prior: IncrementPrior
+    guidance: LatentGuidance
+    sampler: Sampler = field(default_factory=Sampler)
+    batch: int | None = None
+    device: torch.device | str = "cpu"
+    progress: Callable[[], None] | None = None
+
+    @torch.no_grad()
+    def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
+        background = problem.first_guess("latent sampling").to(self.device)
+        about = self.prior.to(self.device).about(background, problem.condition)
+        latent = about.observed(problem)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        e = self.sampler.sample(
+            self.guidance(about, latent),
+            about.shape,
+            members,
+            seed,
+            batch=self.batch,
+            device=self.device,
+            progress=self.progress,
+        )
+        return about.decode(e)
