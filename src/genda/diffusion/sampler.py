@@ -11,8 +11,9 @@ With the likelihood score s_l folded into the denoiser, D_post = D + sigma² s_l
 ``reuse_likelihood`` keeps s_l of the prediction in the correction (the paper's optional line 15), which saves the second
 gradient. Langevin corrections (SDA) follow each step if asked for. Churn 0 is the deterministic Heun sampler.
 
-``fresh`` draws a share of the noise of every new level anew, x' = D + t_{i+1} (√(1 - f) n^ + √f eps) with n^ = (x - D)/t: 0 is
-deterministic, 1 forgets all but the estimate, as latent optimisation re-injects its solutions (ReSample, arXiv 2307.08123).
+``fresh`` draws a share of the noise of every new level anew, x' = D + t_{i+1} (√(1 - f) n^ + √f eps) with n^ = (x - D)/t and
+f = fresh (1 - t_{i+1}²/t²), at most 1: at 0 nothing, at 1 as ancestral sampling does, above it ever more, as latent optimisation
+re-injects its solutions (ReSample, arXiv 2307.08123), at the price of spread.
 RePaint walks the levels back and forth (arXiv 2201.09865): after ``jump`` steps it goes back by noise, ``repeats`` times in all.
 
 The first level must drown whatever the start does not know. From zero that takes sigma_max = 80, since a planetary wave of
@@ -55,7 +56,7 @@ class Sampler:
         reuse_likelihood: keep the likelihood score of the prediction in the correction.
         corrections: Langevin corrections after each step.
         correction_size: tau, their step in units of the mean squared score.
-        fresh: share of the noise drawn anew at every level, 0 to 1; makes steps first-order.
+        fresh: noise drawn anew at every level, in units of ancestral sampling's; makes steps first-order.
         jump, repeats: of RePaint's walk; one repeat walks straight.
     """
 
@@ -84,9 +85,9 @@ class Sampler:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             found = f"found noise from {self.sigma_max:g} to {self.sigma_min:g}"
             raise ValueError(f"sampler: {found}, expected sigma_max > sigma_min > 0")
-        if not 0 <= self.fresh <= 1 or self.jump < 1 or self.repeats < 1:
+        if not 0 <= self.fresh < math.inf or self.jump < 1 or self.repeats < 1:
             found = f"found fresh {self.fresh:g}, jump {self.jump}, repeats {self.repeats}"
-            raise ValueError(f"sampler: {found}, expected a share from 0 to 1 and at least one of each")
+            raise ValueError(f"sampler: {found}, expected none below 0, 1 and 1")
         if self.schedule not in ("karras", "vp-cosine"):
             raise ValueError(f"sampler: found schedule {self.schedule!r}, expected 'karras' or 'vp-cosine'")
 
@@ -200,7 +201,8 @@ class Sampler:
             estimate = denoiser(x, _level(x, t))
         drift = (x - estimate) / t
         if fresh is not None:
-            return estimate + t_next * (math.sqrt(1 - self.fresh) * drift + math.sqrt(self.fresh) * fresh)
+            share = min(1.0, self.fresh * (1 - (t_next / t) ** 2))
+            return estimate + t_next * (math.sqrt(1 - share) * drift + math.sqrt(share) * fresh)
         predicted = x + (t_next - t) * drift
         if t_next == 0 or not self.second_order:
             return predicted

@@ -1,0 +1,57 @@
+"""The sampler's schedules and walks, and that none of them leaves the prior."""
+
+import pytest
+import torch
+
+from genda.diffusion.gaussian import DenseGaussian
+from genda.diffusion.noise import vp_cosine_schedule, vp_cosine_sigma
+from genda.diffusion.sampler import Sampler
+
+SHAPE = (1, 2, 3)
+
+
+def gaussian():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(6, 6, dtype=torch.float64, generator=generator)
+    return DenseGaussian(torch.ones(SHAPE, dtype=torch.float64), a @ a.T / 6)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "tolerance"),
+    [
+        (Sampler(steps=40, schedule="vp-cosine", sigma_min=0.01), 0.12),
+        (Sampler(steps=150, schedule="vp-cosine", sigma_min=0.01, fresh=1.0), 0.25),  # first order: variance is lost
+        (Sampler(steps=40, sigma_min=0.01, jump=4, repeats=3), 0.12),
+    ],
+)
+def test_draws_have_the_mean_and_covariance_of_the_prior(sampler, tolerance):
+    prior = gaussian()
+    draws = sampler.sample(prior, SHAPE, 4000, seed=0, dtype=torch.float64).flatten(1)
+    covariance = (prior.eigenvectors * prior.eigenvalues) @ prior.eigenvectors.T
+    scale = float(prior.eigenvalues.mean())
+    assert float((draws.mean(dim=0) - 1).abs().max()) < 0.07
+    assert float((draws.T.cov() - covariance).abs().max()) < tolerance * scale
+
+
+def test_repaints_walk_goes_back_as_often_as_it_is_told():
+    assert list(Sampler(steps=3, sigma_min=0.1, jump=2, repeats=2).walk()) == [
+        (0, 1), (1, 2), (2, 0), (0, 1), (1, 2), (2, 3), (3, 2), (2, 3),
+    ]  # fmt: skip
+    assert list(Sampler(steps=3).walk()) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_the_cosine_schedule_is_uniform_in_its_time():
+    levels = vp_cosine_schedule(9, 0.02, 80.0)
+    assert levels[[0, 8, 9]].tolist() == pytest.approx([80.0, 0.02, 0.0])
+    times = torch.linspace(0, 1, 100001, dtype=torch.float64)
+    found = times[torch.searchsorted(vp_cosine_sigma(times), levels[:-1].flip(0))]
+    torch.testing.assert_close(found.diff(), found.diff().mean().expand(8), rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [({"fresh": -0.5}, "fresh -0.5"), ({"jump": 0}, "jump 0"), ({"schedule": "linear"}, "schedule 'linear'")],
+)
+def test_settings_without_meaning_are_refused(settings, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Sampler(**settings)

@@ -1,0 +1,169 @@
+"""Latent methods on a linear case whose answer is the Kalman analysis: increments from N(0, C), C a zonal Gaussian."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from genda.diffusion.increments import IncrementDenoiser, IncrementPrior
+from genda.diffusion.sampler import Sampler
+from genda.diffusion.zonal_gaussian import ZonalGaussian
+from genda.guidance.latent_optimisation import Optimiser
+from genda.guidance.mmps import MMPS
+from genda.guidance.sda import SDA
+from genda.linalg import Diagonal
+from genda.methods.diffda import DiffDA
+from genda.methods.latent import LatentSampling
+from genda.methods.latent_variational import LatentVariational
+from genda.methods.losda import LatentOptimisationGuidance
+from genda.nn.autoencoder import Autoencoder
+from genda.nn.transformer import DiT
+from genda.observations.operators import Composed, LinearOperator
+from genda.problem import Problem, Source
+
+SHAPE = (2, 4, 8)
+SIZE = 64
+ERROR = 0.2
+
+
+def covariance_model():
+    """Two channels on four latitudes that correlate with each other and along the circle."""
+    generator = torch.Generator().manual_seed(0)
+    spectra = []
+    for m in range(SHAPE[2] // 2 + 1):
+        a = torch.randn(8, 8, dtype=torch.complex64, generator=generator)
+        a = a.real.to(a.dtype) if m in (0, 4) else a
+        spectra.append((a @ a.mH / 8 + 0.2 * torch.eye(8)) * 3 / (1 + m**2))
+    return ZonalGaussian.truncated(spectra, SHAPE, 20)
+
+
+def prior(floor=0.0):
+    """Fresh networks say nothing, so that the prior is its Gaussian; the latent is the state itself."""
+    base = covariance_model()
+    network = DiT(4, 2, SHAPE[1:], context=2, condition=1, patch=2, width=16, depth=1, head=8)
+    zeros, ones = torch.zeros(2, 1, 1), torch.full((2, 1, 1), 0.5)
+    autoencoder = Autoencoder(2, 2, SHAPE[1:], kind="identity", patch=1)
+    static = torch.zeros(0, *SHAPE[1:])
+    denoiser = IncrementDenoiser(network, base)
+    return IncrementPrior(autoencoder, denoiser, zeros, ones, static, torch.full((2,), floor)).eval()
+
+
+def dense(base):
+    """Of x - x_b: the increments are in units of 0.5."""
+    return 0.25 * base.prior_covariance(torch.eye(SIZE).view(-1, *SHAPE)).flatten(1).double()
+
+
+def problem(rows=(3, 9, 14, 30, 41, 58), function=None):
+    matrix = sp.csr_array(sp.eye_array(SIZE).tocsr()[list(rows)])
+    operator = LinearOperator(matrix, SHAPE)
+    generator = torch.Generator().manual_seed(2)
+    background = torch.randn(SHAPE, generator=generator)
+    values = operator(background.unsqueeze(0))[0] + torch.randn(len(rows), generator=generator)
+    covariance = Diagonal(torch.full((len(rows),), ERROR**2))
+    seen = operator if function is None else Composed(function, operator)
+    return Problem(SHAPE, (Source(values, seen, covariance),), background, condition=torch.zeros(1))
+
+
+def kalman(base, given):
+    c, h = dense(base), torch.as_tensor(given.sources[0].operator.matrix.toarray())
+    gain = c @ h.T @ torch.linalg.inv(h @ c @ h.T + ERROR**2 * torch.eye(len(h)))
+    b = given.background.double().flatten()
+    return b + gain @ (given.sources[0].values.double() - h @ b), c - gain @ h @ c
+
+
+def analyse(method, given, members=400):
+    return method.analyse(given, members, torch.Generator().manual_seed(0)).double().flatten(1)
+
+
+@pytest.mark.parametrize("name", ["LO-SDA", "MMPS"])
+def test_ensembles_have_the_kalman_posteriors_mean_and_spread(name):
+    p, given = prior(), problem()
+    sampler = Sampler(steps=32, sigma_min=0.005, sigma_max=60.0)
+    guidance = {
+        "LO-SDA": LatentOptimisationGuidance(sampler, optimiser=Optimiser(iterations=1, inner=20)),
+        "MMPS": partial(MMPS, iterations=6),
+    }[name]
+    mean, covariance = kalman(p.denoiser.base, given)
+    found = analyse(LatentSampling(p, guidance, sampler), given)
+    spread = covariance.diagonal().mean().sqrt()
+    assert float((found.mean(dim=0) - mean).square().mean().sqrt() / spread) < 0.08
+    assert float(found.var(dim=0).mean().sqrt() / spread) == pytest.approx(1, abs=0.04)
+
+
+def test_dps_comes_to_the_observations_but_not_to_the_posterior():
+    p, given = prior(), problem()
+    mean, _ = kalman(p.denoiser.base, given)
+    sampler = Sampler(steps=64, sigma_max=60.0)
+    found = analyse(LatentSampling(p, partial(SDA, gamma=0.3), sampler), given, 100)
+    background = given.background.double().flatten()
+    assert float((found.mean(dim=0) - mean).norm() / (background - mean).norm()) < 0.6
+
+
+def test_latent_variational_takes_increments_as_uncorrelated():
+    given = problem()
+    found = analyse(LatentVariational(prior()), given, 1)[0]
+    values, b = given.sources[0].values, given.background.flatten().double()
+    seen = [3, 9, 14, 30, 41, 58]
+    expected = b.clone()
+    expected[seen] += 0.25 / (0.25 + ERROR**2) * (values.double() - b[seen])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_nonlinear_observations_are_fitted():
+    p = prior()
+    given = problem(function=lambda x: x + 0.1 * x**3)
+    sampler = Sampler(steps=20, sigma_max=60.0)
+    found = LatentSampling(p, LatentOptimisationGuidance(sampler), sampler).analyse(
+        given, 64, torch.Generator().manual_seed(0)
+    )
+    chi_square = float((given.stacked.misfit(found) ** 2).mean() / ERROR**2)
+    assert chi_square < 1.5
+
+
+def test_what_the_latent_cannot_hold_joins_the_observations_errors():
+    p, given = prior(floor=0.09), problem()
+    latent = p.about(given.background, given.condition).observed(given)
+    torch.testing.assert_close(latent.sources[0].covariance.variance, torch.full((6,), ERROR**2 + 0.09))
+
+
+def test_decoding_about_the_background_keeps_what_the_latent_loses_of_it():
+    autoencoder = Autoencoder(2, 3, SHAPE[1:], kind="linear")
+    autoencoder.start_from(torch.randn(50, *SHAPE), torch.ones(2))
+    p = IncrementPrior(
+        autoencoder, prior().denoiser, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), torch.zeros(0, 2, 4), torch.zeros(2)
+    )
+    background = torch.randn(SHAPE)
+    about = p.about(background, None)
+    torch.testing.assert_close(about.decode(torch.zeros(1, *about.shape))[0], background)
+    e = torch.randn(2, *about.shape)
+    torch.testing.assert_close(about.encode(about.decode(e)), e, rtol=0, atol=1e-4)
+
+
+def test_the_schedule_counts_from_the_end():
+    sampler = Sampler(steps=10)
+    levels = [float(level) for level in sampler.levels[:-1]]
+
+    def chosen(**settings):
+        guidance = LatentOptimisationGuidance(sampler, **settings)
+        return [i for i, level in enumerate(levels) if guidance.scheduled(level)]
+
+    assert chosen() == list(range(10))
+    assert chosen(every=3) == [0, 3, 6, 9]
+    assert chosen(last=0.3) == [7, 8, 9]
+    assert chosen(last=0.5, every=2) == [5, 7, 9]
+    assert chosen(last=0.0) == []
+
+
+def test_diffda_paints_what_is_observed_and_lets_the_rest_follow():
+    p, given = prior(), problem(rows=(3, 35))
+    points = np.stack(np.meshgrid(np.arange(4.0), np.arange(8.0), indexing="ij"), axis=-1).reshape(-1, 2)
+    distance = torch.as_tensor(np.linalg.norm(points[:, None] - points, axis=-1)).float()
+    sampler = Sampler(steps=20, sigma_max=60.0, jump=5, repeats=3)
+    found = analyse(DiffDA(p, distance, 0.2, sampler), given)
+    values = given.sources[0].values.double()
+    torch.testing.assert_close(found[:, [3, 35]].mean(dim=0), values, rtol=0, atol=0.05)
+    mean, _ = kalman(p.denoiser.base, given)
+    background = given.background.double().flatten()
+    assert float((found.mean(dim=0) - mean).norm()) < 0.75 * float((background - mean).norm())
