@@ -167,3 +167,37 @@ def test_diffda_paints_what_is_observed_and_lets_the_rest_follow():
     mean, _ = kalman(p.denoiser.base, given)
     background = given.background.double().flatten()
     assert float((found.mean(dim=0) - mean).norm()) < 0.75 * float((background - mean).norm())
+
+
+def test_near_gradients_leave_the_value_and_are_those_of_the_linear_map():
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(2, 3, SHAPE[1:], kind="conv", width=8, depth=1)
+    for parameter in autoencoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    p = IncrementPrior(
+        autoencoder,
+        prior().denoiser,
+        torch.ones(3, 1, 1),
+        torch.full((3, 1, 1), 0.5),
+        torch.zeros(0, 2, 4),
+        torch.zeros(2),
+    )
+    about = p.about(torch.randn(SHAPE), None)
+    for _ in range(2):  # what is kept of one increment is not used for another
+        e, de = torch.randn(2, 3, 2, 4), torch.randn(2, 3, 2, 4)
+        torch.testing.assert_close(about.decode_with_near_gradient(e), about.decode(e))
+        _, tangent = torch.func.jvp(about.prior.autoencoder.decode_linear, (e,), (0.5 * de,))
+        operator = Composed(about.decode_with_near_gradient, _All())
+        torch.testing.assert_close(operator.tangent(e, de), tangent.flatten(1))
+
+
+class _All:
+    """Every value observed."""
+
+    linear = True
+
+    def __call__(self, x):
+        return x.flatten(1)
+
+    def tangent(self, x, dx):
+        return dx.flatten(1)

@@ -35,6 +35,7 @@ class LatentSampling:
         prior: of increments.
         guidance: such as ``MMPS`` or ``partial(SDA, gamma=0.0)``.
         sampler: settings of the walk through noise levels.
+        near: give observations the derivatives of the decoder's linear map, which is far cheaper.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.
         progress: called after every sampling step of every batch.
@@ -43,6 +44,7 @@ class LatentSampling:
     prior: IncrementPrior
     guidance: LatentGuidance
     sampler: Sampler = field(default_factory=Sampler)
+    near: bool = True
     batch: int | None = None
     device: torch.device | str = "cpu"
     progress: Callable[[], None] | None = None
@@ -51,7 +53,7 @@ class LatentSampling:
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
         background = problem.first_guess("latent sampling").to(self.device)
         about = self.prior.to(self.device).about(background, problem.condition)
-        latent = about.observed(problem)
+        latent = about.observed(problem, self.near)
         seed = int(torch.randint(2**62, (), generator=generator))
         e = self.sampler.sample(
             self.guidance(about, latent),

@@ -116,6 +116,10 @@ class Autoencoder(nn.Module):
             folded = folded + self.decoder(z)
         return F.pixel_shuffle(folded, self.patch)
 
+    def decode_linear(self, z: Tensor) -> Tensor:
+        """What the linear map alone makes of latents, as :meth:`decode`."""
+        return F.pixel_shuffle(self.synthesis(z), self.patch)
+
     @torch.no_grad()
     def start_from(self, x: Tensor, weights: Tensor) -> None:
         """Set the linear maps to the principal components of patches of ``x`` (sample, channel, lat, lon), of unit variance;
