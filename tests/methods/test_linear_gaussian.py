@@ -10,6 +10,7 @@ from genda.methods.ensemble_kalman import ETKF, EnKF, rotated
 from genda.methods.envar import EnVar
 from genda.methods.letkf import LETKF
 from genda.methods.localisation import Localisation, gaspari_cohn, ring
+from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.methods.particle import ParticleFilter, importance_weights
 from genda.methods.variational import DenseRoot, Variational
 from genda.observations.operators import Composed, LinearOperator
@@ -67,6 +68,18 @@ def test_variational_is_the_kalman_analysis_solved_directly_or_by_conjugate_grad
     method = Variational(DenseRoot.of(covariance(), SHAPE), inner=inner, tolerance=1e-13)
     analysis = method.analyse(problem, 1, generator())
     torch.testing.assert_close(analysis.flatten(), kalman(background, sources)[0], rtol=0, atol=1e-8)
+
+
+def test_optimal_interpolation_is_the_kalman_analysis_from_climatology():
+    class Climate:
+        def prior_covariance(self, v):
+            return (v.flatten(1) @ covariance()).view(v.shape)
+
+    sources = (source(1), source(2))
+    method = OptimalInterpolation(Climate(), tolerance=1e-13)
+    analysis = method.analyse(Problem(SHAPE, sources), 1, generator())
+    expected, _ = kalman(torch.zeros(SIZE, dtype=torch.float64), sources)
+    torch.testing.assert_close(analysis.double().flatten(), expected, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(("inner", "count"), [(SIZE, 9), (SIZE, 20), (SIZE - 1, 9)])

@@ -138,11 +138,9 @@ class LatentOptimisation(Guided):
     def _descend_one(self, source: Source, estimate: Tensor, weights: Tensor | float, member: int) -> Tensor:
         weight = weights if isinstance(weights, float) else weights.flatten()[min(member, weights.numel() - 1)]
         x = estimate.clone().requires_grad_()
-        best = estimate
-        kind, iterations = self._optimiser.kind, self._optimiser.iterations
         optimiser: torch.optim.Optimizer = (
             torch.optim.Adam([x], self._optimiser.rate)
-            if kind == "adam"
+            if self._optimiser.kind == "adam"
             else torch.optim.LBFGS([x], max_iter=1, history_size=10, line_search_fn="strong_wolfe")
         )
 
@@ -158,13 +156,13 @@ class LatentOptimisation(Guided):
                 value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        for _ in range(iterations):
+        for _ in range(self._optimiser.iterations):
             with torch.no_grad():
                 if bool(self._fits(source.misfit(x), source)):
                     break
             optimiser.step(closure)  # type: ignore[arg-type]
             if not bool(torch.isfinite(x).all()):
-                return torch.full_like(best, math.nan)
+                return torch.full_like(estimate, math.nan)
         return x.detach()
 
     def _fits(self, misfit: Tensor, source: Source) -> Tensor:

@@ -26,7 +26,7 @@ class RePaint(Guided):
     """The painted denoiser.
 
     Args:
-        prior: D, of increments to ``background``.
+        prior: D, of increments to the background.
         known: values to paint, shape (channel, lat, lon).
         mask: m from 0 to 1, the same shape.
     """

@@ -3,7 +3,7 @@ r"""Sampling p(x | x_b, y) through latent increments, with any guidance: latent 
     e ~ p(e | x_b) N(y; H(x_b + decode(e)), R),        x = x_b + decode(e)
 
 Observations see the decoder; what a latent can't hold of an error joins theirs. The guidances are those of pixel space, from SDA
-with Γ = 0 (DPS) to MMPS, whose vector-Jacobian products then run through the decoder as well.
+with Γ = 0 (DPS) to MMPS; the derivatives they ask of the decoder are its own or those of its linear map (``near``).
 
 References:
     Rombach et al. 2022, arXiv 2112.10752; Andry et al. 2025, arXiv 2504.18720 (Appa: MMPS through a decoder); Sun et al. 2025,

@@ -39,7 +39,7 @@ class OptimalInterpolation:
         if not problem.sources:
             return torch.zeros(1, *problem.shape)
         source = problem.stacked
-        mean = torch.zeros(1, *problem.shape)
+        mean = source.values.new_zeros(1, *problem.shape)
         return kalman_increment(
             self.prior.prior_covariance, source, mean, source.misfit(mean), self.iterations, self.tolerance
         )
