@@ -86,14 +86,12 @@ class Problem:
         for source in self.sources:
             if isinstance(source.operator, LinearOperator) and source.operator.shape != self.shape:
                 raise ValueError(f"{source.name}: found states of {source.operator.shape}, expected {self.shape}")
-        for name, value, shape in (
-            ("background", self.background, self.shape),
-            ("ensemble", None if self.ensemble is None else self.ensemble[0], self.shape),
-        ):
-            if value is not None and tuple(value.shape) != shape:
-                raise ValueError(f"{name}: found a state of {tuple(value.shape)}, expected {shape}")
-        for name, value in (("background", self.background), ("ensemble", self.ensemble)):
-            if value is not None and not bool(torch.isfinite(value).all()):
+        for name, value, ndim in (("background", self.background, 3), ("ensemble", self.ensemble, 4)):
+            if value is None:
+                continue
+            if value.ndim != ndim or tuple(value.shape[-3:]) != self.shape:
+                raise ValueError(f"{name}: found a state of {tuple(value.shape)}, expected {self.shape}")
+            if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name}: found a value that is not finite")
 
     @cached_property
