@@ -7,7 +7,7 @@ import torch
 
 from genda.grid import LatLonGrid
 from genda.state import State, to_dataset
-from genda.train.config import TrainConfig
+from genda.train.config import PriorConfig
 
 CHANNELS = ("t850", "u500")
 GRID = LatLonGrid.gaussian(8, 16)
@@ -26,7 +26,7 @@ def write_data(path: Path, count: int = 24) -> Path:
     return path
 
 
-def config(data: Path, out: Path, **changes: object) -> TrainConfig:
+def config(data: Path, out: Path, **changes: object) -> PriorConfig:
     """Six steps of four images with dropout, so that every kind of randomness takes part."""
     document = {
         "out": out,
@@ -43,4 +43,4 @@ def config(data: Path, out: Path, **changes: object) -> TrainConfig:
         "threads": 1,
         "device": "cpu",
     }
-    return TrainConfig.model_validate(document | changes)
+    return PriorConfig.model_validate(document | changes)
