@@ -239,9 +239,7 @@ def read_weights(path: Path, digest: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{path}: no such file, expected a model directory with {CARD} and {WEIGHTS}")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != digest:
-        raise ValueError(
-            f"{path}: damaged or from another model, found sha256 {found[:12]}, expected {digest[:12]}"
-        )
+        raise ValueError(f"{path}: damaged or from another model, found sha256 {found[:12]}, expected {digest[:12]}")
     tensors, _ = read_tensors(path)
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):

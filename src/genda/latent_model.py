@@ -1,7 +1,7 @@
 """Latent models on disk: an autoencoder, and a prior of background errors in its latent space.
 
-Both are directories as in :mod:`genda.checkpoint`. That of a prior holds its autoencoder's as a folder, so that it is whole by itself,
-and its Gaussian in a file of its own:
+Both are directories as in :mod:`genda.checkpoint`. That of a prior holds its autoencoder's as a folder, so that it is whole by
+itself, and its Gaussian in a file of its own:
 
     model.json  model.safetensors (network, scales)  base.safetensors (modes)  autoencoder/{model.json, model.safetensors}
 """
@@ -80,7 +80,9 @@ class IncrementArchitecture(Strict):
     @model_validator(mode="after")
     def _one_network(self) -> IncrementArchitecture:
         if (self.unet is None) == (self.dit is None):
-            raise ValueError(f"found {'no network' if self.unet is None else 'unet and dit'}, expected one of unet, dit")
+            raise ValueError(
+                f"found {'no network' if self.unet is None else 'unet and dit'}, expected one of unet, dit"
+            )
         return self
 
 
@@ -94,7 +96,7 @@ class AutoencoderCard(Strict):
     autoencoder: AutoencoderSpec
     harmonics: int = Field(ge=0)
     sha256: str
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default={})
 
 
 class IncrementCard(Strict):
@@ -106,7 +108,7 @@ class IncrementCard(Strict):
     leads: tuple[int, ...] = Field(min_length=1)
     sha256: str
     base_sha256: str
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default={})
 
 
 class _AnyCard(BaseModel):
@@ -259,9 +261,7 @@ def load_autoencoder(name: str | Path) -> AutoencoderModel:
     normalisation = normalisation_of(path, tensors, card.harmonics)
     _load(autoencoder, tensors, "autoencoder.")
     weights = tensors["weights"].float()
-    return AutoencoderModel(
-        autoencoder, weights, normalisation, card.channels, grid, card.autoencoder, card.training
-    )
+    return AutoencoderModel(autoencoder, weights, normalisation, card.channels, grid, card.autoencoder, card.training)
 
 
 def save_latent_model(directory: Path, model: LatentModel) -> None:
@@ -309,8 +309,8 @@ def load_latent_model(name: str | Path) -> LatentModel:
         modes["modes"].float(), modes["variance"].float(), modes["wavenumber"], modes["rest"].float(), nlon
     )
     denoiser = IncrementDenoiser(network, base, card.architecture.sees_base).eval().requires_grad_(False)
-    rest = [tensors[name].float() for name in ("mean", "scale", "static", "floor")]
-    return LatentModel(space, denoiser, *rest, card.leads, card.architecture, card.training)
+    mean, scale, static, floor = (tensors[name].float() for name in ("mean", "scale", "static", "floor"))
+    return LatentModel(space, denoiser, mean, scale, static, floor, card.leads, card.architecture, card.training)
 
 
 def read_normalisation(name: str | Path, channels: Sequence[str]) -> Normalisation:

@@ -111,7 +111,7 @@ class AutoencoderTask:
 
     def _reconstructed(self, x: Tensor) -> Tensor:
         autoencoder = self.objective.autoencoder
-        return torch.cat([autoencoder.decode(autoencoder.encode(part.float()).mean) for part in x.split(16)])
+        return torch.cat([autoencoder.decode(autoencoder.encode(part.float()).mean) for part in torch.split(x, 16)])
 
 
 def _channel_weights(config: AutoencoderConfig, normalisation: Normalisation, area: Tensor) -> Tensor:

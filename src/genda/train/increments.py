@@ -87,7 +87,8 @@ class IncrementTask:
         else:
             mean, scale, floor = (saved[name] for name in ("mean", "scale", "floor"))
             names = ("modes", "variance", "wavenumber", "rest")
-            base = ZonalGaussian(*(saved[f"denoiser.base.{name}"] for name in names), grid.shape[1])
+            modes, variance, wavenumber, rest = (saved[f"denoiser.base.{name}"] for name in names)
+            base = ZonalGaussian(modes, variance, wavenumber, rest, grid.shape[1])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "weights"))
             network = build_increment_network(config.architecture, space.spec.latent, grid.shape)
@@ -170,10 +171,10 @@ class _Latents:
     def statistics(self, space: AutoencoderModel, area: Tensor) -> tuple[Tensor, Tensor]:
         """Mean errors by lead, channel and latitude, and scales by lead and channel.
 
-        A channel's scale is inversely proportional to how much state it decodes to, so that white noise of latents is white noise of
-        states in units of the loss, and increments have unit variance over all.
+        A channel's scale is inversely proportional to how much state it decodes to, so that white noise of latents is white
+        noise of states in units of the loss, and increments have unit variance over all.
         """
-        synthesis = space.autoencoder.synthesis.weight.detach().flatten(1)
+        synthesis: Tensor = space.autoencoder.synthesis.weight.detach().flatten(1)  # type: ignore[operator]
         weights = space.weights.repeat_interleave(space.spec.patch**2).sqrt().view(-1, 1)
         reach = (weights * synthesis).norm(dim=0).view(-1, 1, 1)
         means, scales = [], []
@@ -203,7 +204,7 @@ class _Latents:
 @torch.no_grad()
 def _encoded(space: AutoencoderModel, pairs: Pairs, turns: range) -> _Latents:
     def encoded(x: Tensor, turn: int) -> Tensor:
-        parts = [space.autoencoder.encode(part.float().roll(turn, -1)).mean.half() for part in x.split(32)]
+        parts = [space.autoencoder.encode(part.float().roll(turn, -1)).mean.half() for part in torch.split(x, 32)]
         return torch.cat(parts)
 
     truths, backgrounds, leads, turned = [], [], [], []

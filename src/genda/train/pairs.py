@@ -39,7 +39,9 @@ def read_pairs(
         ValueError: for a range of dates: splits of backgrounds are told by name.
     """
     if not isinstance(split, str):
-        raise ValueError(f"{config.path}: found dates {split[0]} to {split[1]}, expected the name of a split for backgrounds")
+        raise ValueError(
+            f"{config.path}: found dates {split[0]} to {split[1]}, expected the name of a split for backgrounds"
+        )
     try:
         truth, background = with_truth(config.path, open_backgrounds(config.path, split))
     except NoFramesError:

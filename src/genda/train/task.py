@@ -26,10 +26,17 @@ class Task(Protocol):
         times: of the training samples, in the order of their index.
     """
 
-    objective: nn.Module
-    network: nn.Module
-    normalisation: Normalisation
-    times: Times
+    @property
+    def objective(self) -> nn.Module: ...
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def normalisation(self) -> Normalisation: ...
+
+    @property
+    def times(self) -> Times: ...
 
     def batch(self, index: NDArray[np.int64], seeds: Sequence[int]) -> Batch:
         """Samples and all random numbers of a step; a seed for each sample."""
