@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -99,6 +99,22 @@ class Card(Strict):
     harmonics: int = Field(ge=0)
     sha256: str
     training: dict[str, Any] = {}
+
+
+class StateModel(Protocol):
+    """What every model says of the states it is about."""
+
+    @property
+    def normalisation(self) -> Normalisation: ...
+
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+
+    @property
+    def grid(self) -> LatLonGrid: ...
+
+    @property
+    def card(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,19 @@ def demo(
 def assimilate(
     model: Annotated[str, typer.Option(help="A shipped model's name or a checkpoint directory.")] = "embedded",
     method: Annotated[
-        str, typer.Option(help="fusion, fusion-sda, fusion-gaussian, optimal-interpolation, unconditional.")
-    ] = "fusion",
+        str | None,
+        typer.Option(
+            help="fusion (default), fusion-sda, fusion-gaussian, optimal-interpolation, unconditional; of a prior of "
+            "background errors losda (default), latent-mmps, latent-dps, latent-3d-var, latent-prior."
+        ),
+    ] = None,
+    background: Annotated[
+        Path | None,
+        typer.Option(help="A forecast of the analysis time, or an ensemble of them, for a prior of background errors."),
+    ] = None,
+    lead: Annotated[
+        int | None, typer.Option(help="Hours of the background, one the prior knows; by default its first.")
+    ] = None,
     observations: Annotated[list[Path] | None, typer.Option(help="Observation files of any readable kind.")] = None,
     field: Annotated[
         list[Path] | None, typer.Option(help="Coarse fields or forecasts on their own grid (netCDF).")
@@ -116,6 +127,8 @@ def assimilate(
         result = assimilate_files(
             model=model,
             method=method,
+            background=background,
+            lead=lead,
             observations=observations or [],
             fields=field or [],
             field_error=field_error,

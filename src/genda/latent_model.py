@@ -146,7 +146,8 @@ class LatentModel:
     Attributes:
         space: the autoencoder.
         denoiser: of increments, in evaluation mode.
-        mean, scale: of latent errors by lead, shape (lead, latent, lat or 1, 1).
+        mean: of latent errors by lead, shape (lead, latent, lat, lon).
+        scale: of latent errors by lead, shape (lead, latent, 1, 1).
         static: maps on the latent's grid, shape (static, lat, lon).
         floor: variance of errors that the latent can't hold, shape (lead, channel).
         leads: hours, as the data names them.
@@ -302,7 +303,7 @@ def load_latent_model(name: str | Path) -> LatentModel:
     leads, maps, channels = len(card.leads), len(card.architecture.static), len(space.channels)
     expected = {f"network.{name}": tuple(value.shape) for name, value in network.state_dict().items()}
     expected |= {"static": (maps, nlat, nlon), "floor": (leads, channels)}
-    expected |= {"mean": (leads, latent, nlat, 1), "scale": (leads, latent, 1, 1)}
+    expected |= {"mean": (leads, latent, nlat, nlon), "scale": (leads, latent, 1, 1)}
     check_tensors(directory / WEIGHTS, tensors, expected)
     _load(network, tensors, "network.")
     base = ZonalGaussian(
@@ -311,6 +312,45 @@ def load_latent_model(name: str | Path) -> LatentModel:
     denoiser = IncrementDenoiser(network, base, card.architecture.sees_base).eval().requires_grad_(False)
     mean, scale, static, floor = (tensors[name].float() for name in ("mean", "scale", "static", "floor"))
     return LatentModel(space, denoiser, mean, scale, static, floor, card.leads, card.architecture, card.training)
+
+
+class _Format(BaseModel):
+    format: str = ""
+
+
+def is_latent(directory: Path) -> bool:
+    """Whether a directory holds a prior of increments.
+
+    Raises:
+        ValueError: for an autoencoder, which is no prior.
+    """
+    found = read_document(directory / CARD, _Format).format
+    if found == "genda-autoencoder":
+        raise ValueError(f"{directory}: found an autoencoder, expected a prior of states or of background errors")
+    return found == "genda-increments"
+
+
+def latent_card(directory: Path) -> dict[str, Any] | None:
+    """The document of a latent model's card, that of a prior with its autoencoder's channels and grid; None for other models."""
+    found = read_document(directory / CARD, _Format).format
+    if found == "genda-autoencoder":
+        return read_document(directory / CARD, AutoencoderCard).model_dump(mode="json")
+    if found != "genda-increments":
+        return None
+    space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard).model_dump(mode="json")
+    document = read_document(directory / CARD, IncrementCard).model_dump(mode="json")
+    return {"channels": space["channels"], "grid": space["grid"], **document, "autoencoder": space["autoencoder"]}
+
+
+def latent_digests(directory: Path) -> tuple[str, str, str]:
+    """Digests of network, base and autoencoder, as the cards tell them.
+
+    Raises:
+        FileNotFoundError, ValueError: where a card is missing or wrong.
+    """
+    card = read_document(directory / CARD, IncrementCard)
+    space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard)
+    return card.sha256, card.base_sha256, space.sha256
 
 
 def read_normalisation(name: str | Path, channels: Sequence[str]) -> Normalisation:

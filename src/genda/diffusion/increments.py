@@ -61,8 +61,8 @@ class IncrementPrior(nn.Module):
     Args:
         autoencoder: of states in normalised anomalies.
         denoiser: of increments.
-        mean: m, of latent errors, shape (latent, lat or 1, 1).
-        scale: s, shape (latent, lat or 1, 1).
+        mean: m, of latent errors, shape (latent, lat or 1, lon or 1).
+        scale: s, shape (latent, 1, 1).
         static: maps given as context beside z_b, on the latent's grid, shape (static, lat, lon); may be empty.
         floor: variance of the part of an error that the latent can't hold, by channel of the state, shape (channel,).
     """

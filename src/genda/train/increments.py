@@ -83,19 +83,20 @@ class IncrementTask:
         if saved is None:
             mean, scale = self._train.statistics(space, area)
             floor = _floor(space, pairs)
-            base = _fitted_base(self._train.increments(mean, scale), grid, config)
+            self._train.scale(mean, scale)
+            base = _fitted_base(self._train.truth.float(), grid, config)
         else:
             mean, scale, floor = (saved[name] for name in ("mean", "scale", "floor"))
             names = ("modes", "variance", "wavenumber", "rest")
             modes, variance, wavenumber, rest = (saved[f"denoiser.base.{name}"] for name in names)
             base = ZonalGaussian(modes, variance, wavenumber, rest, grid.shape[1])
+            self._train.scale(mean, scale)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "weights"))
             network = build_increment_network(config.architecture, space.spec.latent, grid.shape)
         denoiser = IncrementDenoiser(network, base, config.architecture.sees_base)
         self.objective = IncrementObjective(denoiser, area, mean, scale, floor).to(device)
         self.network = network
-        self._train.scale(mean, scale)
         self._validation = _encoded(space, self._pairs(config.data.validation, config.validation.samples), range(1))
         self._validation.scale(mean, scale)
 
@@ -136,7 +137,7 @@ class IncrementTask:
 
     def save_model(self, directory: Path, card: dict[str, Any]) -> None:
         objective = self.objective
-        values = (objective.mean, objective.scale, self._static[0], objective.floor)
+        values = (objective.mean[0], objective.scale, self._static[0], objective.floor)
         save_latent_model(
             directory,
             LatentModel(self._space, objective.denoiser, *values, self.leads, self._config.architecture, card),
@@ -169,7 +170,7 @@ class _Latents:
         self.truth, self.background, self.lead, self.turn, self.times = truth, background, lead, turn, times
 
     def statistics(self, space: AutoencoderModel, area: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean errors by lead, channel and latitude, and scales by lead and channel.
+        """Mean errors by turn and lead, (turn, lead, latent, lat, lon), and scales by lead and channel, (lead, latent, 1, 1).
 
         A channel's scale is inversely proportional to how much state it decodes to, so that white noise of latents is white
         noise of states in units of the loss, and increments have unit variance over all.
@@ -177,28 +178,30 @@ class _Latents:
         synthesis: Tensor = space.autoencoder.synthesis.weight.detach().flatten(1)  # type: ignore[operator]
         weights = space.weights.repeat_interleave(space.spec.patch**2).sqrt().view(-1, 1)
         reach = (weights * synthesis).norm(dim=0).view(-1, 1, 1)
-        means, scales = [], []
-        for lead in range(int(self.lead.max()) + 1):
-            error = self.errors(lead)
-            mean = error.mean(dim=(0, 3), keepdim=True)[0]
-            std = (((error - mean) * reach) ** 2 * area.view(-1, 1)).mean().sqrt()
-            means.append(mean)
-            scales.append(std / reach)
-        return torch.stack(means), torch.stack(scales)
-
-    def errors(self, lead: int) -> Tensor:
-        """Truth less background of one lead, (sample, latent, lat, lon)."""
-        chosen = self.lead == lead
-        return self.truth[chosen].float() - self.background[chosen].float()
-
-    def increments(self, mean: Tensor, scale: Tensor) -> Tensor:
-        """Of all leads, (sample, latent, lat, lon)."""
-        return torch.cat([(self.errors(lead) - mean[lead]) / scale[lead] for lead in range(len(mean))])
+        turns, leads = int(self.turn.max()) + 1, int(self.lead.max()) + 1
+        mean = torch.stack(
+            [torch.stack([self._error(turn, lead).mean(dim=0) for lead in range(leads)]) for turn in range(turns)]
+        )
+        scales = []
+        for lead in range(leads):
+            error = torch.cat([self._error(turn, lead) - mean[turn, lead] for turn in range(turns)])
+            scales.append(((error * reach) ** 2 * area.view(-1, 1)).mean().sqrt() / reach)
+        return mean, torch.stack(scales)
 
     def scale(self, mean: Tensor, scale: Tensor) -> None:
         """Replace truths by increments."""
-        for lead in range(len(mean)):
-            self.truth[self.lead == lead] = ((self.errors(lead) - mean[lead]) / scale[lead]).half()
+        for turn in range(int(self.turn.max()) + 1):
+            for lead in range(len(scale)):
+                increment = (self._error(turn, lead) - mean[turn, lead]) / scale[lead]
+                self.truth[self._chosen(turn, lead)] = increment.half()
+
+    def _error(self, turn: int, lead: int) -> Tensor:
+        """Truth less background, (sample, latent, lat, lon)."""
+        chosen = self._chosen(turn, lead)
+        return self.truth[chosen].float() - self.background[chosen].float()
+
+    def _chosen(self, turn: int, lead: int) -> Tensor:
+        return (self.turn == turn) & (self.lead == lead)
 
 
 @torch.no_grad()

@@ -1,0 +1,97 @@
+"""Methods on a prior of background errors, by name; as :func:`genda.assimilation.make_method` is for priors of states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from genda.diffusion.sampler import Sampler
+from genda.guidance.latent_optimisation import Optimiser
+from genda.guidance.mmps import MMPS
+from genda.guidance.sda import SDA
+from genda.latent_model import LatentModel
+from genda.methods import Method
+from genda.methods.latent import EnsembleBase, LatentGuidance, LatentSampling
+from genda.methods.latent_variational import LatentVariational
+from genda.methods.losda import LatentOptimisationGuidance
+
+LATENT_METHODS = ("losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior")
+OPTIMISATION = ("every", "last", "metric", "reach")
+OPTIMISER = ("kind", "iterations", "inner", "rate", "discrepancy")
+
+
+@dataclass(frozen=True)
+class LatentSettings:
+    """What a latent method can be told; each reads its own.
+
+    Attributes:
+        sampler: None for :func:`latent_sampler`.
+        optimisation: of LO-SDA, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
+            :class:`genda.guidance.latent_optimisation.Optimiser`.
+        gamma: Γ of DPS.
+        iterations: of MMPS.
+        scale: factor on the background covariance of 3D-Var.
+        ensemble: take the day's covariance from an ensemble, half of it or as told.
+    """
+
+    sampler: Sampler | None = None
+    optimisation: Mapping[str, Any] | None = None
+    gamma: float = 0.0
+    iterations: int = 3
+    scale: float = 1.0
+    ensemble: EnsembleBase | None = None
+
+
+def latent_sampler(**changes: Any) -> Sampler:
+    """How increments are sampled, with any setting changed; chosen on validation dates, see docs/results/losda-search.md.
+
+    Increments have unit variance, and the largest of their patterns some hundred times as much: noise of 60 drowns those.
+    """
+    return Sampler(**({"steps": 16, "sigma_min": 0.05, "sigma_max": 60.0} | changes))
+
+
+def make_latent_method(
+    name: str,
+    model: LatentModel,
+    lead: int,
+    settings: LatentSettings = LatentSettings(),
+    *,
+    batch: int | None = None,
+    device: str = "cpu",
+    progress: Callable[[], None] | None = None,
+) -> Method:
+    """A method about backgrounds of one lead.
+
+    Raises:
+        ValueError: for an unknown name or setting, or a lead that the model was not trained on.
+    """
+    if name not in LATENT_METHODS:
+        expected = ", ".join(LATENT_METHODS)
+        raise ValueError(
+            f"method {name!r}: found a prior of background errors, expected one of its methods, {expected}"
+        )
+    prior = model.prior(lead)
+    if name == "latent-3d-var":
+        return LatentVariational(prior, scale=settings.scale)
+    sampler = settings.sampler or latent_sampler()
+    guidance: dict[str, LatentGuidance] = {
+        "losda": _optimisation(sampler, settings.optimisation or {}),
+        "latent-dps": partial(SDA, gamma=settings.gamma),
+        "latent-mmps": partial(MMPS, iterations=settings.iterations),
+        "latent-prior": lambda about, _: about,
+    }
+    return LatentSampling(
+        prior, guidance[name], sampler, ensemble=settings.ensemble, batch=batch, device=device, progress=progress
+    )
+
+
+def _optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOptimisationGuidance:
+    unknown = [name for name in given if name not in (*OPTIMISATION, *OPTIMISER)]
+    if unknown:
+        expected = ", ".join((*OPTIMISATION, *OPTIMISER))
+        raise ValueError(f"optimisation: found no setting {', '.join(unknown)}, expected some of {expected}")
+    optimiser = Optimiser(**{name: value for name, value in given.items() if name in OPTIMISER})
+    schedule = {name: value for name, value in given.items() if name in OPTIMISATION}
+    return LatentOptimisationGuidance(sampler, optimiser=optimiser, **schedule)
