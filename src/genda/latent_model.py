@@ -37,6 +37,7 @@ from genda.diffusion.increments import IncrementDenoiser, IncrementPrior
 from genda.diffusion.zonal_gaussian import ZonalGaussian
 from genda.grid import LatLonGrid
 from genda.nn.autoencoder import Autoencoder
+from genda.nn.layers import Conv2d
 from genda.nn.transformer import DiT
 from genda.nn.unet import UNet
 from genda.state import Normalisation, Times, season
@@ -48,7 +49,7 @@ BASE, AUTOENCODER = "base.safetensors", "autoencoder"
 class AutoencoderSpec(Strict):
     """Arguments of :class:`genda.nn.autoencoder.Autoencoder` that do not follow from the data."""
 
-    kind: Literal["conv", "transformer", "linear"] = "conv"
+    kind: Literal["conv", "transformer", "linear", "identity"] = "conv"
     latent: int = Field(default=48, ge=1)
     patch: int = Field(default=2, ge=1)
     width: int = Field(default=128, ge=1)
@@ -137,6 +138,15 @@ class AutoencoderModel:
     grid: LatLonGrid
     spec: AutoencoderSpec
     card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reach(self) -> Tensor:
+        """How much state, in units of the loss, a unit of each latent channel decodes to by the linear map, shape (latent,)."""
+        weights, synthesis = self.weights.sqrt(), self.autoencoder.synthesis
+        if not isinstance(synthesis, Conv2d):
+            return weights
+        columns = synthesis.weight.detach().flatten(1)
+        return (weights.repeat_interleave(self.spec.patch**2).view(-1, 1) * columns).norm(dim=0)
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,11 @@ def autoencoder_config(data: Path, out: Path, **changes: object) -> AutoencoderC
     return AutoencoderConfig.model_validate(_common(data, out) | document | changes)
 
 
-def increment_config(data: Path, out: Path, autoencoder: Path, **changes: object) -> IncrementConfig:
-    """As :func:`config`, on a trained autoencoder."""
+def increment_config(data: Path, out: Path, autoencoder: Path | None, **changes: object) -> IncrementConfig:
+    """As :func:`config`, on a trained autoencoder, or without one."""
     document = {
         "kind": "increments",
-        "autoencoder": str(autoencoder),
+        "autoencoder": None if autoencoder is None else str(autoencoder),
         "architecture": {
             "dit": {"patch": 2, "width": 16, "depth": 1, "head": 8, "dropout": 0.2},
             "static": ("land_sea_mask",),

@@ -94,6 +94,18 @@ def test_a_prior_of_other_channels_leads_or_data_is_refused(data, autoencoder, i
         train(reading(train=("2001-01-01", "2001-01-05")))
 
 
+def test_without_an_autoencoder_the_errors_of_states_are_diffused(data, tmp_path):
+    config = small.increment_config(data, tmp_path / "run", None)
+    train(config)
+    model = load_latent_model(config.out / "model")
+    assert model.space.spec.kind == "identity"
+    about = model.prior(24).about(torch.randn(2, 8, 16), model.condition(np.array(["2001-03-01"], "M8[ns]"), 24)[0])
+    e = torch.randn(3, 2, 8, 16)
+    expected = about.background + model.mean[0] + model.scale[0] * e
+    torch.testing.assert_close(about.decode(e), expected)
+    torch.testing.assert_close(model.floor, torch.zeros(2, 2), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["base.safetensors", "autoencoder/model.safetensors"])
 def test_a_part_of_another_model_is_refused(increments, tmp_path, name):
     import shutil

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from genda.assets import model_directory
 from genda.checkpoint import Model, Strict
 from genda.diffusion.sampler import Sampler
-from genda.latent_methods import OPTIMISATION, OPTIMISER, LatentSettings, latent_sampler, make_latent_method
+from genda.latent_methods import OPTIMISATION, OPTIMISER, LatentSettings, diffda_walk, latent_sampler, make_latent_method
 from genda.latent_model import LatentModel, latent_digests, load_latent_model
 from genda.methods import Method
 from genda.methods.latent import EnsembleBase
@@ -36,11 +36,11 @@ class LatentSpec(Strict):
         model: a prior of increments, by name or directory, in the units of the suite's prior.
         members: of the ensemble; the suite's own where not given.
         ensemble: take the background's ensemble into the day's covariance; without it only the background is seen.
-        sampler, optimisation, gamma, iterations, scale: see :class:`genda.latent_methods.LatentSettings`.
+        sampler, optimisation, gamma, iterations, scale, width: see :class:`genda.latent_methods.LatentSettings`.
         only: scenarios it takes part in; all where empty.
     """
 
-    method: Literal["losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior"]
+    method: Literal["losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "diffda"]
     model: str = "losda"
     members: int | None = Field(default=None, ge=2)
     ensemble: EnsembleSpec | None = None
@@ -49,6 +49,7 @@ class LatentSpec(Strict):
     gamma: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     iterations: int = Field(default=3, ge=1)
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    width: float = Field(default=6.0e5, gt=0, allow_inf_nan=False)
     only: tuple[str, ...] = ()
 
     @field_validator("sampler")
@@ -70,9 +71,13 @@ def latent_method(spec: LatentSpec, lead: int) -> Method:
     """
     ensemble = None if spec.ensemble is None else EnsembleBase(**spec.ensemble.model_dump())
     settings = LatentSettings(
-        latent_sampler(**spec.sampler), spec.optimisation, spec.gamma, spec.iterations, spec.scale, ensemble
+        _sampler(spec), spec.optimisation, spec.gamma, spec.iterations, spec.scale, ensemble, spec.width
     )
     return make_latent_method(spec.method, latent_model_of(spec.model), lead, settings)
+
+
+def _sampler(spec: LatentSpec) -> Sampler:
+    return diffda_walk(**spec.sampler) if spec.method == "diffda" else latent_sampler(**spec.sampler)
 
 
 def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:

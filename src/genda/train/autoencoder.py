@@ -17,7 +17,7 @@ from genda.nn.autoencoder import Autoencoder
 from genda.state import Normalisation, read_state
 from genda.train.config import AutoencoderConfig
 from genda.train.data import select_times, training_fields
-from genda.train.pairs import Pairs, read_pairs
+from genda.train.pairs import Pairs, channel_weights, read_pairs
 from genda.train.task import Batch
 
 FIT_SAMPLES = 500
@@ -52,7 +52,11 @@ class AutoencoderTask:
         self._train, anomalies, self.normalisation, self._grid = training_fields(config.data, saved)
         self.times = self._train.times
         area = torch.as_tensor(self._grid.area_weights).float()
-        self._channel_weights = _channel_weights(config, self.normalisation, area)
+        self._channel_weights = (
+            torch.ones(len(config.data.names))
+            if config.weights == "equal"
+            else channel_weights(config.data, self.normalisation, self._grid)
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "weights"))
             autoencoder = build_autoencoder(config.autoencoder, len(config.data.names), self._grid)
@@ -112,19 +116,6 @@ class AutoencoderTask:
     def _reconstructed(self, x: Tensor) -> Tensor:
         autoencoder = self.objective.autoencoder
         return torch.cat([autoencoder.decode(autoencoder.encode(part.float()).mean) for part in torch.split(x, 16)])
-
-
-def _channel_weights(config: AutoencoderConfig, normalisation: Normalisation, area: Tensor) -> Tensor:
-    if config.weights == "equal":
-        return torch.ones(len(config.data.names))
-    pairs = read_pairs(config.data, config.data.train, normalisation)
-    if pairs is None:
-        raise ValueError(
-            f"{config.data.path}: weights: found no backgrounds of {config.data.train!r}, expected some for 'errors'; "
-            "'equal' needs none"
-        )
-    error = pairs.background.float() - pairs.truth.float().unsqueeze(1)
-    return 1 / (error**2 * area.view(-1, 1)).mean(dim=(0, 1, 3, 4))
 
 
 def _validation_set(

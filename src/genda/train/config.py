@@ -119,12 +119,12 @@ class IncrementConfig(TrainConfig):
     """A prior of background errors in an autoencoder's latent space.
 
     Attributes:
-        autoencoder: a shipped model's name or a directory.
+        autoencoder: a shipped model's name or a directory; without one the errors of the states themselves are diffused.
         context_dropout: share of samples whose network is not shown the background.
     """
 
     kind: Literal["increments"]
-    autoencoder: str
+    autoencoder: str | None = None
     architecture: IncrementArchitecture
     base: BaseFit = BaseFit()
     noise: NoiseConfig = NoiseConfig(p_mean=0.0, p_std=1.3)

@@ -19,7 +19,9 @@ from genda.diffusion.noise import derived_seed
 from genda.diffusion.zonal_gaussian import ZonalGaussian
 from genda.latent_model import (
     AutoencoderModel,
+    AutoencoderSpec,
     LatentModel,
+    build_autoencoder,
     build_increment_network,
     increment_condition,
     load_autoencoder,
@@ -27,8 +29,8 @@ from genda.latent_model import (
 )
 from genda.methods.zonal_covariance import ZonalCovariance
 from genda.train.config import IncrementConfig
-from genda.train.data import static_maps
-from genda.train.pairs import Pairs, read_pairs
+from genda.train.data import static_maps, training_fields
+from genda.train.pairs import Pairs, channel_weights, read_pairs
 from genda.train.task import Batch
 
 
@@ -66,11 +68,7 @@ class IncrementTask:
 
     def __init__(self, config: IncrementConfig, device: torch.device, saved: dict[str, Tensor] | None) -> None:
         self._config = config
-        self._space = space = load_autoencoder(config.autoencoder)
-        if space.channels != config.data.names:
-            raise ValueError(
-                f"{config.autoencoder}: found channels {' '.join(space.channels)}, expected {' '.join(config.data.names)}"
-            )
+        self._space = space = _space(config, saved)
         self.normalisation = space.normalisation
         pairs = self._pairs(config.data.train)
         self._train = _encoded(space, pairs, range(space.spec.patch))
@@ -160,6 +158,21 @@ class IncrementTask:
         return e, torch.cat(rows), context
 
 
+def _space(config: IncrementConfig, saved: dict[str, Tensor] | None) -> AutoencoderModel:
+    """The autoencoder of a configuration, or none: the latent is the state."""
+    names = config.data.names
+    if config.autoencoder is not None:
+        space = load_autoencoder(config.autoencoder)
+        if space.channels != names:
+            found = " ".join(space.channels)
+            raise ValueError(f"{config.autoencoder}: found channels {found}, expected {' '.join(names)}")
+        return space
+    _, _, normalisation, grid = training_fields(config.data, saved)
+    spec = AutoencoderSpec(kind="identity", latent=len(names), patch=1)
+    weights = channel_weights(config.data, normalisation, grid)
+    return AutoencoderModel(build_autoencoder(spec, len(names), grid), weights, normalisation, names, grid, spec)
+
+
 class _Latents:
     """Latents of truths and backgrounds, one for every date, lead and turn, in half precision.
 
@@ -175,9 +188,7 @@ class _Latents:
         A channel's scale is inversely proportional to how much state it decodes to, so that white noise of latents is white
         noise of states in units of the loss, and increments have unit variance over all.
         """
-        synthesis: Tensor = space.autoencoder.synthesis.weight.detach().flatten(1)  # type: ignore[operator]
-        weights = space.weights.repeat_interleave(space.spec.patch**2).sqrt().view(-1, 1)
-        reach = (weights * synthesis).norm(dim=0).view(-1, 1, 1)
+        reach = space.reach.view(-1, 1, 1)
         turns, leads = int(self.turn.max()) + 1, int(self.lead.max()) + 1
         mean = torch.stack(
             [torch.stack([self._error(turn, lead).mean(dim=0) for lead in range(leads)]) for turn in range(turns)]

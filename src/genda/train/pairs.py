@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genda.forecast.climate import NoFramesError, open_backgrounds, with_truth
+from genda.grid import LatLonGrid
 from genda.state import Normalisation, Times, from_dataset
 from genda.train.config import DataConfig
 
@@ -58,3 +59,17 @@ def read_pairs(
 
     members = [anomalies(background.sel(lead=lead, drop=True)) for lead in leads]
     return Pairs(anomalies(truth), torch.stack(members, dim=1), leads, times)
+
+
+def channel_weights(config: DataConfig, normalisation: Normalisation, grid: LatLonGrid) -> Tensor:
+    """One over the mean squared error of training backgrounds by channel, shape (channel,).
+
+    Raises:
+        ValueError: where there are none.
+    """
+    pairs = read_pairs(config, config.train, normalisation)
+    if pairs is None:
+        raise ValueError(f"{config.path}: found no backgrounds of {config.train!r}, expected some to weigh channels by")
+    error = pairs.background.float() - pairs.truth.float().unsqueeze(1)
+    area = torch.as_tensor(grid.area_weights).float().view(-1, 1)
+    return 1 / (error**2 * area).mean(dim=(0, 1, 3, 4))
