@@ -78,6 +78,11 @@ def load(name: str | Path) -> Model | LatentModel:
     return load_latent_model(directory) if is_latent(directory) else load_model(directory)
 
 
+def load_prior(name: str | Path) -> Model:
+    """A prior of states, as :func:`load`."""
+    return load_model(model_directory(name))
+
+
 def point_operator(
     model: StateModel, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
 ) -> tuple[operators.LinearOperator, np.ndarray[Any, np.dtype[np.float64]]]:

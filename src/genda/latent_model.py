@@ -147,6 +147,7 @@ class AutoencoderModel:
             return weights
         columns = synthesis.weight.detach().flatten(1)
         return (weights.repeat_interleave(self.spec.patch**2).view(-1, 1) * columns).norm(dim=0)
+        return reach
 
 
 @dataclass(frozen=True)
