@@ -9,6 +9,8 @@ from genda.diffusion.gaussian import DenseGaussian
 from genda.diffusion.sampler import Sampler
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.latent_optimisation import LatentOptimisation, Optimiser
+from genda.guidance.mmps import MMPS
+from genda.guidance.sda import SDA
 from genda.linalg import Diagonal
 from genda.observations.operators import Composed, LinearOperator
 from genda.problem import Problem, Source
@@ -97,3 +99,18 @@ def test_combinations_without_meaning_are_refused():
         LatentOptimisation(prior(), problem(), metric="strict")
     with pytest.raises(ValueError, match="no Gaussian near the prior"):
         LatentOptimisation(lambda x, s, c=None: x, problem())
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        lambda prior, given: LatentOptimisation(prior, given),
+        lambda prior, given: LatentOptimisation(prior, given, metric="isotropic", optimiser=Optimiser("lbfgs")),
+        lambda prior, given: LatentOptimisation(prior, given, metric="strict", optimiser=Optimiser("adam")),
+        lambda prior, given: MMPS(prior, given),
+        lambda prior, given: SDA(prior, given, gamma=0.1),
+    ],
+)
+def test_an_operator_without_gradient_is_refused(guidance):
+    deaf = problem(lambda x: torch.from_numpy(x.detach().numpy() ** 2))
+    with pytest.raises(ValueError, match="without gradient, expected torch functions of the state"):
+        guidance(prior(), deaf)(state(), SIGMA)
