@@ -170,25 +170,35 @@ def test_diffda_paints_what_is_observed_and_lets_the_rest_follow():
 
 
 def test_near_gradients_leave_the_value_and_are_those_of_the_linear_map():
+    about = bent_prior().about(torch.randn(SHAPE), None)
+    for _ in range(2):  # what is kept of one increment is not used for another
+        e, de = torch.randn(2, 3, 2, 4), torch.randn(2, 3, 2, 4)
+        torch.testing.assert_close(about.decode_with_near_gradient(e), about.decode(e))
+        _, tangent = torch.func.jvp(about.prior.autoencoder.decode_linear, (e,), (about.prior.scale * de,))
+        operator = Composed(about.decode_with_near_gradient, _All())
+        torch.testing.assert_close(operator.tangent(e, de), tangent.flatten(1))
+
+
+def bent_prior():
+    """A decoder that bends, about a latent of three channels."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(2, 3, SHAPE[1:], kind="conv", width=8, depth=1)
     for parameter in autoencoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    p = IncrementPrior(
-        autoencoder,
-        prior().denoiser,
-        torch.ones(3, 1, 1),
-        torch.full((3, 1, 1), 0.5),
-        torch.zeros(0, 2, 4),
-        torch.zeros(2),
+    scale = torch.linspace(0.5, 1.5, 6).view(3, 2, 1)
+    return IncrementPrior(
+        autoencoder, prior().denoiser, torch.ones(3, 1, 1), scale, torch.zeros(0, 2, 4), torch.zeros(2)
     )
-    about = p.about(torch.randn(SHAPE), None)
-    for _ in range(2):  # what is kept of one increment is not used for another
-        e, de = torch.randn(2, 3, 2, 4), torch.randn(2, 3, 2, 4)
-        torch.testing.assert_close(about.decode_with_near_gradient(e), about.decode(e))
-        _, tangent = torch.func.jvp(about.prior.autoencoder.decode_linear, (e,), (0.5 * de,))
-        operator = Composed(about.decode_with_near_gradient, _All())
-        torch.testing.assert_close(operator.tangent(e, de), tangent.flatten(1))
+
+
+@pytest.mark.parametrize("decoder", [prior, bent_prior])
+def test_the_matrix_of_near_gradients_is_their_tangent(decoder):
+    given = problem()
+    about = decoder().about(given.background, None)
+    operator = about.observed(given, near=True).sources[0].operator
+    e, de = torch.randn(2, 4, *about.shape)
+    product = de.flatten(1).double() @ torch.as_tensor(operator.matrix.toarray()).T
+    torch.testing.assert_close(operator.tangent(e, de), product.float(), rtol=0, atol=1e-5)
 
 
 class _All:

@@ -18,15 +18,19 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
 from genda.diffusion.denoiser import per_sample
 from genda.linalg import Diagonal
 from genda.nn.autoencoder import Autoencoder
-from genda.observations.operators import Composed
+from genda.observations.operators import Composed, LinearOperator
 from genda.problem import Problem, Source
 
 
@@ -135,6 +139,11 @@ class Increments:
         product: Tensor = self.prior.denoiser.base.conditional_covariance(v, sigma)  # type: ignore[operator]
         return product
 
+    @property
+    def observed_covariance(self) -> Callable[[sp.csr_array], Callable[[Tensor], Tensor]] | None:
+        """What an operator sees of :meth:`conditional_covariance`, where the Gaussian can tell."""
+        return getattr(self.prior.denoiser.base, "observed_covariance", None)
+
     def decode(self, e: Tensor) -> Tensor:
         """Increments (batch, latent, ...) to states (batch, channel, lat, lon)."""
         z = self.latent + self.prior.mean + self.prior.scale * e
@@ -177,10 +186,35 @@ class Increments:
             raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
         lost = self._representativeness(source) * source.weight
         variance = covariance.variance + lost.to(covariance.variance)
-        operator = Composed(self.decode_with_near_gradient if near else self.decode, source.operator)
+        operator: Composed
+        if near and isinstance(source.operator, LinearOperator):
+            operator = NearlyLinear(self, source.operator)
+        else:
+            operator = Composed(self.decode_with_near_gradient if near else self.decode, source.operator)
         return Source(source.values, operator, Diagonal(variance), source.name, source.weight)
 
     def _representativeness(self, source: Source) -> Tensor:
         """Variance of what the latent can't hold of each observation, (m,), taken as one error of the whole neighbourhood."""
         field = self.prior.floor.sqrt().view(1, -1, 1, 1).expand(1, *self.background.shape)
         return source.operator.tangent(self.background.unsqueeze(0), field)[0] ** 2
+
+
+class NearlyLinear(Composed):
+    """A linear operator on what increments decode to, with the derivatives of the decoder's linear map: a constant matrix.
+
+    Args:
+        about: decodes.
+        inner: the operator on states.
+    """
+
+    def __init__(self, about: Increments, inner: LinearOperator) -> None:
+        super().__init__(about.decode_with_near_gradient, inner)
+        self._about, self._rows = about, inner.matrix
+
+    @cached_property
+    def matrix(self) -> sp.csr_array:
+        """H', shape (m, latent * lat * lon)."""
+        used, shape = np.unique(self._rows.indices).astype(np.intp), self._about.shape
+        scale = self._about.prior.scale.expand(shape).flatten().double().cpu().numpy()
+        linear = self._about.prior.autoencoder.linear_rows(used, shape[1:])
+        return sp.csr_array(self._rows[:, used] @ linear @ sp.diags_array(scale))
