@@ -67,6 +67,10 @@ class ZonalGaussian(nn.Module):
         u = torch.view_as_real(vectors.to(torch.complex64)).view(-1, channels, nlat, 2)
         return ZonalGaussian(u, kept.float(), wavenumber, rest.float(), nlon)
 
+    def scaled(self, factor: float) -> ZonalGaussian:
+        """N(0, factor · C)."""
+        return ZonalGaussian(self.modes, factor * self.variance, self.wavenumber, factor * self.rest, self.nlon)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of a field, (channel, lat, lon)."""
@@ -84,7 +88,7 @@ class ZonalGaussian(nn.Module):
     def observed_covariance(self, rows: sp.csr_array) -> Callable[[Tensor], Tensor]:
         """H cov(x | x_t) Hᵀ as a function of sigma, () to (m, m), for ``rows`` H, shape (m, channel · lat · lon)."""
         seen = torch.cat([self.coordinates(fields) for fields in dense_fields(rows, self.shape, self.variance)])
-        products = torch.as_tensor((rows @ rows.T).toarray()).to(seen)
+        products = dot_products(rows, seen)
 
         def at(sigma: Tensor) -> Tensor:
             noise = sigma.to(seen) ** 2
@@ -164,6 +168,11 @@ def dense_fields(rows: sp.csr_array, shape: tuple[int, int, int], like: Tensor, 
     """The rows of a sparse matrix as fields (at most ``block``, channel, lat, lon), one block after the other."""
     for first in range(0, rows.shape[0], block):
         yield torch.as_tensor(rows[first : first + block].toarray()).to(like).view(-1, *shape)
+
+
+def dot_products(rows: sp.csr_array, like: Tensor) -> Tensor:
+    """H Hᵀ of the rows of a sparse matrix, (m, size) to (m, m)."""
+    return torch.as_tensor((rows @ rows.T).toarray()).to(like)
 
 
 def _column(noise: Tensor) -> Tensor:
