@@ -19,9 +19,8 @@ from genda.atomic import replacing
 from genda.benchmark import read_results, read_suite, run_suite
 from genda.checkpoint import Model, StateModel, read_card
 from genda.diffusion.sampler import Sampler
-from genda.latent_methods import LatentSettings
+from genda.latent_methods import EnsembleShare, LatentSettings
 from genda.latent_model import LatentModel, latent_card
-from genda.methods.latent import EnsembleBase
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import assign_errors
 from genda.observations.flags import Flag
@@ -157,7 +156,7 @@ def assimilate_files(
     own: dict[str, Any] = {"sampler": sampler, "iterations": iterations, "gamma": gammas}
     if latent:
         several = forecast is not None and forecast.values.ndim == 5 and forecast.values.shape[1] > 1
-        base = EnsembleBase() if several else None
+        base = EnsembleShare() if several else None
         own = {"settings": LatentSettings(sampler, gamma=gamma or 0.0, iterations=iterations, ensemble=base)}
     analysis = library.assimilate(
         prior,

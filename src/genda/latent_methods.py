@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.sampler import Sampler
 from genda.guidance.latent_optimisation import Optimiser
 from genda.guidance.mmps import MMPS
@@ -16,14 +17,33 @@ from genda.guidance.sda import SDA
 from genda.latent_model import LatentModel
 from genda.methods import Method
 from genda.methods.diffda import DiffDA
-from genda.methods.latent import EnsembleBase, LatentGuidance, LatentSampling
+from genda.methods.latent import LatentGuidance, LatentSampling
 from genda.methods.latent_variational import LatentVariational
-from genda.methods.localisation import sphere
+from genda.methods.localisation import Localisation, sphere
 from genda.methods.losda import LatentOptimisationGuidance
 
 LATENT_METHODS = ("losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "diffda")
 OPTIMISATION = ("every", "last", "metric", "reach")
 OPTIMISER = ("kind", "iterations", "inner", "rate", "discrepancy")
+
+
+@dataclass(frozen=True)
+class EnsembleShare:
+    """How much of the prior's Gaussian is the climatological covariance, and how much that of the day's ensemble.
+
+    Attributes:
+        static_weight, ensemble_weight: of each.
+        radius: great-circle distance in m from which on members say nothing of each other's points.
+    """
+
+    static_weight: float = 0.5
+    ensemble_weight: float = 0.5
+    radius: float = 8.0e6
+
+    def base(self, model: LatentModel) -> EnsembleBase:
+        """On the grid of a model's latent."""
+        points = sphere(model.grid.coarsened(model.space.spec.patch))
+        return EnsembleBase(Localisation(points, self.radius).root(), self.static_weight, self.ensemble_weight)
 
 
 @dataclass(frozen=True)
@@ -37,7 +57,7 @@ class LatentSettings:
         gamma: Γ of DPS.
         iterations: of MMPS.
         scale: factor on the background covariance of 3D-Var.
-        ensemble: take the day's covariance from an ensemble, half of it or as told.
+        ensemble: take a share of the covariance from the background's ensemble.
         width: of DiffDA's mask, m; by default 1.5 cells of the shipped grid.
     """
 
@@ -46,7 +66,7 @@ class LatentSettings:
     gamma: float = 0.0
     iterations: int = 3
     scale: float = 1.0
-    ensemble: EnsembleBase | None = None
+    ensemble: EnsembleShare | None = None
     width: float = 6.0e5
 
 
@@ -100,9 +120,8 @@ def make_latent_method(
         "latent-mmps": partial(MMPS, iterations=settings.iterations),
         "latent-prior": lambda about, _: about,
     }
-    return LatentSampling(
-        prior, guidance[name], sampler, ensemble=settings.ensemble, batch=batch, device=device, progress=progress
-    )
+    ensemble = None if settings.ensemble is None else settings.ensemble.base(model)
+    return LatentSampling(prior, guidance[name], sampler, ensemble, batch=batch, device=device, progress=progress)
 
 
 def _optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOptimisationGuidance:

@@ -146,7 +146,7 @@ class AutoencoderModel:
         if not isinstance(synthesis, Conv2d):
             return weights
         columns = synthesis.weight.detach().flatten(1)
-        return (weights.repeat_interleave(self.spec.patch**2).view(-1, 1) * columns).norm(dim=0)
+        reach: Tensor = (weights.repeat_interleave(self.spec.patch**2).view(-1, 1) * columns).norm(dim=0)
         return reach
 
 

@@ -141,6 +141,7 @@ def test_combinations_without_meaning_are_refused():
     with pytest.raises(ValueError, match="no Gaussian near the prior"):
         LatentOptimisation(lambda x, s, c=None: x, problem())
 
+
 @pytest.mark.parametrize(
     "guidance",
     [

@@ -13,10 +13,17 @@ from pydantic import Field, field_validator
 from genda.assets import model_directory
 from genda.checkpoint import Model, Strict
 from genda.diffusion.sampler import Sampler
-from genda.latent_methods import OPTIMISATION, OPTIMISER, LatentSettings, diffda_walk, latent_sampler, make_latent_method
+from genda.latent_methods import (
+    OPTIMISATION,
+    OPTIMISER,
+    EnsembleShare,
+    LatentSettings,
+    diffda_walk,
+    latent_sampler,
+    make_latent_method,
+)
 from genda.latent_model import LatentModel, latent_digests, load_latent_model
 from genda.methods import Method
-from genda.methods.latent import EnsembleBase
 
 
 class EnsembleSpec(Strict):
@@ -69,7 +76,7 @@ def latent_method(spec: LatentSpec, lead: int) -> Method:
     Raises:
         ValueError: for settings that do not go together, or a lead the model was not trained on.
     """
-    ensemble = None if spec.ensemble is None else EnsembleBase(**spec.ensemble.model_dump())
+    ensemble = None if spec.ensemble is None else EnsembleShare(**spec.ensemble.model_dump())
     settings = LatentSettings(
         _sampler(spec), spec.optimisation, spec.gamma, spec.iterations, spec.scale, ensemble, spec.width
     )

@@ -191,7 +191,9 @@ def pushed(function: Callable[[Tensor], Tensor], x: Tensor, dx: Tensor) -> Tenso
         x = x.detach().requires_grad_()
         value = function(x)
         if not value.requires_grad:
-            raise ValueError("operator: found a function without gradient, expected torch functions of the state throughout")
+            raise ValueError(
+                "operator: found a function without gradient, expected torch functions of the state throughout"
+            )
         cotangent = torch.zeros_like(value, requires_grad=True)
         (pulled,) = torch.autograd.grad(value, x, cotangent, create_graph=True)
         (result,) = torch.autograd.grad(pulled, cotangent, dx)
