@@ -21,6 +21,7 @@ References:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -124,7 +125,7 @@ class Increments:
     decoded: Tensor
     condition: Tensor | None
     denoiser: IncrementDenoiser
-    _bend: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    _bends: deque[tuple[Tensor, Tensor]] = field(default_factory=lambda: deque(maxlen=2), repr=False, compare=False)
 
     @torch.no_grad()
     def joined_by(self, members: Tensor, ensemble: EnsembleBase) -> Increments:
@@ -172,14 +173,15 @@ class Increments:
 
         The decoder hardly bends, so that the inner loop of a Gauss–Newton method loses nothing by them, and it asks for hundreds:
         incremental variational assimilation with a simplified inner operator (Courtier et al. 1994, Q. J. R. Meteorol. Soc. 120,
-        1367). What the decoder adds is kept for as long as the increments are the same.
+        1367). What the decoder adds is kept for the last two increments: where an optimiser started, and where it is.
         """
         linear = self.prior.autoencoder.decode_linear(self.prior.scale * e)
-        known, bend = self._bend.get("last", (None, linear))
-        if known is None or known.shape != e.shape or not torch.equal(known, e):
-            with torch.no_grad():
-                bend = self.decode(e) - linear
-            self._bend["last"] = (e.detach().clone(), bend)
+        for known, bend in self._bends:
+            if known.shape == e.shape and torch.equal(known, e):
+                return linear + bend
+        with torch.no_grad():
+            bend = self.decode(e) - linear
+        self._bends.append((e.detach().clone(), bend))
         return linear + bend
 
     def encode(self, x: Tensor) -> Tensor:

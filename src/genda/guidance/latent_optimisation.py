@@ -57,7 +57,7 @@ class Optimiser:
     """
 
     kind: Literal["gauss-newton", "lbfgs", "adam"] = "gauss-newton"
-    iterations: int = 2
+    iterations: int = 1
     inner: int = 30
     rate: float = 0.05
     discrepancy: float | None = None
@@ -132,7 +132,7 @@ class LatentOptimisation(Guided):
             unsolved = ~self._fits(misfit, source)
             if not bool(unsolved.any()):
                 break
-            towards = misfit + source.operator.tangent(x, x - estimate)
+            towards = misfit if x is estimate else misfit + source.operator.tangent(x, x - estimate)
             step = self._step(source, x, towards, sigma)
             x = torch.where(per_sample(unsolved, x), estimate + step, x)
         return x
