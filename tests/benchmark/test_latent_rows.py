@@ -52,6 +52,7 @@ def written(folder, models, **changes):
             "latent MMPS": row | {"method": "latent-mmps", "iterations": 1},
             "latent DPS": row | {"method": "latent-dps", "gamma": 1.0},
             "latent 3D-Var": {"method": "latent-3d-var", "model": str(models / "losda")},
+            "latent floor": {"method": "latent-floor", "model": str(models / "losda")},
         },
     } | changes
     path = folder / "small.yaml"
@@ -67,6 +68,7 @@ def test_latent_rows_are_scored_with_their_fit_to_the_observations(models, tmp_p
     assert not any(row["failed"] for row in rows.values())
     ratio = {name: row["metrics"]["nmse"]["all"]["ratio"] for name, row in rows.items()}
     assert ratio["LO-SDA ensemble"] < ratio["LO-SDA"] < 0.85
+    assert ratio["latent floor"] < 0.25
     assert ratio["LO-SDA"] < ratio["latent MMPS"] < ratio["latent 3D-Var"] < 1  # DPS takes longer than eight steps
     for name in ("LO-SDA", "LO-SDA ensemble"):
         assert rows[name]["metrics"]["chi_square"]["all"]["mean"] == pytest.approx(1, abs=0.35)

@@ -99,11 +99,18 @@ def test_sigterm_ends_a_run_with_a_checkpoint(data, tmp_path, monkeypatch):
     assert train(config, resume=True).images >= config.max_images
 
 
-def test_two_processes_compute_what_one_does(data, tmp_path):
-    architecture = {"network": {"base": 8, "multipliers": (1, 2), "blocks": 1}, "static": ("land_sea_mask",)}
-    alone = small.config(data, tmp_path / "alone", architecture=architecture)
+WITHOUT_DROPOUT = {
+    "prior": {"network": {"base": 8, "multipliers": (1, 2), "blocks": 1}, "static": ("land_sea_mask",)},
+    "increments": {"dit": {"patch": 2, "width": 16, "depth": 1, "head": 8}, "static": ("land_sea_mask",)},
+}
+
+
+@pytest.mark.parametrize("kind", ["prior", "increments"])
+def test_two_processes_compute_what_one_does(data, autoencoder, tmp_path, kind):
+    make = partial(configured(kind, data, autoencoder), architecture=WITHOUT_DROPOUT[kind])
+    alone = make(out=tmp_path / "alone")
     train(alone)
-    pair = small.config(data, tmp_path / "pair", architecture=architecture)
+    pair = make(out=tmp_path / "pair")
     (tmp_path / "pair.yaml").write_text(yaml.safe_dump(json.loads(pair.model_dump_json())))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -39,7 +39,8 @@ class LatentSpec(Strict):
     """A latent method.
 
     Attributes:
-        method: of :data:`genda.latent_methods.LATENT_METHODS`.
+        method: of :data:`genda.latent_methods.LATENT_METHODS`; or ``latent-floor``, the background moved to the truth as far as the
+            latent can: what no latent method can go below.
         model: a prior of increments, by name or directory, in the units of the suite's prior.
         members: of the ensemble; the suite's own where not given.
         ensemble: take the background's ensemble into the day's covariance; without it only the background is seen.
@@ -47,7 +48,7 @@ class LatentSpec(Strict):
         only: scenarios it takes part in; all where empty.
     """
 
-    method: Literal["losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "diffda"]
+    method: Literal["losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "latent-floor", "diffda"]
     model: str = "losda"
     members: int | None = Field(default=None, ge=2)
     ensemble: EnsembleSpec | None = None
@@ -105,7 +106,10 @@ def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:
             f"methods.{name}: {spec.model}: found a model of other channels, grid or climatology, expected those of the "
             "suite's prior (data.normalisation in the configuration of its autoencoder)"
         )
-    latent_method(spec, lead)
+    if spec.method == "latent-floor":
+        model.prior(lead)
+    else:
+        latent_method(spec, lead)
 
 
 def weights_of(spec: LatentSpec) -> tuple[str, ...]:

@@ -188,7 +188,7 @@ class TwinExperiment:
         if isinstance(spec, FusionSpec):
             return self._fused(spec, sources, time, generator)
         if isinstance(spec, LatentSpec):
-            return self._latent(spec, sources, time, generator)
+            return self._latent(spec, sources, truth, generator)
         background = self._background(time)
         if isinstance(spec, VariationalSpec):
             problem = Problem(self._shape, sources, background=background[0])
@@ -275,17 +275,23 @@ class TwinExperiment:
         return method.analyse(problem, spec.members or self.suite.members, generator)
 
     def _latent(
-        self, spec: LatentSpec, sources: tuple[Source, ...], time: np.datetime64, generator: torch.Generator
+        self, spec: LatentSpec, sources: tuple[Source, ...], truth: State, generator: torch.Generator
     ) -> Tensor:
         """About the background as it came: the prior knows the mean error."""
-        lead = self.suite.lead
+        lead, times = self.suite.lead, truth.times
+        model = latent_model_of(spec.model)
+        background = self._background(times[0], corrected=False)[0]
+        condition = model.condition(times, lead)[0]
+        if spec.method == "latent-floor":
+            about = model.prior(lead).about(background, condition)
+            return about.decode(about.encode(self._normalised(truth.values, times[0])))
         problem = Problem(
             self._shape,
             () if spec.method == "latent-prior" else sources,
-            background=self._background(time, corrected=False)[0],
-            ensemble=None if spec.ensemble is None else self._ensemble(time),
-            condition=latent_model_of(spec.model).condition(np.array([time]), lead)[0],
-            time=str(time),
+            background=background,
+            ensemble=None if spec.ensemble is None else self._ensemble(times[0]),
+            condition=condition,
+            time=str(times[0]),
         )
         members = spec.members or self.suite.members
         return latent_method(spec, lead).analyse(problem, members, generator)
