@@ -75,7 +75,7 @@ def latent_sampler(**changes: Any) -> Sampler:
 
     Increments have unit variance, and the largest of their patterns some hundred times as much: noise of 60 drowns those.
     """
-    return Sampler(**({"steps": 16, "sigma_min": 0.05, "sigma_max": 60.0} | changes))
+    return Sampler(**({"steps": 10, "sigma_min": 0.2, "sigma_max": 40.0, "antithetic": True} | changes))
 
 
 def diffda_walk(**changes: Any) -> Sampler:
