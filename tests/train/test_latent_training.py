@@ -51,6 +51,7 @@ def test_the_trained_prior_loads_as_it_was(increments):
     model = load_latent_model(config.out / "model")
     assert model.leads == (24, 48)
     assert model.card["images"] == 24
+    assert str(config.out.parent) not in (config.out / "model" / "model.json").read_text()
     prior = model.prior(48)
     assert (prior.mean.shape, prior.scale.shape) == ((4, 4, 8), (4, 1, 1))
     e, sigma = torch.randn(2, 4, 4, 8), torch.tensor([0.5, 2.0])

@@ -52,6 +52,10 @@ def _without_places(config: TrainConfig) -> dict[str, Any]:
     """The configuration as a model's card tells it: not where on this machine files lie."""
     document: dict[str, Any] = json.loads(config.model_dump_json(exclude={"out", "device", "threads"}))
     document["data"]["path"] = config.data.path.name
+    for model in (document, document["data"]):
+        for key in ("autoencoder", "normalisation"):
+            if isinstance(model.get(key), str):
+                model[key] = Path(model[key]).name
     return document
 
 
