@@ -87,7 +87,7 @@ def test_the_demo_beats_optimal_interpolation_and_writes_its_files(tmp_path):
 
 
 def test_the_prior_of_background_errors_knows_unseen_ones_better_than_its_gaussian(sample):
-    """The card's claim, on the test dates: the latent loses under 1 % of the errors, and the network lowers the Gaussian's error."""
+    """On the test dates: the latent loses under 1 % of the errors, and the network lowers the Gaussian's own error."""
     prior = load_latent_model(model_directory("losda"))
     assert prior.leads == (24, 48)
     index = slice(0, None, 2)

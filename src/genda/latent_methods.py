@@ -71,10 +71,10 @@ class LatentSettings:
 
 
 def latent_sampler(**changes: Any) -> Sampler:
-    """How increments are sampled, with any setting changed; chosen on validation dates, see docs/results/losda-search.md.
+    """How increments are sampled, with any setting changed; chosen on validation dates, see benchmarks/search/losda.yaml.
 
-    Increments have unit variance and their largest patterns a hundred times as much and more: a first level of 40 left a trace of the
-    start in the mean (6 % of the error with an ensemble's covariance). Below a level of 0.2 there is nothing left to tell.
+    Increments have unit variance and their largest patterns a hundred times as much and more: a first level of 40 leaves a
+    trace of the start in the mean where an ensemble's covariance joins. Below a level of 0.2 there is nothing left to tell.
     """
     return Sampler(**({"steps": 10, "sigma_min": 0.2, "sigma_max": 100.0, "antithetic": True} | changes))
 
