@@ -335,7 +335,7 @@ def assimilate(
             problem, background=normalised.mean(dim=0), ensemble=normalised if len(normalised) > 1 else None
         )
     if isinstance(model, LatentModel):
-        problem = replace(problem, condition=model.condition(times, lead or model.leads[0])[0])
+        problem = replace(problem, condition=model.condition(times, model.leads[0] if lead is None else lead)[0])
     generator = torch.Generator().manual_seed(derived_seed(seed, times[0]))
     started = clock.perf_counter()
     values = chosen.analyse(problem, members, generator)
@@ -356,7 +356,7 @@ def _chosen_method(
 ) -> Method:
     """A method by its name; ``settings`` are completed by what it takes by default."""
     if isinstance(model, LatentModel):
-        return make_latent_method(name, model, lead or model.leads[0], **settings)
+        return make_latent_method(name, model, model.leads[0] if lead is None else lead, **settings)
     if name in LATENT_METHODS:
         raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as losda")
     if name == "fusion-sda" and settings.get("gamma") is None:

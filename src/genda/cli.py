@@ -110,7 +110,8 @@ def assimilate(
     ] = None,
     iterations: Annotated[int, typer.Option(min=1, help="GMRES iterations of MMPS.")] = 3,
     gamma: Annotated[
-        float | None, typer.Option(min=0.0, help="Gamma of SDA; by default 0.03 or what a source needs to be stable.")
+        float | None,
+        typer.Option(min=0.0, help="Gamma of SDA and DPS; by default 0.03 or what a source needs to be stable."),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Members at a time; bounds memory, changes nothing else.")

@@ -19,7 +19,7 @@ from genda.atomic import replacing
 from genda.benchmark import read_results, read_suite, run_suite
 from genda.checkpoint import Model, StateModel, read_card
 from genda.diffusion.sampler import Sampler
-from genda.latent_methods import EnsembleShare, LatentSettings
+from genda.latent_methods import EnsembleShare, LatentSettings, diffda_walk
 from genda.latent_model import LatentModel, latent_card
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import assign_errors
@@ -125,7 +125,8 @@ def assimilate_files(
     if background is not None and forecast is not None:
         forecast = _at(forecast, when, background)
     coarse = [_at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
-    sampler = library.default_sampler(prior, **({} if steps is None else {"steps": steps}))
+    changes = {} if steps is None else {"steps": steps}
+    sampler = diffda_walk(**changes) if method == "diffda" else library.default_sampler(prior, **changes)
     sources: list[Source] = []
     used, mapping = None, None
     if table is not None:
@@ -157,7 +158,7 @@ def assimilate_files(
     if latent:
         several = forecast is not None and forecast.values.ndim == 5 and forecast.values.shape[1] > 1
         base = EnsembleShare() if several else None
-        own = {"settings": LatentSettings(sampler, gamma=gamma or 0.0, iterations=iterations, ensemble=base)}
+        own = {"settings": LatentSettings(sampler, gamma=gamma, iterations=iterations, ensemble=base)}
     analysis = library.assimilate(
         prior,
         sources,

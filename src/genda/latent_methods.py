@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from genda.diffusion.hybrid_gaussian import EnsembleBase
+from genda.diffusion.increments import Increments
 from genda.diffusion.sampler import Sampler
 from genda.guidance.latent_optimisation import Optimiser
 from genda.guidance.mmps import MMPS
-from genda.guidance.sda import SDA
+from genda.guidance.observation_space import tangent_matrix
+from genda.guidance.sda import DEFAULT_GAMMA, SDA, redundancy, smallest_stable_gamma
 from genda.latent_model import LatentModel
 from genda.methods import Method
 from genda.methods.diffda import DiffDA
@@ -21,6 +23,8 @@ from genda.methods.latent import LatentGuidance, LatentSampling
 from genda.methods.latent_variational import LatentVariational
 from genda.methods.localisation import Localisation, sphere
 from genda.methods.losda import LatentOptimisationGuidance
+from genda.observations.operators import LinearOperator
+from genda.problem import Problem
 
 LATENT_METHODS = ("losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "diffda")
 OPTIMISATION = ("every", "last", "metric", "reach")
@@ -54,7 +58,7 @@ class LatentSettings:
         sampler: None for :func:`latent_sampler`.
         optimisation: of LO-SDA, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
             :class:`genda.guidance.latent_optimisation.Optimiser`.
-        gamma: Γ of DPS.
+        gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
         iterations: of MMPS.
         scale: factor on the background covariance of 3D-Var.
         ensemble: take a share of the covariance from the background's ensemble.
@@ -63,7 +67,7 @@ class LatentSettings:
 
     sampler: Sampler | None = None
     optimisation: Mapping[str, Any] | None = None
-    gamma: float = 0.0
+    gamma: float | None = None
     iterations: int = 3
     scale: float = 1.0
     ensemble: EnsembleShare | None = None
@@ -76,7 +80,7 @@ def latent_sampler(**changes: Any) -> Sampler:
     Increments have unit variance and their largest patterns a hundred times as much and more: a first level of 40 leaves a
     trace of the start in the mean where an ensemble's covariance joins. Below a level of 0.2 there is nothing left to tell.
     """
-    return Sampler(**({"steps": 10, "sigma_min": 0.2, "sigma_max": 100.0, "antithetic": True} | changes))
+    return Sampler(**({"steps": 10, "sigma_min": 0.2, "sigma_max": 100.0} | changes))
 
 
 def diffda_walk(**changes: Any) -> Sampler:
@@ -117,12 +121,26 @@ def make_latent_method(
     sampler = settings.sampler or latent_sampler()
     guidance: dict[str, LatentGuidance] = {
         "losda": _optimisation(sampler, settings.optimisation or {}),
-        "latent-dps": partial(SDA, gamma=settings.gamma),
+        "latent-dps": partial(_dps, sampler, settings.gamma),
         "latent-mmps": partial(MMPS, iterations=settings.iterations),
         "latent-prior": lambda about, _: about,
     }
     ensemble = None if settings.ensemble is None else settings.ensemble.base(model)
     return LatentSampling(prior, guidance[name], sampler, ensemble, batch=batch, device=device, progress=progress)
+
+
+def _dps(sampler: Sampler, gamma: float | None, about: Increments, problem: Problem) -> SDA:
+    """DPS with the Γ it takes: zero, the paper's, diverges."""
+    if gamma is not None:
+        return SDA(about, problem, gamma=gamma)
+    gammas = {}
+    for source in problem.sources:
+        rows = tangent_matrix(source.operator)
+        variance = float(source.covariance.variance.min())  # type: ignore[attr-defined]
+        repeated = 1.0 if rows is None else redundancy(LinearOperator(rows, about.shape))
+        stable = smallest_stable_gamma(sampler.levels, variance, repeated * len(problem.sources))
+        gammas[source.name] = max(DEFAULT_GAMMA, stable)
+    return SDA(about, problem, gamma=gammas)
 
 
 def _optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOptimisationGuidance:

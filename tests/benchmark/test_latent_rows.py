@@ -50,7 +50,7 @@ def written(folder, models, **changes):
             "LO-SDA": row,
             "LO-SDA ensemble": row | {"ensemble": {"radius": 6e6}},
             "latent MMPS": row | {"method": "latent-mmps", "iterations": 1},
-            "latent DPS": row | {"method": "latent-dps", "gamma": 1.0},
+            "latent DPS": row | {"method": "latent-dps"},
             "latent 3D-Var": {"method": "latent-3d-var", "model": str(models / "losda")},
             "latent floor": {"method": "latent-floor", "model": str(models / "losda")},
         },
@@ -69,7 +69,8 @@ def test_latent_rows_are_scored_with_their_fit_to_the_observations(models, tmp_p
     ratio = {name: row["metrics"]["nmse"]["all"]["ratio"] for name, row in rows.items()}
     assert ratio["LO-SDA ensemble"] < ratio["LO-SDA"] < 0.85
     assert ratio["latent floor"] < 0.25
-    assert ratio["LO-SDA"] < ratio["latent MMPS"] < ratio["latent 3D-Var"] < 1  # DPS takes longer than eight steps
+    assert ratio["latent DPS"] < 1.3  # stable, if no analysis yet after eight steps
+    assert ratio["LO-SDA"] < ratio["latent MMPS"] < ratio["latent 3D-Var"] < 1
     for name in ("LO-SDA", "LO-SDA ensemble"):
         assert rows[name]["metrics"]["chi_square"]["all"]["mean"] == pytest.approx(1, abs=0.35)
     assert "Misfit of members to observations" in results.to_markdown()
@@ -124,13 +125,16 @@ def test_a_prior_of_background_errors_is_not_judged_on_its_training_dates(models
 
 
 def test_the_background_of_a_latent_row_is_the_raw_one(models, tmp_path):
-    prior = {"method": "latent-prior", "model": str(models / "losda"), "sampler": {"steps": 4}, "members": 8}
+    prior = {
+        "method": "latent-prior",
+        "model": str(models / "losda"),
+        "sampler": {"steps": 4, "antithetic": True},
+        "members": 8,
+    }
     suite = read_suite(written(tmp_path, models, methods={"background": {"method": "background"}, "prior": prior}))
     experiment = experiment_of(suite)
     truth = experiment._archive.truth(np.datetime64(experiment.cases[0], "ns"))
     samples = experiment._members(suite.methods["prior"], "2 %", truth)
     background = experiment._members(suite.methods["background"], "2 %", truth)[0]
-    distance = (samples.mean(dim=0) - background).square().mean()
-    spread = samples.var(dim=0).mean()
-    assert float(distance) == pytest.approx(float(spread) / 8, rel=0.5)
+    assert float((samples.mean(dim=0) - background).square().mean()) < 1e-6  # one without its mean error is 6e-4 away
     assert torch.isfinite(samples).all()

@@ -54,7 +54,7 @@ class LatentSpec(Strict):
     ensemble: EnsembleSpec | None = None
     sampler: Mapping[str, int | float | bool | str] = {}
     optimisation: Mapping[str, int | float | str | None] = {}
-    gamma: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    gamma: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     iterations: int = Field(default=3, ge=1)
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     width: float = Field(default=6.0e5, gt=0, allow_inf_nan=False)

@@ -115,7 +115,8 @@ class TwinExperiment:
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
                 check_latent(self.model, name, spec, self.suite.lead)
-                _check_unseen(spec.model, latent_model_of(spec.model).card, chosen)
+                for card in (latent_model_of(spec.model).card, latent_model_of(spec.model).space.card):
+                    _check_unseen(spec.model, card, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
 
     def applies(self, spec: TwinMethodSpec, scenario: str) -> bool:

@@ -64,6 +64,8 @@ class EnsembleBase:
         """
         if not isinstance(zonal, ZonalGaussian):
             raise ValueError(f"ensemble base: found {type(zonal).__name__}, expected a zonal Gaussian")
+        if len(deviations) < 2:
+            raise ValueError(f"ensemble base: found {len(deviations)} member, expected at least 2")
         points = zonal.shape[1] * zonal.shape[2]
         if len(self.taper) != points:
             raise ValueError(f"ensemble base: found a taper of {len(self.taper)} points, expected {points}")

@@ -63,7 +63,7 @@ def vp_cosine_schedule(steps: int, sigma_min: float = 0.02, sigma_max: float = 8
 
 
 class MemberNoise:
-    """Standard normal draws, one independent stream per member.
+    """Standard normal draws, one stream per member, independent of the others' unless they are antithetic.
 
     A member's stream depends on (seed, member number) alone, so chunks, batch sizes and processes do not matter.
 

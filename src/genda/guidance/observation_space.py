@@ -62,11 +62,19 @@ def increment(
 
 
 def factor(observed: Tensor, source: Source) -> Tensor:
-    """The Cholesky factor of H P Hᵀ + R, in double precision, for ``observed`` H P Hᵀ, (m, m) to the same."""
+    """The Cholesky factor of H P Hᵀ + R, in double precision, for ``observed`` H P Hᵀ, (m, m) to the same.
+
+    Raises:
+        FloatingPointError: where round-off hides that it is positive definite.
+    """
     matrix = observed.to(torch.float64, copy=True)
     matrix.diagonal().add_(source.covariance.variance.to(matrix))  # type: ignore[attr-defined]
-    lower: Tensor = torch.linalg.cholesky(matrix)
-    return lower
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    if int(failed):
+        found = "found H P Hᵀ + R not positive definite to round-off"
+        raise FloatingPointError(f"{source.name}: {found}, expected larger observation errors or fewer observations")
+    result: Tensor = lower
+    return result
 
 
 def solved(factor: Tensor, misfit: Tensor) -> Tensor:

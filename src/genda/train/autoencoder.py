@@ -123,5 +123,6 @@ def _validation_set(
 ) -> tuple[Tensor, Pairs | None]:
     times = select_times(config.data.path, config.data.validation, config.validation.samples)
     state = read_state(config.data.path, config.data.names, times)
-    pairs = read_pairs(config.data, config.data.validation, normalisation, config.validation.samples)
+    split = config.data.validation
+    pairs = read_pairs(config.data, split, normalisation, config.validation.samples) if isinstance(split, str) else None
     return normalisation.normalise(state.values, times).to(device), pairs

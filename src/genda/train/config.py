@@ -173,7 +173,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
                 raise ValueError(f"{override!r}: {parent} holds a value, expected a section")
         node[leaf] = value
     kind = document.get("kind", "prior")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"{path}: kind: found {kind!r}, expected one of {', '.join(KINDS)}")
     try:
         return KINDS[kind].model_validate(document)

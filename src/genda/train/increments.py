@@ -73,10 +73,13 @@ class IncrementTask:
         pairs = self._pairs(config.data.train)
         self._train = _encoded(space, pairs, range(space.spec.patch))
         self.leads, self.times = pairs.leads, self._train.times
-        static = static_maps(config.data.path, config.architecture.static, space.grid)
-        static = torch.zeros(0, *space.grid.shape) if static is None else static
         patch, grid = space.spec.patch, space.grid.coarsened(space.spec.patch)
-        self._static = torch.stack([F.avg_pool2d(static.roll(t, -1), patch) for t in range(patch)])
+        maps = static_maps(config.data.path, config.architecture.static, space.grid)
+        self._static = (
+            torch.zeros(patch, 0, *grid.shape)
+            if maps is None
+            else torch.stack([F.avg_pool2d(maps.roll(turn, -1), patch) for turn in range(patch)])
+        )
         area = torch.as_tensor(grid.area_weights).float()
         if saved is None:
             mean, scale = self._train.statistics(space, area)
@@ -145,6 +148,9 @@ class IncrementTask:
         pairs = read_pairs(self._config.data, split, self.normalisation, limit)
         if pairs is None:
             raise ValueError(f"{self._config.data.path}: found no backgrounds of {split!r}, expected some")
+        if pairs.grid.shape != self._space.grid.shape:
+            found = f"found a grid of {pairs.grid.shape}"
+            raise ValueError(f"{self._config.data.path}: {found}, expected the autoencoder's, {self._space.grid.shape}")
         return pairs
 
     def _samples(self, samples: _Latents, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:

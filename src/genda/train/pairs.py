@@ -23,12 +23,14 @@ class Pairs:
         background: shape (time, lead, channel, lat, lon).
         leads: hours.
         times: valid times.
+        grid: of both.
     """
 
     truth: Tensor
     background: Tensor
     leads: tuple[int, ...]
     times: Times
+    grid: LatLonGrid
 
 
 def read_pairs(
@@ -53,12 +55,19 @@ def read_pairs(
     times = truth["time"].values.astype("datetime64[ns]")
     leads = tuple(int(lead) for lead in background["lead"].values)
 
+    grid, _, _ = LatLonGrid.from_coordinates(truth["latitude"].values, truth["longitude"].values)
+    size = normalisation.mean.shape[-2:]
+    if any(found not in (1, points) for found, points in zip(size, grid.shape, strict=True)):
+        raise ValueError(
+            f"{config.path}: found a grid of {grid.shape}, expected that of the normalisation, {tuple(size)}"
+        )
+
     def anomalies(dataset: object) -> Tensor:
         state = from_dataset(dataset, config.names)  # type: ignore[arg-type]
         return normalisation.normalise(state.values, state.times).half()
 
     members = [anomalies(background.sel(lead=lead, drop=True)) for lead in leads]
-    return Pairs(anomalies(truth), torch.stack(members, dim=1), leads, times)
+    return Pairs(anomalies(truth), torch.stack(members, dim=1), leads, times, grid)
 
 
 def channel_weights(config: DataConfig, normalisation: Normalisation, grid: LatLonGrid) -> Tensor:

@@ -50,8 +50,10 @@ def _task(config: TrainConfig, device: torch.device, saved: dict[str, Tensor] | 
 def _optimiser(config: OptimiserConfig, network: nn.Module) -> torch.optim.Optimizer:
     if config.kind == "adamw":
         return torch.optim.AdamW(network.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
-    ends = ("stem", "head", "position", "analysis", "synthesis")
-    inner = {name for name, p in network.named_parameters() if p.ndim == 4 and not name.startswith(ends)}
+    ends = {"stem", "head", "position", "analysis", "synthesis"}
+    inner = {name for name, p in network.named_parameters() if p.ndim == 4 and not ends & set(name.split("."))}
     matrices = [p for name, p in network.named_parameters() if name in inner]
+    if not matrices:
+        raise ValueError("optimiser.kind: found muon for a network without inner convolutions, expected adamw")
     others = [p for name, p in network.named_parameters() if name not in inner]
     return Muon(matrices, others, config.lr, betas=config.betas, weight_decay=config.weight_decay)
