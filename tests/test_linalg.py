@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genda.linalg import Diagonal, conjugate_gradient, gmres
+from genda.linalg import Diagonal, conjugate_gradient, gmres, weighted_gram
 
 
 def _systems(batch=5, n=12, symmetric=False):
@@ -78,3 +78,8 @@ def test_gmres_survives_a_space_that_closes_early():
 def test_a_variance_must_be_positive():
     with pytest.raises(ValueError, match="not positive"):
         Diagonal(torch.tensor([1.0, 0.0]))
+
+
+def test_a_weighted_gram_matrix_is_the_product_it_halves():
+    a, weights = torch.randn(7, 5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    torch.testing.assert_close(weighted_gram(a, weights, block=3), a @ torch.diag(weights) @ a.T)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genda.assets import model_directory
-from genda.checkpoint import Model, load_model
+from genda.checkpoint import Model, StateModel, load_model
 from genda.diffusion.gaussian import SphericalGaussian
 from genda.diffusion.noise import derived_seed, karras_schedule
 from genda.diffusion.sampler import Sampler
@@ -27,6 +27,8 @@ from genda.grid import LatLonGrid
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import DEFAULT_GAMMA, SDA, redundancy, smallest_stable_gamma
+from genda.latent_methods import LATENT_METHODS, latent_sampler, make_latent_method
+from genda.latent_model import LatentModel, is_latent, load_latent_model
 from genda.linalg import Diagonal
 from genda.methods import Method
 from genda.methods.fusion import Fusion, Guidance
@@ -44,13 +46,15 @@ class Analysis:
 
     Attributes:
         members: physical units, shape (1, member, channel, lat, lon).
-        observations: the table with hx_b (climatology) and hx_a (member mean) for the rows that were used.
+        background: what hx_b is of: the climatology, or the mean of the forecasts given; shape (channel, lat, lon).
+        observations: the table with hx_b and hx_a (member mean) for the rows that were used.
         method: its name.
         settings: what it was run with.
         seconds: wall time of the method itself.
     """
 
     members: State
+    background: Tensor
     observations: pd.DataFrame | None
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -63,18 +67,24 @@ class Analysis:
         return State(s.values.mean(dim=1), s.channels, s.grid, s.times)
 
 
-def load(name: str | Path) -> Model:
-    """A shipped model by its name, or the model of a directory.
+def load(name: str | Path) -> Model | LatentModel:
+    """A shipped model by its name, or the model of a directory: a prior of states, or one of background errors.
 
     Raises:
         FileNotFoundError: if it is neither.
         ValueError: if it is damaged.
     """
+    directory = model_directory(name)
+    return load_latent_model(directory) if is_latent(directory) else load_model(directory)
+
+
+def load_prior(name: str | Path) -> Model:
+    """A prior of states, as :func:`load`."""
     return load_model(model_directory(name))
 
 
 def point_operator(
-    model: Model, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
+    model: StateModel, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
 ) -> tuple[operators.LinearOperator, np.ndarray[Any, np.dtype[np.float64]]]:
     """H for the rows of an observation table.
 
@@ -87,7 +97,7 @@ def point_operator(
     return operators.normalised(_point_matrix(model, table, interpolation), model.grid, model.normalisation.std)
 
 
-def observe(where: Model | State, values: Tensor, table: pd.DataFrame) -> Tensor:
+def observe(where: StateModel | State, values: Tensor, table: pd.DataFrame) -> Tensor:
     """H of physical fields on the grid and channels of a model or state, at the rows of a table.
 
     Shapes (..., channel, lat, lon) to (..., rows); physical units. Raises as :func:`point_operator`.
@@ -97,7 +107,7 @@ def observe(where: Model | State, values: Tensor, table: pd.DataFrame) -> Tensor
 
 
 def _point_matrix(
-    where: Model | State, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
+    where: StateModel | State, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
 ) -> sp.csr_array:
     return operators.points(
         where.grid,
@@ -110,14 +120,14 @@ def _point_matrix(
     )
 
 
-def climatology(model: Model, time: np.datetime64) -> Tensor:
+def climatology(model: StateModel, time: np.datetime64) -> Tensor:
     """The seasonal mean state, physical units, shape (channel, lat, lon)."""
     mean = model.normalisation.mean_at(np.array([time]))[0]
     return mean.expand(len(model.channels), *model.grid.shape)
 
 
 def point_source(
-    model: Model,
+    model: StateModel,
     table: pd.DataFrame,
     time: np.datetime64,
     name: str = "observations",
@@ -151,7 +161,7 @@ def point_source(
 
 
 def field_source(
-    model: Model,
+    model: StateModel,
     coarse: State,
     error: float,
     name: str = "field",
@@ -197,7 +207,7 @@ def coarse_field(state: State, factor: int) -> State:
     return State(values, state.channels, target, state.times)
 
 
-def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
+def _on_channels(matrix: Any, index: list[int], model: StateModel) -> Any:
     """Columns of a matrix on some channels moved to their place among all channels."""
     if index == list(range(len(model.channels))):
         return matrix
@@ -209,7 +219,7 @@ def _on_channels(matrix: Any, index: list[int], model: Model) -> Any:
     )
 
 
-def default_sampler(model: Model, **changes: Any) -> Sampler:
+def default_sampler(model: Model | LatentModel, **changes: Any) -> Sampler:
     """Algorithm 1 as this model is best sampled, with any of its settings changed.
 
     A prior on a spherical Gaussian base starts from that Gaussian's posterior (``Fusion.start``, which
@@ -218,6 +228,8 @@ def default_sampler(model: Model, **changes: Any) -> Sampler:
     keep that of the prediction costs a fifth of the accuracy. Any other prior starts from sigma = 80. The settings were
     chosen on validation dates, see docs/results/search.md.
     """
+    if isinstance(model, LatentModel):
+        return latent_sampler(**changes)
     spherical = isinstance(getattr(model.denoiser, "base", None), SphericalGaussian)
     settings: dict[str, Any] = {"steps": 20}
     if spherical:
@@ -272,26 +284,32 @@ def make_method(
 
 
 def assimilate(
-    model: Model,
+    model: Model | LatentModel,
     sources: Sequence[Source],
     time: np.datetime64,
-    method: str | Method = "fusion",
+    method: str | Method | None = None,
     members: int = 16,
     seed: int = 0,
     *,
+    background: State | None = None,
+    lead: int | None = None,
     observations: pd.DataFrame | None = None,
     **settings: Any,
 ) -> Analysis:
     """Analyse one time.
 
     Args:
-        model: the prior.
+        model: the prior, of states or of background errors.
         sources: from :func:`point_source` and :func:`field_source`; none samples the prior.
         time: valid time; it selects the season and, with ``seed``, the members.
-        method: a name of :data:`METHODS` with ``settings`` for :func:`make_method`, or a method object. Without ``gamma``
-            SDA takes :func:`default_gammas`.
+        method: a name of :data:`METHODS` with ``settings`` for :func:`make_method`, or of
+            :data:`genda.latent_methods.LATENT_METHODS` with those of :func:`genda.latent_methods.make_latent_method`, or a method
+            object. By default fusion, or losda. Without ``gamma`` SDA takes :func:`default_gammas`.
         members: ensemble size.
         seed: member i depends on (seed, time, i) alone.
+        background: for priors of background errors: a forecast of ``time``, or an ensemble of them, (1, [member,] channel,
+            lat, lon) in physical units; methods are about the ensemble's mean.
+        lead: of the background in h, one that the prior knows; by default its first.
         observations: the table behind the sources, to be returned with hx_b and hx_a.
 
     Raises:
@@ -299,17 +317,25 @@ def assimilate(
         FloatingPointError: if a member stopped being finite.
     """
     times = np.array([time], dtype="datetime64[ns]")
-    if method == "fusion-sda" and settings.get("gamma") is None:
-        sampler = settings.get("sampler") or default_sampler(model)
-        settings["gamma"] = default_gammas(stable_gammas(sampler, sources))
-    chosen = make_method(method, model, **settings) if isinstance(method, str) else method
-    name = method if isinstance(method, str) else type(method).__name__
+    name = method or ("losda" if isinstance(model, LatentModel) else "fusion")
+    chosen = _chosen_method(model, name, sources, lead, settings) if isinstance(name, str) else name
+    name = name if isinstance(name, str) else type(name).__name__
     problem = Problem(
         (len(model.channels), *model.grid.shape),
-        () if name == "unconditional" else tuple(sources),
+        () if name in ("unconditional", "latent-prior") else tuple(sources),
         condition=season(times)[0],
         time=str(times[0]),
     )
+    first_guess = climatology(model, time)
+    if background is not None or isinstance(model, LatentModel):
+        forecasts = _background_members(model, background, time)
+        first_guess = forecasts.mean(dim=0)
+        normalised = model.normalisation.normalise(forecasts.unsqueeze(0), times)[0].float()
+        problem = replace(
+            problem, background=normalised.mean(dim=0), ensemble=normalised if len(normalised) > 1 else None
+        )
+    if isinstance(model, LatentModel):
+        problem = replace(problem, condition=model.condition(times, model.leads[0] if lead is None else lead)[0])
     generator = torch.Generator().manual_seed(derived_seed(seed, times[0]))
     started = clock.perf_counter()
     values = chosen.analyse(problem, members, generator)
@@ -319,10 +345,46 @@ def assimilate(
     table = None
     if observations is not None:
         table = observations.copy()
-        table["hx_b"] = observe(model, climatology(model, time), table).numpy()
+        table["hx_b"] = observe(model, first_guess, table).numpy()
         table["hx_a"] = observe(model, physical[0].mean(dim=0), table).numpy()
     shown = {key: value for key, value in settings.items() if key != "progress"}
-    return Analysis(state, table, name, {"members": len(values), "seed": seed, **shown}, seconds)
+    return Analysis(state, first_guess, table, name, {"members": len(values), "seed": seed, **shown}, seconds)
+
+
+def _chosen_method(
+    model: Model | LatentModel, name: str, sources: Sequence[Source], lead: int | None, settings: dict[str, Any]
+) -> Method:
+    """A method by its name; ``settings`` are completed by what it takes by default."""
+    if isinstance(model, LatentModel):
+        return make_latent_method(name, model, model.leads[0] if lead is None else lead, **settings)
+    if name in LATENT_METHODS:
+        raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as losda")
+    if name == "fusion-sda" and settings.get("gamma") is None:
+        sampler = settings.get("sampler") or default_sampler(model)
+        settings["gamma"] = default_gammas(stable_gammas(sampler, sources))
+    return make_method(name, model, **settings)
+
+
+def _background_members(model: StateModel, background: State | None, time: np.datetime64) -> Tensor:
+    """Forecasts of the analysis time on the model's channels, (member, channel, lat, lon), physical units.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    if background is None:
+        raise ValueError("background: found none, expected a forecast of the analysis time for a prior of its errors")
+    if not same_grid(background.grid, model.grid):
+        raise ValueError(
+            f"background: found a grid of {background.grid.shape}, expected the model's, {model.grid.shape}"
+        )
+    if len(background.times) != 1 or background.times[0] != time:
+        found = ", ".join(str(t) for t in background.times[:2])
+        raise ValueError(f"background: found times {found}, expected {time} alone")
+    try:
+        values = background.select(model.channels).values[0]
+    except ValueError as error:
+        raise ValueError(f"background: {error}") from None
+    return values if values.ndim == 4 else values.unsqueeze(0)
 
 
 def stable_gammas(sampler: Sampler, sources: Sequence[Source]) -> dict[str, float]:

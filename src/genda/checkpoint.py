@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -85,6 +85,9 @@ class GridCard(Strict):
     longitude: tuple[float, ...]
 
 
+Document = TypeVar("Document", bound=BaseModel)
+
+
 class Card(Strict):
     """``model.json``."""
 
@@ -96,6 +99,22 @@ class Card(Strict):
     harmonics: int = Field(ge=0)
     sha256: str
     training: dict[str, Any] = {}
+
+
+class StateModel(Protocol):
+    """What every model says of the states it is about."""
+
+    @property
+    def normalisation(self) -> Normalisation: ...
+
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+
+    @property
+    def grid(self) -> LatLonGrid: ...
+
+    @property
+    def card(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -179,18 +198,8 @@ def load_model(directory: str | Path) -> Model:
         ValueError: naming the file, what was found and what was expected.
     """
     directory = Path(directory)
-    for name in (CARD, WEIGHTS):
-        if not (directory / name).is_file():
-            raise FileNotFoundError(
-                f"{directory / name}: no such file, expected a model directory with {CARD} and {WEIGHTS}"
-            )
     card = read_card(directory)
-    digest = hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest()
-    if digest != card.sha256:
-        raise ValueError(
-            f"{directory / WEIGHTS}: damaged or from another model, found sha256 {digest[:12]}, expected {card.sha256[:12]}"
-        )
-    tensors, _ = read_tensors(directory / WEIGHTS)
+    tensors = read_weights(directory / WEIGHTS, card.sha256)
     try:
         grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
         parse_channels(card.channels)
@@ -200,15 +209,7 @@ def load_model(directory: str | Path) -> Model:
     expected = {f"denoiser.{name}": tuple(value.shape) for name, value in denoiser.state_dict().items()}
     expected["normalisation.std"] = (len(card.channels),)
     check_tensors(directory / WEIGHTS, {k: v for k, v in tensors.items() if k != "normalisation.mean"}, expected)
-    mean = tensors["normalisation.mean"] if "normalisation.mean" in tensors else torch.empty(0)
-    if mean.ndim != 4 or mean.shape[:2] != (1 + 2 * card.harmonics, len(card.channels)):
-        raise ValueError(
-            f"{directory / WEIGHTS}: normalisation.mean: found shape {tuple(mean.shape)}, expected "
-            f"({1 + 2 * card.harmonics}, {len(card.channels)}, lat or 1, lon or 1)"
-        )
-    for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{directory / WEIGHTS}: {name}: found a value that is not finite")
+    normalisation = normalisation_of(directory / WEIGHTS, tensors, card.harmonics)
     state = {k.removeprefix("denoiser."): v.float() for k, v in tensors.items() if k.startswith("denoiser.")}
     base = denoiser.base
     if isinstance(base, SphericalGaussian):  # rebuilt, because it derives tensors from the ones it stores
@@ -216,7 +217,6 @@ def load_model(directory: str | Path) -> Model:
     denoiser = build_denoiser(card.architecture, denoiser.network, base, denoiser.static)
     denoiser.load_state_dict(state, strict=True)
     denoiser.eval().requires_grad_(False)
-    normalisation = Normalisation(mean.float(), tensors["normalisation.std"].float())
     return Model(denoiser, normalisation, card.channels, grid, card.architecture, card.training)
 
 
@@ -226,11 +226,57 @@ def read_card(directory: str | Path) -> Card:
     Raises:
         ValueError: naming the file and the first thing wrong with it.
     """
-    path = Path(directory) / CARD
+    return read_document(Path(directory) / CARD, Card)
+
+
+def read_document(path: Path, kind: type[Document]) -> Document:
+    """A card of some kind.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: naming the file and the first thing wrong with it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected a model directory with {CARD} and {WEIGHTS}")
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ValueError(f"{path}: {first_complaint(error)}") from error
+
+
+def read_weights(path: Path, digest: str) -> dict[str, Tensor]:
+    """The tensors of a file, all finite.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: where it is not the one that the card names, or holds a value that is not finite.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected a model directory with {CARD} and {WEIGHTS}")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != digest:
+        raise ValueError(f"{path}: damaged or from another model, found sha256 {found[:12]}, expected {digest[:12]}")
+    tensors, _ = read_tensors(path)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{path}: {name}: found a value that is not finite")
+    return tensors
+
+
+def normalisation_of(path: Path, tensors: Mapping[str, Tensor], harmonics: int) -> Normalisation:
+    """The climatology among the tensors of a model.
+
+    Raises:
+        ValueError: for a mean of another shape than the standard deviations and harmonics ask for.
+    """
+    std = tensors["normalisation.std"] if "normalisation.std" in tensors else torch.empty(0)
+    mean = tensors["normalisation.mean"] if "normalisation.mean" in tensors else torch.empty(0)
+    if mean.ndim != 4 or mean.shape[:2] != (1 + 2 * harmonics, len(std)):
+        raise ValueError(
+            f"{path}: normalisation.mean: found shape {tuple(mean.shape)}, expected "
+            f"({1 + 2 * harmonics}, {len(std)}, lat or 1, lon or 1)"
+        )
+    return Normalisation(mean.float(), std.float())
 
 
 def check_model(name: str | Path) -> Card:

@@ -73,8 +73,19 @@ def demo(
 def assimilate(
     model: Annotated[str, typer.Option(help="A shipped model's name or a checkpoint directory.")] = "embedded",
     method: Annotated[
-        str, typer.Option(help="fusion, fusion-sda, fusion-gaussian, optimal-interpolation, unconditional.")
-    ] = "fusion",
+        str | None,
+        typer.Option(
+            help="fusion (default), fusion-sda, fusion-gaussian, optimal-interpolation, unconditional; of a prior of "
+            "background errors losda (default), latent-mmps, latent-dps, latent-3d-var, latent-prior."
+        ),
+    ] = None,
+    background: Annotated[
+        Path | None,
+        typer.Option(help="A forecast of the analysis time, or an ensemble of them, for a prior of background errors."),
+    ] = None,
+    lead: Annotated[
+        int | None, typer.Option(help="Hours of the background, one the prior knows; by default its first.")
+    ] = None,
     observations: Annotated[list[Path] | None, typer.Option(help="Observation files of any readable kind.")] = None,
     field: Annotated[
         list[Path] | None, typer.Option(help="Coarse fields or forecasts on their own grid (netCDF).")
@@ -99,7 +110,8 @@ def assimilate(
     ] = None,
     iterations: Annotated[int, typer.Option(min=1, help="GMRES iterations of MMPS.")] = 3,
     gamma: Annotated[
-        float | None, typer.Option(min=0.0, help="Gamma of SDA; by default 0.03 or what a source needs to be stable.")
+        float | None,
+        typer.Option(min=0.0, help="Gamma of SDA and DPS; by default 0.03 or what a source needs to be stable."),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Members at a time; bounds memory, changes nothing else.")
@@ -116,6 +128,8 @@ def assimilate(
         result = assimilate_files(
             model=model,
             method=method,
+            background=background,
+            lead=lead,
             observations=observations or [],
             fields=field or [],
             field_error=field_error,

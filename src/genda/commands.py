@@ -17,8 +17,10 @@ from genda import assimilation as library
 from genda.assets import model_directory
 from genda.atomic import replacing
 from genda.benchmark import read_results, read_suite, run_suite
-from genda.checkpoint import Model, read_card
+from genda.checkpoint import Model, StateModel, read_card
 from genda.diffusion.sampler import Sampler
+from genda.latent_methods import EnsembleShare, LatentSettings, diffda_walk
+from genda.latent_model import LatentModel, latent_card
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import assign_errors
 from genda.observations.flags import Flag
@@ -74,7 +76,9 @@ def read_observation_files(files: Sequence[Path], out: Path) -> Outcome:
 def assimilate_files(
     *,
     model: str,
-    method: str,
+    method: str | None,
+    background: Path | None,
+    lead: int | None,
     observations: Sequence[Path],
     fields: Sequence[Path],
     field_error: float,
@@ -98,7 +102,7 @@ def assimilate_files(
     Raises:
         ValueError, FileNotFoundError: for unusable input, before anything is written.
     """
-    if not observations and not fields and method != "unconditional":
+    if not observations and not fields and method not in ("unconditional", "latent-prior"):
         raise ValueError(
             "no observations and no fields given: expected --observations or --field (or --method unconditional)"
         )
@@ -108,11 +112,21 @@ def assimilate_files(
         )
     _check_outputs(out, report)
     prior = library.load(model)
+    latent = isinstance(prior, LatentModel)
+    if latent != (background is not None):
+        found = f"found {'none' if background is None else background} for {model}"
+        raise ValueError(f"background: {found}, expected one where the model is a prior of background errors")
+    if latent and map_climate:
+        raise ValueError("map climate: found a background, which is in the model's climate as it is, expected none")
     coarse = [read_state(path) for path in fields]
     table = read_observations(observations) if observations else None
-    when = _analysis_time(time, coarse, table)
+    forecast = None if background is None else read_state(background)
+    when = _analysis_time(time, [*coarse, *([] if forecast is None else [forecast])], table)
+    if background is not None and forecast is not None:
+        forecast = _at(forecast, when, background)
     coarse = [_at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
-    sampler = library.default_sampler(prior, **({} if steps is None else {"steps": steps}))
+    changes = {} if steps is None else {"steps": steps}
+    sampler = diffda_walk(**changes) if method == "diffda" else library.default_sampler(prior, **changes)
     sources: list[Source] = []
     used, mapping = None, None
     if table is not None:
@@ -140,6 +154,11 @@ def assimilate_files(
         if progress is not None:
             progress(done, ticks)
 
+    own: dict[str, Any] = {"sampler": sampler, "iterations": iterations, "gamma": gammas}
+    if latent:
+        several = forecast is not None and forecast.values.ndim == 5 and forecast.values.shape[1] > 1
+        base = EnsembleShare() if several else None
+        own = {"settings": LatentSettings(sampler, gamma=gamma, iterations=iterations, ensemble=base)}
     analysis = library.assimilate(
         prior,
         sources,
@@ -147,13 +166,13 @@ def assimilate_files(
         method,
         members,
         seed,
+        background=forecast,
+        lead=lead,
         observations=used,
-        sampler=sampler,
-        iterations=iterations,
-        gamma=gammas,
         batch=batch,
         device=device,
         progress=tick,
+        **own,
     )
     if table is not None and mapping is not None:
         analysis = _mapped_back(prior, analysis, mapping)
@@ -203,7 +222,7 @@ def _gammas(sampler: Sampler, sources: Sequence[Source], given: float | None) ->
     return gammas, warnings
 
 
-def _mapped_back(model: Model, analysis: library.Analysis, mapping: ClimateMapping) -> library.Analysis:
+def _mapped_back(model: StateModel, analysis: library.Analysis, mapping: ClimateMapping) -> library.Analysis:
     """An analysis in the model's climate moved to the climate of its observations, equivalents and errors included."""
     state, table = analysis.members, analysis.observations
     shift = torch.as_tensor(mapping.on_channels(state.channels, state.grid.latitude)).float().unsqueeze(-1)
@@ -315,7 +334,7 @@ def _benchmark_picture(document: Mapping[str, Any], path: Path) -> str:
 def inspect_model(name: str) -> Outcome:
     """The card of a model."""
     directory = model_directory(name)
-    card = read_card(directory).model_dump(mode="json")
+    card = latent_card(directory) or read_card(directory).model_dump(mode="json")
     grid = card.pop("grid")
     shape = [len(grid["latitude"]), len(grid["longitude"])]
     document = {"directory": str(directory), "grid": shape, **card}
@@ -402,18 +421,19 @@ def _at(state: State, time: np.datetime64, path: Path) -> State:
 
 
 def _report_case(
-    model: Model, analysis: library.Analysis, coarse: Sequence[State], table: pd.DataFrame | None
+    model: Model | LatentModel, analysis: library.Analysis, coarse: Sequence[State], table: pd.DataFrame | None
 ) -> ReportCase:
     time = analysis.members.times[0]
-    mask = model.static.get("land_sea_mask")
+    mask = None if isinstance(model, LatentModel) else model.static.get("land_sea_mask")
+    name = "the forecast given" if isinstance(model, LatentModel) else "the model's seasonal climatology"
     return ReportCase(
         title=f"Analysis of {_iso(time)}",
         time=time,
         channels=model.channels,
         grid=model.grid,
         members=analysis.members.values[0].numpy(),
-        background=library.climatology(model, time).numpy(),
-        background_name="climatology",
+        background=analysis.background.numpy(),
+        background_name="forecast" if isinstance(model, LatentModel) else "climatology",
         observations=analysis.observations if table is None else _with_flags(analysis.observations, table),
         coarse=None
         if not coarse or coarse[0].channels != model.channels
@@ -421,7 +441,7 @@ def _report_case(
         land_sea_mask=None if mask is None else mask.numpy(),
         std=model.normalisation.std.double().numpy(),
         settings=dict(analysis.settings),
-        provenance={"background": "the model's seasonal climatology", **{k: str(v) for k, v in model.card.items()}},
+        provenance={"background": name, **{k: str(v) for k, v in model.card.items()}},
         timings={"analysis": analysis.seconds},
         flag_names={int(flag): flag.label for flag in Flag},
     )

@@ -70,7 +70,7 @@ def simulate_columns(
 
 def write_demo_observations(path: Path = DEMO_OBSERVATIONS, date: int = 1, seed: int = 0) -> None:
     """Simulate the shipped observations from one date of the shipped case."""
-    model = library.load("embedded")
+    model = library.load_prior("embedded")
     sample = read_sample(channels=model.channels)
     t = sample.truth
     truth = State(t.values[date : date + 1], t.channels, t.grid, t.times[date : date + 1])
@@ -82,7 +82,7 @@ def run_demo(
 ) -> DemoResult:
     """Analyse the shipped case and write ``analysis.nc`` and ``report.html`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    model = library.load("embedded")
+    model = library.load_prior("embedded")
     table = run_checks(read_table(DEMO_OBSERVATIONS), [check_missing, check_bounds, check_duplicates])
     time = np.datetime64(table["time"].iloc[0].to_datetime64(), "ns")
     sample = read_sample(channels=model.channels)

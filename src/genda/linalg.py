@@ -74,6 +74,17 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: 
     return x
 
 
+def weighted_gram(a: Tensor, weights: Tensor, block: int = 1024) -> Tensor:
+    """A diag(w) Aᵀ for ``a`` (n, k) and ``weights`` (k,), shape (n, n): half the work of a product, for it is symmetric."""
+    result = a.new_empty(len(a), len(a))
+    for first in range(0, len(a), block):
+        last = first + block
+        rows = (a[first:last] * weights) @ a[:last].T
+        result[first:last, :last] = rows
+        result[:first, first:last] = rows[:, :first].T
+    return result
+
+
 def gmres(product: Product, b: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Minimise ‖b - A x‖ over the Krylov space of ``iterations`` products, sample by sample; A need not be symmetric.
 

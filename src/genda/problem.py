@@ -48,9 +48,21 @@ class Source:
         if not self.weight > 0:
             raise ValueError(f"{self.name}: found weight {self.weight:g}, expected a positive number")
 
+    def observed(self, x: Tensor) -> Tensor:
+        """H(x) for states (batch, channel, lat, lon), shape (batch, m).
+
+        Raises:
+            ValueError: where a gradient is recorded that H does not pass on: nothing can be assimilated through it.
+        """
+        values = self.operator(x)
+        if torch.is_grad_enabled() and x.requires_grad and not values.requires_grad:
+            found = "found an operator without gradient"
+            raise ValueError(f"{self.name}: {found}, expected torch functions of the state throughout")
+        return values
+
     def misfit(self, x: Tensor) -> Tensor:
-        """y - H(x) for states (batch, channel, lat, lon), shape (batch, m)."""
-        return self.values.to(x) - self.operator(x)
+        """y - H(x) for states (batch, channel, lat, lon), shape (batch, m); raises as :meth:`observed`."""
+        return self.values.to(x) - self.observed(x)
 
     def adjoint(self, x: Tensor, u: Tensor) -> Tensor:
         """H'(x)ᵀ u, ``u`` (batch, m) to (batch, channel, lat, lon)."""
@@ -58,7 +70,7 @@ class Source:
             return self.operator.adjoint(u)  # type: ignore[attr-defined, no-any-return]
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            (pulled,) = torch.autograd.grad(self.operator(x), x, u)
+            (pulled,) = torch.autograd.grad(self.observed(x), x, u)
         return pulled
 
 

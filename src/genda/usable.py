@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from genda import assimilation as library
-from genda.checkpoint import Model
+from genda.checkpoint import StateModel
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import assign_errors
 from genda.observations.flags import Flag
@@ -28,7 +28,7 @@ from genda.variables import channels as parse_channels
 
 
 def usable_observations(
-    model: Model,
+    model: StateModel,
     table: pd.DataFrame,
     time: np.datetime64,
     window_hours: float,
@@ -91,7 +91,7 @@ def usable_observations(
     return table, mapping
 
 
-def _check_variables(table: pd.DataFrame, model: Model) -> pd.DataFrame:
+def _check_variables(table: pd.DataFrame, model: StateModel) -> pd.DataFrame:
     """``DOMAIN`` where the model does not hold the variable."""
     known = {c.field.id for c in parse_channels(model.channels)}
     return set_flag(table, ~table["variable"].isin(known), Flag.DOMAIN)

@@ -55,3 +55,15 @@ def test_the_cosine_schedule_is_uniform_in_its_time():
 def test_settings_without_meaning_are_refused(settings, complaint):
     with pytest.raises(ValueError, match=complaint):
         Sampler(**settings)
+
+
+def test_antithetic_members_lie_on_either_side_of_a_gaussian_mean_in_any_batch():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(12, 12, dtype=torch.float64, generator=generator)
+    mean = torch.zeros(1, 3, 4, dtype=torch.float64)
+    gaussian = DenseGaussian(mean, a @ a.T / 12)
+    sampler = Sampler(steps=12, sigma_max=30.0, churn=2.0, antithetic=True)
+    x = sampler.sample(gaussian, mean.shape, 6, 0, dtype=torch.float64)
+    torch.testing.assert_close(0.5 * (x[0::2] + x[1::2]), mean.expand(3, -1, -1, -1), rtol=0, atol=1e-9)
+    assert float((x[0] - x[2]).abs().max()) > 0.1
+    torch.testing.assert_close(sampler.sample(gaussian, mean.shape, 6, 0, batch=1, dtype=torch.float64), x)

@@ -1,6 +1,7 @@
 """The zonal Gaussian against dense linear algebra and its own draws."""
 
 import pytest
+import scipy.sparse as sp
 import torch
 
 from genda.diffusion.noise import MemberNoise
@@ -48,3 +49,13 @@ def test_all_modes_give_back_the_covariance_and_draws_have_it():
     draws = g.sample(MemberNoise(0, range(20000))).double().flatten(1)
     sampled = draws.T @ draws / len(draws)
     assert float((sampled - covariance).norm() / covariance.norm()) < 0.03
+
+
+@pytest.mark.parametrize("modes", [24, 10, 1])
+def test_what_observations_see_of_the_conditional_covariance_is_that_of_its_matrix(modes):
+    g, _ = gaussian(modes)
+    rows = sp.csr_array(torch.randn(300, SIZE, dtype=torch.float64).relu().numpy())  # more than one block
+    observed, h, covariance = g.observed_covariance(rows), torch.as_tensor(rows.toarray()), dense(g)
+    for sigma in torch.tensor([0.3, 2.0], dtype=torch.float64):
+        gain = covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(SIZE, dtype=torch.float64))
+        torch.testing.assert_close(observed(sigma), h @ (covariance - gain @ covariance) @ h.T, rtol=1e-6, atol=1e-6)

@@ -7,10 +7,14 @@ import torch
 
 from genda.diffusion.gaussian import DenseGaussian
 from genda.diffusion.sampler import Sampler
+from genda.diffusion.zonal_gaussian import ZonalGaussian
+from genda.guidance import observation_space
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.latent_optimisation import LatentOptimisation, Optimiser
+from genda.guidance.mmps import MMPS
+from genda.guidance.sda import SDA
 from genda.linalg import Diagonal
-from genda.observations.operators import Composed, LinearOperator
+from genda.observations.operators import Composed, LinearOperator, Stack
 from genda.problem import Problem, Source
 
 SHAPE = (1, 4, 4)
@@ -69,6 +73,45 @@ def test_strict_consistency_fits_every_observation_and_morozov_stops_where_noise
     assert (chi_square(1.0) <= 1.0).all()
 
 
+def zonal():
+    """One channel on four latitudes and longitudes."""
+    generator = torch.Generator().manual_seed(3)
+    spectra = [torch.randn(4, 4, dtype=torch.complex128, generator=generator) for _ in range(3)]
+    spectra = [s.real.to(s.dtype) if m in (0, 2) else s for m, s in enumerate(spectra)]
+    return ZonalGaussian.truncated([s @ s.mH for s in spectra], SHAPE, 8).double()
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_observations_almost_without_error_are_solved_for_directly_and_exactly(stacked):
+    gaussian, given = zonal(), problem(error=1e-4)
+    if stacked:
+        (source,) = given.sources
+        given = Problem(SHAPE, (Source(source.values, Stack((source.operator,)), source.covariance),))
+    found = LatentOptimisation(gaussian, given, optimiser=Optimiser(inner=1))(state(), SIGMA)
+    h = torch.as_tensor(problem().sources[0].operator.matrix.toarray())
+    unit = torch.eye(16, dtype=torch.float64).view(-1, *SHAPE)
+    c, estimate = gaussian.conditional_covariance(unit, SIGMA[0]).flatten(1), gaussian(state(), SIGMA)
+    gain = c @ h.T @ torch.linalg.inv(h @ c @ h.T + 1e-8 * torch.eye(6, dtype=torch.float64))
+    expected = estimate.flatten(1) + (given.sources[0].values - estimate.flatten(1) @ h.T) @ gain.T
+    torch.testing.assert_close(found.flatten(1), expected, rtol=0, atol=1e-6)
+
+
+def test_levels_that_differ_between_members_are_left_to_conjugate_gradients():
+    levels = torch.tensor([0.4, 0.9], dtype=torch.float64)
+    both = LatentOptimisation(zonal(), problem(), optimiser=Optimiser(inner=100))(state(), levels)
+    for member, sigma, x in zip(both, levels, state(), strict=True):
+        alone = LatentOptimisation(zonal(), problem())(x.unsqueeze(0), sigma)
+        torch.testing.assert_close(member, alone[0], rtol=0, atol=1e-3)
+
+
+def test_a_level_is_factorised_once(monkeypatch):
+    factor, levels = observation_space.factor, []
+    monkeypatch.setattr(observation_space, "factor", lambda *a: levels.append(a) or factor(*a))
+    optimisation = LatentOptimisation(zonal(), problem())
+    Sampler(steps=10).sample(optimisation, SHAPE, 2, 0, dtype=torch.float64)
+    assert len(levels) == 10
+
+
 def test_unscheduled_levels_keep_the_prior_and_sampling_uses_the_others():
     gaussian = prior(2.0)
     late = LatentOptimisation(gaussian, problem(), scheduled=lambda sigma: sigma < 0.5)
@@ -97,3 +140,19 @@ def test_combinations_without_meaning_are_refused():
         LatentOptimisation(prior(), problem(), metric="strict")
     with pytest.raises(ValueError, match="no Gaussian near the prior"):
         LatentOptimisation(lambda x, s, c=None: x, problem())
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        lambda prior, given: LatentOptimisation(prior, given),
+        lambda prior, given: LatentOptimisation(prior, given, metric="isotropic", optimiser=Optimiser("lbfgs")),
+        lambda prior, given: LatentOptimisation(prior, given, metric="strict", optimiser=Optimiser("adam")),
+        lambda prior, given: MMPS(prior, given),
+        lambda prior, given: SDA(prior, given, gamma=0.1),
+    ],
+)
+def test_an_operator_without_gradient_is_refused(guidance):
+    deaf = problem(lambda x: torch.from_numpy(x.detach().numpy() ** 2))
+    with pytest.raises(ValueError, match="without gradient, expected torch functions of the state"):
+        guidance(prior(), deaf)(state(), SIGMA)

@@ -1,5 +1,6 @@
 """Latent methods on a linear case whose answer is the Kalman analysis: increments from N(0, C), C a zonal Gaussian."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.increments import IncrementDenoiser, IncrementPrior
 from genda.diffusion.sampler import Sampler
 from genda.diffusion.zonal_gaussian import ZonalGaussian
@@ -15,8 +17,10 @@ from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA
 from genda.linalg import Diagonal
 from genda.methods.diffda import DiffDA
+from genda.methods.envar import HybridCovariance
 from genda.methods.latent import LatentSampling
 from genda.methods.latent_variational import LatentVariational
+from genda.methods.localisation import Localisation, plane
 from genda.methods.losda import LatentOptimisationGuidance
 from genda.nn.autoencoder import Autoencoder
 from genda.nn.transformer import DiT
@@ -66,8 +70,8 @@ def problem(rows=(3, 9, 14, 30, 41, 58), function=None):
     return Problem(SHAPE, (Source(values, seen, covariance),), background, condition=torch.zeros(1))
 
 
-def kalman(base, given):
-    c, h = dense(base), torch.as_tensor(given.sources[0].operator.matrix.toarray())
+def kalman(c, given):
+    h = torch.as_tensor(given.sources[0].operator.matrix.toarray())
     gain = c @ h.T @ torch.linalg.inv(h @ c @ h.T + ERROR**2 * torch.eye(len(h)))
     b = given.background.double().flatten()
     return b + gain @ (given.sources[0].values.double() - h @ b), c - gain @ h @ c
@@ -85,16 +89,44 @@ def test_ensembles_have_the_kalman_posteriors_mean_and_spread(name):
         "LO-SDA": LatentOptimisationGuidance(sampler, optimiser=Optimiser(iterations=1, inner=20)),
         "MMPS": partial(MMPS, iterations=6),
     }[name]
-    mean, covariance = kalman(p.denoiser.base, given)
+    mean, covariance = kalman(dense(p.denoiser.base), given)
     found = analyse(LatentSampling(p, guidance, sampler), given)
     spread = covariance.diagonal().mean().sqrt()
     assert float((found.mean(dim=0) - mean).square().mean().sqrt() / spread) < 0.08
     assert float(found.var(dim=0).mean().sqrt() / spread) == pytest.approx(1, abs=0.04)
 
 
+def with_members(given, count=6):
+    """The same problem with members about its background, and a taper between the points of its grid."""
+    localisation = Localisation(plane(*SHAPE[1:]), 6.0)
+    spread = torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(4))
+    return replace(given, ensemble=given.background + 0.7 * spread), localisation
+
+
+def test_with_an_ensembles_covariance_they_have_that_of_the_hybrid_kalman_posterior():
+    p, (given, localisation) = prior(), with_members(problem())
+    sampler = Sampler(steps=32, sigma_min=0.005, sigma_max=60.0)
+    guidance = LatentOptimisationGuidance(sampler, optimiser=Optimiser(iterations=1))
+    ensemble = EnsembleBase(localisation.root(1e-9), 0.3, 0.7)
+    deviations = given.ensemble - given.ensemble.mean(dim=0)
+    product = HybridCovariance(deviations.double(), localisation, 0.7).covariance
+    hybrid = 0.3 * dense(p.denoiser.base) + product(torch.eye(SIZE).double().view(-1, *SHAPE)).flatten(1)
+    mean, covariance = kalman(hybrid, given)
+    found = analyse(LatentSampling(p, guidance, sampler, ensemble), given)
+    spread = covariance.diagonal().mean().sqrt()
+    assert float((found.mean(dim=0) - mean).square().mean().sqrt() / spread) < 0.08
+    assert float(found.var(dim=0).mean().sqrt() / spread) == pytest.approx(1, abs=0.04)
+
+
+def test_an_ensembles_covariance_takes_an_ensemble():
+    ensemble = EnsembleBase(with_members(problem())[1].root())
+    with pytest.raises(ValueError, match="latent sampling with an ensemble's covariance: found 0 background members"):
+        analyse(LatentSampling(prior(), MMPS, Sampler(steps=2), ensemble), problem(), 1)
+
+
 def test_dps_comes_to_the_observations_but_not_to_the_posterior():
     p, given = prior(), problem()
-    mean, _ = kalman(p.denoiser.base, given)
+    mean, _ = kalman(dense(p.denoiser.base), given)
     sampler = Sampler(steps=64, sigma_max=60.0)
     found = analyse(LatentSampling(p, partial(SDA, gamma=0.3), sampler), given, 100)
     background = given.background.double().flatten()
@@ -164,31 +196,41 @@ def test_diffda_paints_what_is_observed_and_lets_the_rest_follow():
     found = analyse(DiffDA(p, distance, 0.2, sampler), given)
     values = given.sources[0].values.double()
     torch.testing.assert_close(found[:, [3, 35]].mean(dim=0), values, rtol=0, atol=0.05)
-    mean, _ = kalman(p.denoiser.base, given)
+    mean, _ = kalman(dense(p.denoiser.base), given)
     background = given.background.double().flatten()
     assert float((found.mean(dim=0) - mean).norm()) < 0.75 * float((background - mean).norm())
 
 
 def test_near_gradients_leave_the_value_and_are_those_of_the_linear_map():
+    about = bent_prior().about(torch.randn(SHAPE), None)
+    for _ in range(2):  # what is kept of one increment is not used for another
+        e, de = torch.randn(2, 3, 2, 4), torch.randn(2, 3, 2, 4)
+        torch.testing.assert_close(about.decode_with_near_gradient(e), about.decode(e))
+        _, tangent = torch.func.jvp(about.prior.autoencoder.decode_linear, (e,), (about.prior.scale * de,))
+        operator = Composed(about.decode_with_near_gradient, _All())
+        torch.testing.assert_close(operator.tangent(e, de), tangent.flatten(1))
+
+
+def bent_prior():
+    """A decoder that bends, about a latent of three channels."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(2, 3, SHAPE[1:], kind="conv", width=8, depth=1)
     for parameter in autoencoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    p = IncrementPrior(
-        autoencoder,
-        prior().denoiser,
-        torch.ones(3, 1, 1),
-        torch.full((3, 1, 1), 0.5),
-        torch.zeros(0, 2, 4),
-        torch.zeros(2),
+    scale = torch.linspace(0.5, 1.5, 6).view(3, 2, 1)
+    return IncrementPrior(
+        autoencoder, prior().denoiser, torch.ones(3, 1, 1), scale, torch.zeros(0, 2, 4), torch.zeros(2)
     )
-    about = p.about(torch.randn(SHAPE), None)
-    for _ in range(2):  # what is kept of one increment is not used for another
-        e, de = torch.randn(2, 3, 2, 4), torch.randn(2, 3, 2, 4)
-        torch.testing.assert_close(about.decode_with_near_gradient(e), about.decode(e))
-        _, tangent = torch.func.jvp(about.prior.autoencoder.decode_linear, (e,), (0.5 * de,))
-        operator = Composed(about.decode_with_near_gradient, _All())
-        torch.testing.assert_close(operator.tangent(e, de), tangent.flatten(1))
+
+
+@pytest.mark.parametrize("decoder", [prior, bent_prior])
+def test_the_matrix_of_near_gradients_is_their_tangent(decoder):
+    given = problem()
+    about = decoder().about(given.background, None)
+    operator = about.observed(given, near=True).sources[0].operator
+    e, de = torch.randn(2, 4, *about.shape)
+    product = de.flatten(1).double() @ torch.as_tensor(operator.matrix.toarray()).T
+    torch.testing.assert_close(operator.tangent(e, de), product.float(), rtol=0, atol=1e-5)
 
 
 class _All:

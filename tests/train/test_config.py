@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from genda.checkpoint import build_network
 from genda.grid import LatLonGrid
+from genda.latent_model import build_autoencoder, build_increment_network
 from genda.train.config import read_config
 from genda.train.data import sample_order
 
@@ -18,9 +20,35 @@ def test_the_embedded_network_fits_the_shipped_size():
     assert 2 * sum(p.numel() for p in network.parameters()) < 13.5e6  # 16 MiB less climatology and base
 
 
-@pytest.mark.parametrize(("name", "channels"), [("embedded", 29), ("paper001", 13), ("era5", 69)])
+SHIPPED = [
+    ("embedded", 29),
+    ("paper001", 13),
+    ("era5", 69),
+    ("autoencoder", 29),
+    ("losda", 29),
+    ("diffda", 29),
+    ("autoencoder-era5", 69),
+    ("losda-era5", 69),
+]
+
+
+@pytest.mark.parametrize(("name", "channels"), SHIPPED)
 def test_shipped_configurations_are_valid(name, channels):
     assert len(read_config(CONFIGS / f"{name}.yaml").data.names) == channels
+
+
+def test_the_papers_sizes_fit_each_other():
+    grid = LatLonGrid.gaussian(128, 256)
+    space = read_config(CONFIGS / "autoencoder-era5.yaml").autoencoder
+    prior = read_config(CONFIGS / "losda-era5.yaml").architecture
+    with torch.device("meta"):
+        autoencoder = build_autoencoder(space, 69, grid)
+        network = build_increment_network(prior, space.latent, (32, 64))
+        latent = autoencoder.encode(torch.empty(1, 69, 128, 256)).mean
+        context = torch.empty(1, space.latent + len(prior.static), 32, 64)
+        estimate = network(torch.cat([latent, latent], dim=1), torch.empty(1), torch.empty(1, 3), context)
+    assert latent.shape == estimate.shape == (1, 69, 32, 64)
+    assert autoencoder.decode(latent).shape == (1, 69, 128, 256)
 
 
 def test_overrides_reach_nested_keys(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,31 @@ def logged(out: Path, key: str) -> list:
     return [(line["step"], line[key]) for line in lines if key in line]
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_a_killed_run_resumes_to_the_same_bits(data, tmp_path, monkeypatch, kind):
-    optimiser = {"kind": kind, "warmup_images": 8, "lr": 3e-3}
-    whole = small.config(data, tmp_path / "whole", optimiser=optimiser)
+@pytest.fixture(scope="module")
+def autoencoder(data, tmp_path_factory):
+    """A trained autoencoder's model directory."""
+    config = small.autoencoder_config(data, tmp_path_factory.mktemp("autoencoder"))
+    train(config)
+    return config.out / "model"
+
+
+def configured(kind, data, autoencoder):
+    """What makes the configuration of a run from its folder and changes."""
+    return {
+        "prior": partial(small.config, data),
+        "muon": partial(small.config, data, optimiser={"kind": "muon", "warmup_images": 8, "lr": 3e-3}),
+        "autoencoder": partial(small.autoencoder_config, data),
+        "increments": partial(small.increment_config, data, autoencoder=autoencoder),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["prior", "muon", "autoencoder", "increments"])
+def test_a_killed_run_resumes_to_the_same_bits(data, autoencoder, tmp_path, monkeypatch, kind):
+    make = configured(kind, data, autoencoder)
+    whole = make(out=tmp_path / "whole")
     train(whole)
 
-    killed = small.config(data, tmp_path / "killed", optimiser=optimiser, checkpoint_minutes=0)
+    killed = make(out=tmp_path / "killed", checkpoint_minutes=0)
     step = loop._step
 
     def dies_in_step_four(run, *arguments):
@@ -80,11 +99,18 @@ def test_sigterm_ends_a_run_with_a_checkpoint(data, tmp_path, monkeypatch):
     assert train(config, resume=True).images >= config.max_images
 
 
-def test_two_processes_compute_what_one_does(data, tmp_path):
-    architecture = {"network": {"base": 8, "multipliers": (1, 2), "blocks": 1}, "static": ("land_sea_mask",)}
-    alone = small.config(data, tmp_path / "alone", architecture=architecture)
+WITHOUT_DROPOUT = {
+    "prior": {"network": {"base": 8, "multipliers": (1, 2), "blocks": 1}, "static": ("land_sea_mask",)},
+    "increments": {"dit": {"patch": 2, "width": 16, "depth": 1, "head": 8}, "static": ("land_sea_mask",)},
+}
+
+
+@pytest.mark.parametrize("kind", ["prior", "increments"])
+def test_two_processes_compute_what_one_does(data, autoencoder, tmp_path, kind):
+    make = partial(configured(kind, data, autoencoder), architecture=WITHOUT_DROPOUT[kind])
+    alone = make(out=tmp_path / "alone")
     train(alone)
-    pair = small.config(data, tmp_path / "pair", architecture=architecture)
+    pair = make(out=tmp_path / "pair")
     (tmp_path / "pair.yaml").write_text(yaml.safe_dump(json.loads(pair.model_dump_json())))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -130,7 +156,8 @@ def test_the_trained_model_loads_and_improves_on_its_base(data, tmp_path):
     assert losses[-1] < 1
     x, sigma = torch.randn(2, 2, 8, 16), torch.tensor([0.5, 2.0])
     condition = torch.zeros(2, 2)
-    with averaged(run) as denoiser, torch.no_grad():
+    denoiser = run.task.objective.denoiser
+    with averaged(run), torch.no_grad():
         torch.testing.assert_close(
             model.denoiser(x, sigma, condition), denoiser(x, sigma, condition), rtol=0, atol=2e-3
         )

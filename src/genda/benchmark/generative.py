@@ -83,5 +83,5 @@ def check_base(prior: str, methods: Mapping[str, Any]) -> None:
         raise ValueError(f"{prior}: found no spherical Gaussian base, expected one for {', '.join(needing)}")
 
 
-model_of = lru_cache(maxsize=4)(library.load)
+model_of = lru_cache(maxsize=4)(library.load_prior)
 """A model by name or directory, kept in memory."""

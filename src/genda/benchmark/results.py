@@ -15,6 +15,7 @@ from genda.benchmark.runner import Pair, pairs, read_pair
 from genda.benchmark.suite import Suite
 from genda.variables import HEADLINE_CHANNELS
 from genda.verify import (
+    CHI_SQUARE,
     CRPS,
     ENERGY_SCORE,
     GEOSTROPHIC,
@@ -40,6 +41,7 @@ METRICS = (
     OUTLIERS,
     CRPS,
     ENERGY_SCORE,
+    CHI_SQUARE,
     KINETIC_ENERGY,
     GEOSTROPHIC,
     HYDROSTATIC,

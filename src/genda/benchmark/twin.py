@@ -6,6 +6,7 @@ backgrounds removed, for every method alike; only the row ``background`` shows i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from genda import assimilation as library
 from genda.benchmark.archive import Archive, open_archive
 from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
+from genda.benchmark.latent import LatentSpec, check_latent, latent_method, latent_model_of, weights_of
 from genda.benchmark.twin_suite import (
     EXACT,
     ColumnsSpec,
@@ -108,8 +110,13 @@ class TwinExperiment:
             found = f"found ensembles of {self._archive.members} member, expected at least 2"
             raise ValueError(f"suite {self.suite.suite}: {found}")
         chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
-        _check_unseen(self.suite.prior, chosen)
+        _check_unseen(self.suite.prior, check_model(self.suite.prior).training, chosen)
         _check_fits(self.suite, self._archive.truth(chosen[0]))
+        for name, spec in self.suite.methods.items():
+            if isinstance(spec, LatentSpec):
+                check_latent(self.model, name, spec, self.suite.lead)
+                for card in (latent_model_of(spec.model).card, latent_model_of(spec.model).space.card):
+                    _check_unseen(spec.model, card, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
 
     def applies(self, spec: TwinMethodSpec, scenario: str) -> bool:
@@ -125,9 +132,10 @@ class TwinExperiment:
             suite.lead,
             suite.pairs,
             suite.seed,
-            suite.members if isinstance(spec, FusionSpec) else None,
+            suite.members if isinstance(spec, FusionSpec | LatentSpec) else None,
             [network.model_dump(mode="json") for network in suite.scenarios[scenario]],
             spec.model_dump(mode="json"),
+            *(weights_of(spec) if isinstance(spec, LatentSpec) else ()),
         ]
 
     def run(self, spec: TwinMethodSpec, scenario: str, case: str) -> Statistics:
@@ -144,9 +152,22 @@ class TwinExperiment:
             raise FloatingPointError("the analysis is not finite")
         physical = nonnegative(self.model.normalisation.physical(values.unsqueeze(0), times), self.channels)
         forecast = physical if len(values) > 1 else physical[:, 0]
-        return field_statistics(
+        statistics = field_statistics(
             forecast, truth.values, times=times, channels=self.channels, grid=self.model.grid, std=self.std
         )
+        if len(values) == 1:
+            return statistics
+        fit = {"observation_misfit": np.full((1, 1), self._misfit(values, scenario, truth))}
+        return replace(statistics, values={**statistics.values, **fit})
+
+    def _misfit(self, members: Tensor, scenario: str, truth: State) -> float:
+        """Mean of (y - H(x))² / R over members and observations."""
+        sources = self._sources(scenario, truth)
+        misfits = [
+            source.misfit(members).square() @ source.covariance.inverse(torch.ones_like(source.values))
+            for source in sources
+        ]
+        return float(torch.stack(misfits).sum(dim=0).mean()) / sum(len(source.values) for source in sources)
 
     def _members(self, spec: TwinMethodSpec, scenario: str, truth: State) -> Tensor:
         """Analysis in normalised anomalies, (member, channel, lat, lon)."""
@@ -161,12 +182,14 @@ class TwinExperiment:
         networks = self.suite.scenarios[scenario]
         if isinstance(spec, PlainSpec) and spec.method == "bicubic":
             return self._interpolated(networks, truth)
-        sources = tuple(self._source(network, truth, k) for k, network in enumerate(networks))
+        sources = self._sources(scenario, truth)
         if isinstance(spec, PlainSpec):
             method = library.make_method("optimal-interpolation", self.model)
             return method.analyse(Problem(self._shape, sources), 1, generator)
         if isinstance(spec, FusionSpec):
             return self._fused(spec, sources, time, generator)
+        if isinstance(spec, LatentSpec):
+            return self._latent(spec, sources, truth, generator)
         background = self._background(time)
         if isinstance(spec, VariationalSpec):
             problem = Problem(self._shape, sources, background=background[0])
@@ -203,6 +226,10 @@ class TwinExperiment:
         background = self._archive.background(time, self.suite.lead).select(self.channels).values
         members = members - members.mean(dim=0) + background
         return self._normalised(members, time) - _mean(self._training)
+
+    def _sources(self, scenario: str, truth: State) -> tuple[Source, ...]:
+        networks = self.suite.scenarios[scenario]
+        return tuple(self._source(network, truth, k) for k, network in enumerate(networks))
 
     def _source(self, network: Network, truth: State, number: int) -> Source:
         """Observations of the truth, the same for every method."""
@@ -248,10 +275,31 @@ class TwinExperiment:
         )
         return method.analyse(problem, spec.members or self.suite.members, generator)
 
+    def _latent(
+        self, spec: LatentSpec, sources: tuple[Source, ...], truth: State, generator: torch.Generator
+    ) -> Tensor:
+        """About the background as it came: the prior knows the mean error."""
+        lead, times = self.suite.lead, truth.times
+        model = latent_model_of(spec.model)
+        background = self._background(times[0], corrected=False)[0]
+        condition = model.condition(times, lead)[0]
+        if spec.method == "latent-floor":
+            about = model.prior(lead).about(background, condition)
+            return about.decode(about.encode(self._normalised(truth.values, times[0])))
+        problem = Problem(
+            self._shape,
+            () if spec.method == "latent-prior" else sources,
+            background=background,
+            ensemble=None if spec.ensemble is None else self._ensemble(times[0]),
+            condition=condition,
+            time=str(times[0]),
+        )
+        members = spec.members or self.suite.members
+        return latent_method(spec, lead).analyse(problem, members, generator)
 
-def _check_unseen(prior: str, times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
+
+def _check_unseen(prior: str, training: Mapping[str, Any], times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
     """Refuse to judge a prior on dates it was trained on; a card without a training period is taken at its word."""
-    training = check_model(prior).training
     if "first_time" not in training or "last_time" not in training:
         return
     first, last = (np.datetime64(training[name]) for name in ("first_time", "last_time"))

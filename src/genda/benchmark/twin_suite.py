@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from genda.benchmark.generative import FusionSpec
+from genda.benchmark.latent import LatentSpec
 from genda.checkpoint import Strict
 
 Error = Annotated[float, Field(ge=1e-6, le=1e3)]
@@ -109,7 +110,7 @@ class EnvarSpec(Strict):
 
 
 TwinMethodSpec = Annotated[
-    PlainSpec | VariationalSpec | LetkfSpec | EnvarSpec | FusionSpec, Field(discriminator="method")
+    PlainSpec | VariationalSpec | LetkfSpec | EnvarSpec | FusionSpec | LatentSpec, Field(discriminator="method")
 ]
 
 
@@ -152,13 +153,17 @@ class TwinSuite(Strict):
 
     @property
     def takes_ensembles(self) -> bool:
-        return any(
-            isinstance(spec, LetkfSpec | EnvarSpec) or (isinstance(spec, PlainSpec) and spec.method == "ensemble")
-            for spec in self.methods.values()
-        )
+        return any(takes_ensemble(spec) for spec in self.methods.values())
+
+
+def takes_ensemble(spec: TwinMethodSpec) -> bool:
+    """Whether a row needs an ensemble about the background."""
+    if isinstance(spec, LatentSpec):
+        return spec.ensemble is not None
+    return isinstance(spec, LetkfSpec | EnvarSpec) or (isinstance(spec, PlainSpec) and spec.method == "ensemble")
 
 
 def takes_part(spec: TwinMethodSpec, scenario: str) -> bool:
     """Whether a row is for a scenario."""
-    only = spec.only if isinstance(spec, PlainSpec | FusionSpec) else ()
+    only = spec.only if isinstance(spec, PlainSpec | FusionSpec | LatentSpec) else ()
     return not only or scenario in only

@@ -8,6 +8,9 @@ and the denoiser is a network that corrects a Gaussian of such errors, with z_b 
 
     D(e_t; sigma | x_b) = W_sigma(e_t) + c_out(sigma) F([c_in e_t, W_sigma(e_t)]; ln(sigma)/4, condition, [z_b, static]).
 
+Where the background comes with members, their localised covariance can join the Gaussian (:meth:`Increments.joined_by`), so that
+the network corrects what knows of the day already.
+
 Decoding differences about x_b itself leaves in place what the latent can't hold of it: only the part of the *error* beyond the
 latent is lost, not that of the state. Without the network this is 3D-Var with the Gaussian's covariance; the network adds what
 depends on the flow. Dropping the context now and then in training makes the same network the prior of errors of any background.
@@ -18,15 +21,21 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
 from genda.diffusion.denoiser import per_sample
+from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.linalg import Diagonal
 from genda.nn.autoencoder import Autoencoder
-from genda.observations.operators import Composed
+from genda.observations.operators import Composed, LinearOperator
 from genda.problem import Problem, Source
 
 
@@ -61,8 +70,8 @@ class IncrementPrior(nn.Module):
     Args:
         autoencoder: of states in normalised anomalies.
         denoiser: of increments.
-        mean: m, of latent errors, shape (latent, lat or 1, 1).
-        scale: s, shape (latent, lat or 1, 1).
+        mean: m, of latent errors, shape (latent, lat or 1, lon or 1).
+        scale: s, shape (latent, 1, 1).
         static: maps given as context beside z_b, on the latent's grid, shape (static, lat, lon); may be empty.
         floor: variance of the part of an error that the latent can't hold, by channel of the state, shape (channel,).
     """
@@ -94,7 +103,7 @@ class IncrementPrior(nn.Module):
     def about(self, background: Tensor, condition: Tensor | None) -> Increments:
         """The prior given one background, shape (channel, lat, lon), and a condition, shape (k,)."""
         latent = self.autoencoder.encode(background.unsqueeze(0)).mean
-        return Increments(self, background, latent, self.autoencoder.decode(latent), condition)
+        return Increments(self, background, latent, self.autoencoder.decode(latent), condition, self.denoiser)
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,7 @@ class Increments:
         latent: z_b, shape (1, latent, lat, lon).
         decoded: decode(z_b), shape (1, channel, lat, lon).
         condition: shape (k,), or None.
+        denoiser: of increments; that of the prior, or another about the same network.
     """
 
     prior: IncrementPrior
@@ -114,7 +124,20 @@ class Increments:
     latent: Tensor
     decoded: Tensor
     condition: Tensor | None
-    _bend: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    denoiser: IncrementDenoiser
+    _bends: deque[tuple[Tensor, Tensor]] = field(default_factory=lambda: deque(maxlen=2), repr=False, compare=False)
+
+    @torch.no_grad()
+    def joined_by(self, members: Tensor, ensemble: EnsembleBase) -> Increments:
+        """The same with the localised covariance of background members, (member, channel, lat, lon), in the network's Gaussian.
+
+        Raises:
+            ValueError: see :meth:`genda.diffusion.hybrid_gaussian.EnsembleBase.joined`.
+        """
+        latents = self.prior.autoencoder.encode(members).mean
+        base = ensemble.joined(self.denoiser.base, (latents - latents.mean(dim=0)) / self.prior.scale)
+        denoiser = IncrementDenoiser(self.denoiser.network, base, self.denoiser.sees_base)
+        return replace(self, denoiser=denoiser)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -127,13 +150,18 @@ class Increments:
         batch = len(x_t)
         given = None if self.condition is None else self.condition.to(x_t).expand(batch, -1)
         context = self.prior.context(self.latent).expand(batch, -1, -1, -1)
-        estimate: Tensor = self.prior.denoiser(x_t, sigma, given, context)
+        estimate: Tensor = self.denoiser(x_t, sigma, given, context)
         return estimate
 
     def conditional_covariance(self, v: Tensor, sigma: Tensor) -> Tensor:
         """That of the Gaussian the network corrects."""
-        product: Tensor = self.prior.denoiser.base.conditional_covariance(v, sigma)  # type: ignore[operator]
+        product: Tensor = self.denoiser.base.conditional_covariance(v, sigma)  # type: ignore[operator]
         return product
+
+    @property
+    def observed_covariance(self) -> Callable[[sp.csr_array], Callable[[Tensor], Tensor]] | None:
+        """What an operator sees of :meth:`conditional_covariance`, where the Gaussian can tell."""
+        return getattr(self.denoiser.base, "observed_covariance", None)
 
     def decode(self, e: Tensor) -> Tensor:
         """Increments (batch, latent, ...) to states (batch, channel, lat, lon)."""
@@ -145,14 +173,15 @@ class Increments:
 
         The decoder hardly bends, so that the inner loop of a Gauss–Newton method loses nothing by them, and it asks for hundreds:
         incremental variational assimilation with a simplified inner operator (Courtier et al. 1994, Q. J. R. Meteorol. Soc. 120,
-        1367). What the decoder adds is kept for as long as the increments are the same.
+        1367). What the decoder adds is kept for the last two increments: where an optimiser started, and where it is.
         """
         linear = self.prior.autoencoder.decode_linear(self.prior.scale * e)
-        known, bend = self._bend.get("last", (None, linear))
-        if known is None or known.shape != e.shape or not torch.equal(known, e):
-            with torch.no_grad():
-                bend = self.decode(e) - linear
-            self._bend["last"] = (e.detach().clone(), bend)
+        for known, bend in self._bends:
+            if known.shape == e.shape and torch.equal(known, e):
+                return linear + bend
+        with torch.no_grad():
+            bend = self.decode(e) - linear
+        self._bends.append((e.detach().clone(), bend))
         return linear + bend
 
     def encode(self, x: Tensor) -> Tensor:
@@ -177,10 +206,35 @@ class Increments:
             raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
         lost = self._representativeness(source) * source.weight
         variance = covariance.variance + lost.to(covariance.variance)
-        operator = Composed(self.decode_with_near_gradient if near else self.decode, source.operator)
+        operator: Composed
+        if near and isinstance(source.operator, LinearOperator):
+            operator = NearlyLinear(self, source.operator)
+        else:
+            operator = Composed(self.decode_with_near_gradient if near else self.decode, source.operator)
         return Source(source.values, operator, Diagonal(variance), source.name, source.weight)
 
     def _representativeness(self, source: Source) -> Tensor:
         """Variance of what the latent can't hold of each observation, (m,), taken as one error of the whole neighbourhood."""
         field = self.prior.floor.sqrt().view(1, -1, 1, 1).expand(1, *self.background.shape)
         return source.operator.tangent(self.background.unsqueeze(0), field)[0] ** 2
+
+
+class NearlyLinear(Composed):
+    """A linear operator on what increments decode to, with the derivatives of the decoder's linear map: a constant matrix.
+
+    Args:
+        about: decodes.
+        inner: the operator on states.
+    """
+
+    def __init__(self, about: Increments, inner: LinearOperator) -> None:
+        super().__init__(about.decode_with_near_gradient, inner)
+        self._about, self._rows = about, inner.matrix
+
+    @cached_property
+    def matrix(self) -> sp.csr_array:
+        """H', shape (m, latent * lat * lon)."""
+        used, shape = np.unique(self._rows.indices).astype(np.intp), self._about.shape
+        scale = self._about.prior.scale.expand(shape).flatten().double().cpu().numpy()
+        linear = self._about.prior.autoencoder.linear_rows(used, shape[1:])
+        return sp.csr_array(self._rows[:, used] @ linear @ sp.diags_array(scale))

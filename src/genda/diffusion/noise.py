@@ -63,21 +63,25 @@ def vp_cosine_schedule(steps: int, sigma_min: float = 0.02, sigma_max: float = 8
 
 
 class MemberNoise:
-    """Standard normal draws, one independent stream per member.
+    """Standard normal draws, one stream per member, independent of the others' unless they are antithetic.
 
     A member's stream depends on (seed, member number) alone, so chunks, batch sizes and processes do not matter.
 
     Args:
         seed: of the ensemble; see :func:`derived_seed` for one per date.
         members: the member numbers of this batch.
+        antithetic: members 2k and 2k + 1 get the same draws with opposite signs.
     """
 
-    def __init__(self, seed: int, members: Sequence[int]) -> None:
-        self._generators = [torch.Generator().manual_seed(derived_seed(seed, member)) for member in members]
+    def __init__(self, seed: int, members: Sequence[int], antithetic: bool = False) -> None:
+        streams = [member // 2 if antithetic else member for member in members]
+        self._generators = [torch.Generator().manual_seed(derived_seed(seed, stream)) for stream in streams]
+        self._signs = torch.tensor([-1.0 if antithetic and member % 2 else 1.0 for member in members])
 
     def normal(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
         """Draws of shape (members, *shape)."""
         draws = torch.stack([torch.randn(tuple(shape), generator=g) for g in self._generators])
+        draws = draws * self._signs.view(-1, *[1] * len(shape))
         return draws if like is None else draws.to(like)
 
 

@@ -5,7 +5,12 @@ latitudes. Of all eigenvectors u_k of all S_m the K with most variance are kept;
 
     C = F* [Σ_k λ_k u_k u_k* + ρ (1 - Σ_k u_k u_k*)] F,
 
-so that every function of C is exact: denoiser, conditional covariance and draws cost two thin matrix products.
+so that every function of C is exact: denoiser, conditional covariance and draws cost two thin matrix products. With V the real
+and imaginary parts of all modes as fields, the same function between the rows of an observation operator is
+
+    H f(C) Hᵀ = f(ρ) H Hᵀ + H V diag(f(λ) - f(ρ)) Vᵀ Hᵀ,
+
+of which H V and H Hᵀ need computing but once.
 
 The isotropic sibling (:class:`genda.diffusion.gaussian.SphericalGaussian`) can't know that wind follows pressure by geostrophy,
 whose sign and size depend on latitude and direction; this one does, and a few thousand modes hold nearly all the variance.
@@ -13,12 +18,14 @@ whose sign and size depend on latitude and direction; this one does, and a few t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
 from genda.diffusion.noise import MemberNoise
+from genda.linalg import weighted_gram
 
 
 class ZonalGaussian(nn.Module):
@@ -60,23 +67,63 @@ class ZonalGaussian(nn.Module):
         u = torch.view_as_real(vectors.to(torch.complex64)).view(-1, channels, nlat, 2)
         return ZonalGaussian(u, kept.float(), wavenumber, rest.float(), nlon)
 
+    def scaled(self, factor: float) -> ZonalGaussian:
+        """N(0, factor · C)."""
+        return ZonalGaussian(self.modes, factor * self.variance, self.wavenumber, factor * self.rest, self.nlon)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a field, (channel, lat, lon)."""
+        return self.modes.shape[1], self.modes.shape[2], self.nlon
+
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         noise = sigma.to(x_t) ** 2
-        return self._filter(x_t, lambda c: c / (c + _column(noise)))
+        return self.filtered(x_t, lambda c: c / (c + _column(noise)))
 
     def conditional_covariance(self, v: Tensor, sigma: Tensor) -> Tensor:
         """cov(x | x_t) @ v for ``v`` (batch, channel, lat, lon) and ``sigma`` () or (batch,)."""
         noise = sigma.to(v) ** 2
-        return self._filter(v, lambda c: c * _column(noise) / (c + _column(noise)))
+        return self.filtered(v, lambda c: c * _column(noise) / (c + _column(noise)))
+
+    def observed_covariance(self, rows: sp.csr_array) -> Callable[[Tensor], Tensor]:
+        """H cov(x | x_t) Hᵀ as a function of sigma, () to (m, m), for ``rows`` H, shape (m, channel · lat · lon)."""
+        seen = torch.cat([self.coordinates(fields) for fields in dense_fields(rows, self.shape, self.variance)])
+        products = dot_products(rows, seen)
+
+        def at(sigma: Tensor) -> Tensor:
+            noise = sigma.to(seen) ** 2
+            return self.between(lambda c: c * noise / (c + noise), seen, products)
+
+        return at
+
+    def between(self, function: Callable[[Tensor], Tensor], coordinates: Tensor, products: Tensor) -> Tensor:
+        """E f(C) Eᵀ for k fields E, shape (k, k), by their :meth:`coordinates` E V and their dot products E Eᵀ."""
+        rest, gains = self.gains(function, coordinates)
+        return weighted_gram(coordinates, gains).add_(rest * products)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Vᵀ x for fields (batch, channel, lat, lon), shape (batch, 2K).
+
+        Of a wave that is its own conjugate the second part is superfluous, but zero, or a turn of phase that products of
+        coordinates don't see.
+        """
+        waves, u = self._waves(x), self._complex_modes(x)
+        parts = torch.cat([waves[m] @ u[group].mH for m, group in self._groups()], dim=1)
+        count = _multiplicity(self.wavenumber, self.nlon).to(x).sqrt()
+        return torch.view_as_real(parts * count).flatten(1)
+
+    def gains(self, function: Callable[[Tensor], Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+        """f(ρ), shape (), and f(λ) - f(ρ) for each of the :meth:`coordinates`, shape (2K,)."""
+        rest = function(self.rest.to(like))
+        return rest, (function(self.variance.to(like)) - rest).repeat_interleave(2)
 
     def prior_covariance(self, v: Tensor) -> Tensor:
         """C @ v."""
-        return self._filter(v, lambda c: c)
+        return self.filtered(v, lambda c: c)
 
     def sample(self, noise: MemberNoise) -> Tensor:
         """Draws of N(0, C), one for each member of the noise, (members, channel, lat, lon)."""
-        shape = (*self.modes.shape[1:3], self.nlon)
-        return self._filter(noise.normal(shape, self.variance), torch.sqrt)
+        return self.filtered(noise.normal(self.shape, self.variance), torch.sqrt)
 
     def error_std(self, sigma: Tensor) -> Tensor:
         """Root mean square denoising error by channel and latitude, (batch,) to (batch, channel, lat, 1)."""
@@ -87,23 +134,45 @@ class ZonalGaussian(nn.Module):
         variance = rest + ((posterior - rest) * share) @ power
         return variance.clamp(min=0).sqrt().view(-1, *self.modes.shape[1:3], 1)
 
-    def _filter(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def filtered(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """f(C) x for fields (batch, channel, lat, lon); ``function`` of variances (..., k) may differ between samples."""
-        waves = torch.fft.rfft(x, norm="ortho").permute(3, 0, 1, 2).flatten(2)  # (m, batch, n)
+        waves, u = self._waves(x), self._complex_modes(x)
         rest = function(self.rest.view(1, 1).to(x))
         gains = function(self.variance.view(1, -1).to(x)) - rest
-        u = torch.view_as_complex(self.modes.to(x).contiguous()).flatten(1)
         filtered = [rest * w for w in waves]
-        start = 0
-        for m, size in zip(
-            *(v.tolist() for v in torch.unique_consecutive(self.wavenumber, return_counts=True)), strict=True
-        ):
-            part = u[start : start + size]
-            filtered[m] = filtered[m] + ((waves[m] @ part.mH) * gains[..., start : start + size]) @ part
-            start += size
+        for m, group in self._groups():
+            filtered[m] = filtered[m] + ((waves[m] @ u[group].mH) * gains[..., group]) @ u[group]
         back = torch.stack(filtered).view(len(waves), len(x), *x.shape[1:3]).permute(1, 2, 3, 0)
         fields: Tensor = torch.fft.irfft(back, n=self.nlon, norm="ortho")
         return fields
+
+    def _waves(self, x: Tensor) -> Tensor:
+        """F x, half of it, shape (m, batch, channel · lat)."""
+        waves: Tensor = torch.fft.rfft(x, norm="ortho")
+        return waves.permute(3, 0, 1, 2).flatten(2)
+
+    def _complex_modes(self, like: Tensor) -> Tensor:
+        """u_k, shape (K, channel · lat)."""
+        return torch.view_as_complex(self.modes.to(like).contiguous()).flatten(1)
+
+    def _groups(self) -> Iterator[tuple[int, slice]]:
+        """Each wavenumber that has modes, and which these are."""
+        start = 0
+        numbers, sizes = torch.unique_consecutive(self.wavenumber, return_counts=True)
+        for m, size in zip(numbers.tolist(), sizes.tolist(), strict=True):
+            yield m, slice(start, start + size)
+            start += size
+
+
+def dense_fields(rows: sp.csr_array, shape: tuple[int, int, int], like: Tensor, block: int = 256) -> Iterator[Tensor]:
+    """The rows of a sparse matrix as fields (at most ``block``, channel, lat, lon), one block after the other."""
+    for first in range(0, rows.shape[0], block):
+        yield torch.as_tensor(rows[first : first + block].toarray()).to(like).view(-1, *shape)
+
+
+def dot_products(rows: sp.csr_array, like: Tensor) -> Tensor:
+    """H Hᵀ of the rows of a sparse matrix, (m, size) to (m, m)."""
+    return torch.as_tensor((rows @ rows.T).toarray()).to(like)
 
 
 def _column(noise: Tensor) -> Tensor:

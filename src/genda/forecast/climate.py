@@ -189,8 +189,11 @@ def _finished(path: Path, group: str | None, split: str | None) -> xr.Dataset:
         raise FileNotFoundError(f"{path}: no such nature run")
     try:
         dataset: xr.Dataset = xr.open_zarr(path, group=group, chunks=None)
-    except FileNotFoundError:
+    except (FileNotFoundError, KeyError):
         raise NoFramesError(f"{path}: found no {group or 'truth'}, expected a nature run that has made one") from None
+    missing = [name for name in ("written", "split") if name not in dataset.variables]
+    if missing:
+        raise ValueError(f"{path}: {group or 'truth'}: found no {', '.join(missing)}, expected it along time")
     keep = dataset.written.values == 1
     if split is not None:
         keep &= dataset.split.values == split

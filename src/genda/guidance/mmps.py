@@ -64,7 +64,7 @@ class MMPS(Guided):
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
             estimate = self.prior(x_t, sigma, condition)
-            observed = source.operator(estimate)
+            observed = source.observed(estimate)
         fixed = estimate.detach()
         fields: list[Tensor] = []
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genda.guidance.observation_space import StateCovariance, increment
 from genda.methods.ensemble_kalman import inflate
 from genda.methods.localisation import Localisation
-from genda.methods.observation_space import StateCovariance, increment
 from genda.problem import Problem
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser
+from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.increments import IncrementPrior, Increments
 from genda.diffusion.sampler import Sampler
 from genda.problem import Problem
@@ -35,6 +36,7 @@ class LatentSampling:
         prior: of increments.
         guidance: such as ``MMPS`` or ``partial(SDA, gamma=0.0)``.
         sampler: settings of the walk through noise levels.
+        ensemble: how the covariance of the problem's ensemble joins the prior's Gaussian; None leaves it out.
         near: give observations the derivatives of the decoder's linear map, which is far cheaper.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.
@@ -44,6 +46,7 @@ class LatentSampling:
     prior: IncrementPrior
     guidance: LatentGuidance
     sampler: Sampler = field(default_factory=Sampler)
+    ensemble: EnsembleBase | None = None
     near: bool = True
     batch: int | None = None
     device: torch.device | str = "cpu"
@@ -53,6 +56,9 @@ class LatentSampling:
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
         background = problem.first_guess("latent sampling").to(self.device)
         about = self.prior.to(self.device).about(background, problem.condition)
+        if self.ensemble is not None:
+            others = problem.background_members("latent sampling with an ensemble's covariance")
+            about = about.joined_by(others.to(self.device), self.ensemble)
         latent = about.observed(problem, self.near)
         seed = int(torch.randint(2**62, (), generator=generator))
         e = self.sampler.sample(

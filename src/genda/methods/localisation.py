@@ -74,6 +74,21 @@ class Localisation:
         """The taper between all points, as a product with planes (batch, 1, 1, lat * lon)."""
         return LinearOperator(self.tapers(self.coordinates, self.coordinates), (1, 1, len(self.coordinates)))
 
+    def root(self, least: float = 1e-3) -> Tensor:
+        """L of the taper between all points, ρ ≈ L Lᵀ, shape (lat * lon, q).
+
+        Its leading eigenvectors, of which a support as large as a continent leaves few. Rows are brought back to unit length, so
+        that a covariance keeps its variances when it is tapered.
+
+        Args:
+            least: share of the largest eigenvalue below which they are left out.
+        """
+        values, vectors = torch.linalg.eigh(torch.as_tensor(self.between_points.matrix.toarray()))
+        kept = values > least * values[-1]
+        root = vectors[:, kept] * values[kept].sqrt()
+        normalised: Tensor = root / root.norm(dim=1, keepdim=True)
+        return normalised
+
     def positions(self, source: Source) -> Array:
         """Where the observations of a source lie, shape (m, dimension).
 

@@ -22,8 +22,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from genda.guidance.observation_space import StateCovariance, increment, touched
 from genda.linalg import conjugate_gradient
-from genda.methods.observation_space import StateCovariance, increment, touched
 from genda.problem import Problem, Source
 
 

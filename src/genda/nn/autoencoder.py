@@ -16,7 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -119,6 +122,28 @@ class Autoencoder(nn.Module):
     def decode_linear(self, z: Tensor) -> Tensor:
         """What the linear map alone makes of latents, as :meth:`decode`."""
         return F.pixel_shuffle(self.synthesis(z), self.patch)
+
+    def linear_rows(self, index: NDArray[np.intp], grid: tuple[int, int]) -> sp.csr_array:
+        """Rows of the matrix of :meth:`decode_linear`, less its bias, on flattened latents.
+
+        Args:
+            index: elements of the flattened state, shape (k,).
+            grid: (lat, lon) of the latent.
+
+        Returns:
+            shape (k, latent * lat * lon).
+        """
+        cells = grid[0] * grid[1]
+        channel, point = np.divmod(index, cells * self.patch**2)
+        row, column = np.divmod(point, grid[1] * self.patch)
+        folded = (channel * self.patch + row % self.patch) * self.patch + column % self.patch
+        cell = (row // self.patch) * grid[1] + column // self.patch
+        linear = self.synthesis
+        weights = linear.weight.detach()[:, :, 0, 0] if isinstance(linear, Conv2d) else torch.eye(self.latent)
+        columns = cell[:, None] + cells * np.arange(self.latent)
+        starts = self.latent * np.arange(len(index) + 1)
+        values = weights.cpu().double().numpy()[folded]
+        return sp.csr_array((values.ravel(), columns.ravel(), starts), shape=(len(index), self.latent * cells))
 
     @torch.no_grad()
     def start_from(self, x: Tensor, weights: Tensor) -> None:

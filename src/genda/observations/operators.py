@@ -182,10 +182,18 @@ class Composed:
 
 
 def pushed(function: Callable[[Tensor], Tensor], x: Tensor, dx: Tensor) -> Tensor:
-    """f'(x) dx, as the derivative of the vector-Jacobian product with respect to its vector."""
+    """f'(x) dx, as the derivative of the vector-Jacobian product with respect to its vector.
+
+    Raises:
+        ValueError: for a function that records no gradient.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = function(x)
+        if not value.requires_grad:
+            raise ValueError(
+                "operator: found a function without gradient, expected torch functions of the state throughout"
+            )
         cotangent = torch.zeros_like(value, requires_grad=True)
         (pulled,) = torch.autograd.grad(value, x, cotangent, create_graph=True)
         (result,) = torch.autograd.grad(pulled, cotangent, dx)

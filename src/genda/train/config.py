@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,13 +11,15 @@ from pydantic import Field, ValidationError, field_validator
 
 from genda.checkpoint import Architecture, Strict, first_complaint
 from genda.diffusion.loss import VALIDATION_SIGMAS
+from genda.latent_model import AutoencoderSpec, IncrementArchitecture
 from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS
 
 
 class DataConfig(Strict):
     """Where the training states come from.
 
-    ``train`` and ``validation`` are values of the coordinate ``split`` or [first, last] dates.
+    ``train`` and ``validation`` are values of the coordinate ``split`` or [first, last] dates. ``normalisation`` is a model whose
+    climatology is taken over, so that both see states in the same units; without it, one is fitted.
     """
 
     path: Path = Path("nature.zarr")
@@ -27,6 +29,7 @@ class DataConfig(Strict):
     harmonics: int = Field(default=2, ge=0)
     fit_samples: Annotated[int, Field(ge=2)] | None = None
     storage: Literal["float32", "float16", "disk"] = "float32"
+    normalisation: str | None = None
 
     @field_validator("train", "validation", mode="before")
     @classmethod
@@ -64,13 +67,11 @@ class ValidationConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """A whole run; every key may be overridden as ``section.key=value``."""
+    """What every run has; each key may be overridden as ``section.key=value``."""
 
     out: Path = Path("runs/embedded")
     seed: int = Field(default=0, ge=0)
     data: DataConfig = DataConfig()
-    architecture: Architecture = Architecture()
-    noise: NoiseConfig = NoiseConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     validation: ValidationConfig = ValidationConfig()
     batch: int = Field(default=32, ge=1)
@@ -83,6 +84,58 @@ class TrainConfig(Strict):
     bfloat16: bool = False
     compile: bool = False
 
+
+class PriorConfig(TrainConfig):
+    """A prior of states."""
+
+    kind: Literal["prior"] = "prior"
+    architecture: Architecture = Architecture()
+    noise: NoiseConfig = NoiseConfig()
+
+
+class AutoencoderConfig(TrainConfig):
+    """An autoencoder of states.
+
+    Attributes:
+        divergence: beta, the weight of the KL divergence from the standard normal.
+        weights: of channels in the loss: ``errors`` divides by the mean squared error of the data set's training backgrounds,
+            so that what a latent loses is told in units of what an analysis can gain; ``equal`` takes them as normalised.
+    """
+
+    kind: Literal["autoencoder"]
+    autoencoder: AutoencoderSpec = AutoencoderSpec()
+    divergence: float = Field(default=1e-5, ge=0)
+    weights: Literal["errors", "equal"] = "errors"
+
+
+class BaseFit(Strict):
+    """The zonal Gaussian that a network of increments corrects: its modes, and the radius in m of the taper it is fitted with."""
+
+    modes: int = Field(default=3000, ge=1)
+    radius: float = Field(default=1.4e7, gt=0)
+
+
+class IncrementConfig(TrainConfig):
+    """A prior of background errors in an autoencoder's latent space.
+
+    Attributes:
+        autoencoder: a shipped model's name or a directory; without one the errors of the states themselves are diffused.
+        context_dropout: share of samples whose network is not shown the background.
+    """
+
+    kind: Literal["increments"]
+    autoencoder: str | None = None
+    architecture: IncrementArchitecture
+    base: BaseFit = BaseFit()
+    noise: NoiseConfig = NoiseConfig(p_mean=0.0, p_std=1.3)
+    context_dropout: float = Field(default=0.1, ge=0, le=1)
+
+
+KINDS: Mapping[str, type[TrainConfig]] = {
+    "prior": PriorConfig,
+    "autoencoder": AutoencoderConfig,
+    "increments": IncrementConfig,
+}
 
 MAY_CHANGE = frozenset(
     "data out max_images max_minutes checkpoint_minutes log_steps validation device threads compile".split()
@@ -119,7 +172,10 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
             if not isinstance(node, dict):
                 raise ValueError(f"{override!r}: {parent} holds a value, expected a section")
         node[leaf] = value
+    kind = document.get("kind", "prior")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"{path}: kind: found {kind!r}, expected one of {', '.join(KINDS)}")
     try:
-        return TrainConfig.model_validate(document)
+        return KINDS[kind].model_validate(document)
     except ValidationError as error:
         raise ValueError(f"{path}: {first_complaint(error)}") from error

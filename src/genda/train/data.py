@@ -6,7 +6,7 @@ function of (seed, position) alone, so that a resumed run goes on where the kill
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from genda.diffusion.noise import derived_seed
 from genda.grid import LatLonGrid
+from genda.latent_model import read_normalisation
 from genda.state import Normalisation, State, Times, open_dataset, read_state, season
+from genda.train.config import DataConfig
 
 GEOMETRY = ("sin_latitude", "cos_longitude", "sin_longitude")
 """Static maps computed from the grid; every other name is read from the data set."""
@@ -57,6 +59,42 @@ class OnDisk:
         wanted, back = np.unique(self.times[index], return_inverse=True)
         state = read_state(self._path, self._channels, wanted)
         return self._normalisation.normalise(state.values, state.times)[torch.from_numpy(back)]
+
+
+def training_fields(
+    config: DataConfig, saved: Mapping[str, Tensor] | None
+) -> tuple[Fields, Tensor | None, Normalisation, LatLonGrid]:
+    """Training data by index, and what statistics are fitted to.
+
+    Args:
+        config: where states come from.
+        saved: tensors of a checkpoint to go on from, whose climatology is kept.
+
+    Returns:
+        the data, anomalies to fit statistics to (None where those of a checkpoint are kept and nothing is in memory),
+        the normalisation and the grid.
+    """
+    names, path, on_disk = config.names, config.path, config.storage == "disk"
+    times = select_times(path, config.train)
+    fit_times = select_times(path, config.train, config.fit_samples) if on_disk else times
+    fitting = None if on_disk and saved is not None else read_state(path, names, fit_times)
+    grid = fitting.grid if fitting is not None else read_state(path, names, times[:1]).grid
+    normalisation = _normalisation(config, fitting, saved)
+    if on_disk:
+        anomalies = None if fitting is None else normalisation.normalise(fitting.values, fitting.times)
+        return OnDisk(path, names, times, normalisation), anomalies, normalisation, grid
+    assert fitting is not None
+    train = InMemory(fitting, normalisation, getattr(torch, config.storage))
+    return train, train.values, normalisation, grid
+
+
+def _normalisation(config: DataConfig, fitting: State | None, saved: Mapping[str, Tensor] | None) -> Normalisation:
+    if saved is not None:
+        return Normalisation(saved["normalisation.mean"], saved["normalisation.std"])
+    if config.normalisation is not None:
+        return read_normalisation(config.normalisation, config.names)
+    assert fitting is not None
+    return Normalisation.fit(fitting, config.harmonics)
 
 
 def select_times(path: Path, which: str | tuple[str, str], limit: int | None = None) -> Times:

@@ -1,11 +1,11 @@
-"""Training of a diffusion prior: one readable loop.
+"""Training of any network: one readable loop.
 
 Every draw is a function of (seed, position in the run): data order, noise levels, noise and dropout. A checkpoint
 therefore needs weights, their average, optimiser moments and one number, and a resumed run computes the same bits on a
 CPU as one never stopped. SIGTERM ends the run after the step in progress, with a checkpoint. The output directory holds
 
     config.yaml   the configuration in force
-    log.jsonl     one JSON object a line: loss, learning rate, gradient norm, images/s; validation error by noise level
+    log.jsonl     one JSON object a line: loss, learning rate, gradient norm, images/s; validation scores
     state.safetensors   the training checkpoint (nothing pickled)
     model/        the averaged network as a model directory, see :mod:`genda.checkpoint`
 
@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import yaml
@@ -31,14 +30,14 @@ from torch import Tensor, nn
 
 from genda import parallel
 from genda.checkpoint import write_atomically
-from genda.diffusion.loss import draw_noise, error_by_noise_level
 from genda.diffusion.noise import derived_seed
 from genda.train.config import TrainConfig
-from genda.train.data import condition_of, sample_order
+from genda.train.data import sample_order
 from genda.train.optimisation import learning_rate_factor
 from genda.train.prepare import prepare
 from genda.train.run import Run, averaged
 from genda.train.store import STATE, save, write_log
+from genda.train.task import Batch
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
             document = yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
             write_atomically(config.out / "config.yaml", document.encode())
             parameters = sum(p.numel() for p in run.parameters)
-            log.info("%d parameters, %d training states, step %d", parameters, len(run.train.times), run.step)
+            log.info("%d parameters, %d training samples, step %d", parameters, len(run.task.times), run.step)
         _loop(run)
         return run
 
@@ -75,18 +74,18 @@ def _loop(run: Run) -> None:
     config = run.config
     total_steps = math.ceil(config.max_images / config.batch)
     if config.compile:
-        run.objective.compile()
-    module = parallel.wrap(run.objective)
+        run.task.objective.compile()
+    module = parallel.wrap(run.task.objective)
     before, started = run.seconds, time.monotonic()
     saved, measured, losses = started, _SpeedOf(run), []
-    run.objective.train()
+    run.task.objective.train()
     with ThreadPoolExecutor(1) as reader, _terminated() as terminated:
         ahead = reader.submit(_batch, run, run.step)
         stop = run.step >= total_steps
         while not stop:
-            x0, condition, seeds = ahead.result()
+            batch = ahead.result()
             ahead = reader.submit(_batch, run, run.step + 1)
-            loss, norm, rate = _step(run, module, x0, condition, seeds)
+            loss, norm, rate = _step(run, module, batch)
             losses.append(loss)
             run.seconds = before + time.monotonic() - started
             out_of_time = config.max_minutes is not None and run.seconds > 60 * config.max_minutes
@@ -107,7 +106,8 @@ def _loop(run: Run) -> None:
                 losses, measured = [], _SpeedOf(run)
             check = stop or run.images % config.validation.every_images < config.batch
             if check and parallel.rank() == 0:
-                write_log(run, {"validation": validate(run)})
+                with averaged(run), torch.no_grad():
+                    write_log(run, {"validation": run.task.validate()})
             if due and parallel.rank() == 0:
                 save(run)
             if check or due:
@@ -144,24 +144,20 @@ class _SpeedOf:
         return round((self._run.images - self._images) / max(time.monotonic() - self._time, 1e-9), 2)
 
 
-def _batch(run: Run, step: int) -> tuple[Tensor, Tensor | None, list[int]]:
-    """This process's part of the global batch of a step, and the seeds of its noise."""
+def _batch(run: Run, step: int) -> Batch:
+    """This process's part of the global batch of a step."""
     config = run.config
     first = step * config.batch
-    index = sample_order(first, config.batch, len(run.train.times), config.seed)
+    index = sample_order(first, config.batch, len(run.task.times), config.seed)
     mine = parallel.shard(range(config.batch))
     index = index[mine.start : mine.stop]  # type: ignore[attr-defined]
-    condition = condition_of(config.architecture.condition, run.train.times[index])
-    return run.train[index], condition, [derived_seed(config.seed, "noise", first + j) for j in mine]
+    return run.task.batch(index, [derived_seed(config.seed, "noise", first + j) for j in mine])
 
 
-def _step(
-    run: Run, module: nn.Module, x0: Tensor, condition: Tensor | None, seeds: list[int]
-) -> tuple[Tensor, Tensor, float]:
+def _step(run: Run, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, float]:
     """One update; loss, gradient norm and learning rate."""
     config, device = run.config, run.device
-    sigma, noise = draw_noise(x0.shape[1:], seeds, config.noise.p_mean, config.noise.p_std)
-    x0, sigma, noise = (v.to(device, non_blocking=True) for v in (x0, sigma, noise))
+    tensors = [None if part is None else part.to(device, non_blocking=True) for part in batch]
     rate = config.optimiser.lr * learning_rate_factor(
         run.images, config.max_images, config.optimiser.warmup_images, config.optimiser.decay
     )
@@ -169,7 +165,7 @@ def _step(
         group["lr"] = rate
     with _dropout_draws(derived_seed(config.seed, "dropout", run.step, parallel.rank()), device):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            loss = module(x0, sigma, noise, None if condition is None else condition.to(device))
+            loss = module(*tensors)
         run.optimiser.zero_grad(set_to_none=True)
         loss.backward()
     norm = nn.utils.clip_grad_norm_(run.parameters, config.optimiser.clip)
@@ -185,19 +181,3 @@ def _dropout_draws(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def validate(run: Run) -> dict[str, Any]:
-    """Denoising error of the averaged network by noise level, its mean over channels, and the ratio to the base's own."""
-    x0, condition = run.validation
-    denoiser, sigmas = run.objective.denoiser, run.config.validation.sigmas
-    with averaged(run):
-        errors = error_by_noise_level(denoiser, x0, condition, run.objective.area_weights, sigmas)
-    base_std: Tensor = denoiser.base.error_std(torch.tensor(sigmas, device=run.device))  # type: ignore[operator]
-    base = base_std.flatten(1).square().double()
-    return {
-        "sigma": list(sigmas),
-        "error": [round(float(e), 6) for e in errors.mean(dim=1)],
-        "ratio_to_base": round(float((errors / base).mean()), 5),
-        "channels": {name: [round(float(e), 6) for e in errors[:, i]] for i, name in enumerate(run.config.data.names)},
-    }

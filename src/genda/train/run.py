@@ -1,4 +1,4 @@
-"""What a training step touches: configuration, data, the loss as a module, optimiser and weight average."""
+"""What a training step touches: configuration, task, optimiser and weight average."""
 
 from __future__ import annotations
 
@@ -7,30 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from genda.diffusion.denoiser import PreconditionedDenoiser
-from genda.diffusion.loss import denoising_loss
-from genda.grid import LatLonGrid
-from genda.state import Normalisation
 from genda.train.config import TrainConfig
-from genda.train.data import Fields
 from genda.train.optimisation import WeightAverage
-
-
-class Objective(nn.Module):
-    """The loss as a module, so that it can be wrapped for several processes."""
-
-    area_weights: Tensor
-
-    def __init__(self, denoiser: PreconditionedDenoiser, area_weights: Tensor) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.register_buffer("area_weights", area_weights, persistent=False)
-
-    def forward(self, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None) -> Tensor:
-        """Mean loss of the batch, ()."""
-        return denoising_loss(self.denoiser, x0, sigma, noise, condition, self.area_weights).mean()
+from genda.train.task import Task
 
 
 @dataclass
@@ -39,11 +20,7 @@ class Run:
 
     config: TrainConfig
     device: torch.device
-    train: Fields
-    validation: tuple[Tensor, Tensor | None]
-    objective: Objective
-    normalisation: Normalisation
-    grid: LatLonGrid
+    task: Task
     optimiser: torch.optim.Optimizer
     average: WeightAverage
     step: int = 0
@@ -51,7 +28,7 @@ class Run:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        return list(self.objective.denoiser.network.parameters())
+        return list(self.task.network.parameters())
 
     @property
     def images(self) -> int:
@@ -59,13 +36,12 @@ class Run:
 
 
 @contextmanager
-def averaged(run: Run) -> Iterator[PreconditionedDenoiser]:
-    """The denoiser with the averaged weights, in evaluation mode, for a while."""
-    denoiser = run.objective.denoiser
+def averaged(run: Run) -> Iterator[None]:
+    """The averaged weights in place of the newest, in evaluation mode, for a while."""
     run.average.swap(run.parameters)
-    denoiser.eval()
+    run.task.objective.eval()
     try:
-        yield denoiser
+        yield
     finally:
-        denoiser.train()
+        run.task.objective.train()
         run.average.swap(run.parameters)

@@ -1,7 +1,7 @@
 """A run on disk: the training checkpoint, the model directory and the log; nothing is pickled.
 
-``state.safetensors`` holds weights, their average, optimiser moments, Gaussian base and climatology, and in its header the
-step, the time spent and the configuration. Everything random is a function of the step, so there is no generator to save.
+``state.safetensors`` holds weights, their average, optimiser moments, fitted statistics and climatology, and in its header
+the step, the time spent and the configuration. Everything random is a function of the step, so there is no generator to save.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from genda import parallel
-from genda.checkpoint import Model, check_tensors, pack, read_tensors, save_model, write_atomically
+from genda.checkpoint import check_tensors, pack, read_tensors, write_atomically
 from genda.train.config import MAY_CHANGE, TrainConfig
 from genda.train.run import Run, averaged
 
@@ -24,36 +24,38 @@ STATE, LOG = "state.safetensors", "log.jsonl"
 
 def save(run: Run) -> None:
     """Write the training checkpoint and the model directory, each file whole or not at all."""
-    config = run.config
-    denoiser = run.objective.denoiser
-    tensors = {f"denoiser.{name}": value for name, value in denoiser.state_dict().items()}
+    config, task = run.config, run.task
+    tensors = dict(task.objective.state_dict())
     tensors |= {f"average.{i}": value for i, value in enumerate(run.average.average)}
     for i, parameter in enumerate(run.parameters):
         tensors |= {f"optimiser.{i}.{name}": value for name, value in run.optimiser.state[parameter].items()}
-    tensors |= {"normalisation.mean": run.normalisation.mean, "normalisation.std": run.normalisation.std}
+    tensors |= {"normalisation.mean": task.normalisation.mean, "normalisation.std": task.normalisation.std}
     metadata = {"step": run.step, "seconds": run.seconds, "config": json.loads(config.model_dump_json())}
     write_atomically(config.out / STATE, pack(tensors, metadata))
     checks = [entry["validation"] for entry in read_log(config.out / LOG) if "validation" in entry]
     card = {
         "data": config.data.path.name,
-        "training_states": len(run.train.times),
-        "first_time": str(run.train.times.min()),
-        "last_time": str(run.train.times.max()),
+        "training_samples": len(task.times),
+        "first_time": str(task.times.min()),
+        "last_time": str(task.times.max()),
         "seed": config.seed,
         "images": run.images,
         "minutes": round(run.seconds / 60, 1),
-        "validation": {k: checks[-1][k] for k in ("sigma", "error", "ratio_to_base")} if checks else None,
+        "validation": {k: v for k, v in checks[-1].items() if k != "channels"} if checks else None,
         "config": _without_places(config),
     }
-    with averaged(run) as denoiser:
-        model = Model(denoiser, run.normalisation, config.data.names, run.grid, config.architecture, card)
-        save_model(config.out / "model", model)
+    with averaged(run):
+        task.save_model(config.out / "model", card)
 
 
 def _without_places(config: TrainConfig) -> dict[str, Any]:
     """The configuration as a model's card tells it: not where on this machine files lie."""
     document: dict[str, Any] = json.loads(config.model_dump_json(exclude={"out", "device", "threads"}))
     document["data"]["path"] = config.data.path.name
+    for model in (document, document["data"]):
+        for key in ("autoencoder", "normalisation"):
+            if isinstance(model.get(key), str):
+                model[key] = Path(model[key]).name
     return document
 
 
@@ -65,10 +67,10 @@ def read_checkpoint(config: TrainConfig) -> tuple[dict[str, Tensor], dict[str, A
     tensors, metadata = read_tensors(path)
     try:
         document = {key: json.loads(metadata[key]) for key in ("step", "seconds", "config")}
-        saved = TrainConfig.model_validate_json(metadata["config"])
+        saved = type(config).model_validate_json(metadata["config"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: expected a genda training checkpoint, found other metadata ({error})") from error
-    for key in TrainConfig.model_fields:
+    for key in type(config).model_fields:
         found, wanted = getattr(saved, key), getattr(config, key)
         if found != wanted and key not in MAY_CHANGE:
             raise ValueError(
@@ -85,14 +87,14 @@ def restore(run: Run, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> N
     Raises:
         ValueError: where the tensors are not this architecture's.
     """
-    path, denoiser = run.config.out / STATE, run.objective.denoiser
+    path, task = run.config.out / STATE, run.task
     run.step, run.seconds = int(metadata["step"]), float(metadata["seconds"])
-    expected = {f"denoiser.{name}": tuple(value.shape) for name, value in denoiser.state_dict().items()}
+    expected = {name: tuple(value.shape) for name, value in task.objective.state_dict().items()}
     expected |= {f"average.{i}": tuple(value.shape) for i, value in enumerate(run.average.average)}
-    expected |= {f"normalisation.{name}": tuple(getattr(run.normalisation, name).shape) for name in ("mean", "std")}
+    expected |= {f"normalisation.{name}": tuple(getattr(task.normalisation, name).shape) for name in ("mean", "std")}
     check_tensors(path, {k: v for k, v in tensors.items() if not k.startswith("optimiser.")}, expected)
-    weights = {k.removeprefix("denoiser."): v for k, v in tensors.items() if k.startswith("denoiser.")}
-    denoiser.load_state_dict(weights, strict=True)
+    own = task.objective.state_dict().keys()
+    task.objective.load_state_dict({name: tensors[name] for name in own}, strict=True)
     for i, average in enumerate(run.average.average):
         average.copy_(tensors[f"average.{i}"])
     for i, parameter in enumerate(run.parameters):
@@ -112,12 +114,9 @@ def write_log(run: Run, values: dict[str, Any]) -> None:
     entry = {"step": run.step, "images": run.images, "seconds": round(run.seconds, 1), **values}
     with (run.config.out / LOG).open("a") as file:
         file.write(json.dumps(entry) + "\n")
-    if "validation" in values:
-        check = values["validation"]
-        bands = " ".join(f"{s:g}:{e:.4f}" for s, e in zip(check["sigma"], check["error"], strict=True))
-        log.info("%d images: error by sigma %s, %.3f of the base's", run.images, bands, check["ratio_to_base"])
-    else:
-        log.info("%d images: %s", run.images, " ".join(f"{k} {v:.4g}" for k, v in values.items()))
+    shown = {k: v for k, v in values.get("validation", values).items() if isinstance(v, float)}
+    what = "validation" if "validation" in values else "training"
+    log.info("%d images, %s: %s", run.images, what, " ".join(f"{k} {v:.4g}" for k, v in shown.items()))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from genda.verify.fields import field_statistics
 from genda.verify.innovations import desroziers, ensemble_chi_square
 from genda.verify.metrics import (
     BIAS,
+    CHI_SQUARE,
     CRPS,
     CRPS_POTENTIAL,
     CRPS_RELIABILITY,
@@ -63,6 +64,7 @@ from genda.verify.table import ScoreTable
 
 __all__ = [
     "BIAS",
+    "CHI_SQUARE",
     "CRPS",
     "CRPS_POTENTIAL",
     "CRPS_RELIABILITY",

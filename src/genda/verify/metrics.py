@@ -133,6 +133,14 @@ NMAE = Metric(
     all_channels,
     normalised=True,
 )
+CHI_SQUARE = Metric(
+    "chi_square",
+    "Misfit of members to observations / R",
+    ("observation_misfit",),
+    lambda s, _: s["observation_misfit"],
+    all_channels,
+)
+"""1 where members are draws of the posterior and R is the observations' own error: they are as far from them as the truth is."""
 KINETIC_ENERGY = Metric(
     "kinetic_energy",
     "Kinetic energy / truth's",
@@ -173,6 +181,7 @@ METRICS: Mapping[str, Metric] = {
         NMSE,
         NMAE,
         ENERGY_SCORE,
+        CHI_SQUARE,
         KINETIC_ENERGY,
         GEOSTROPHIC,
         HYDROSTATIC,

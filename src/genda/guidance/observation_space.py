@@ -5,6 +5,7 @@ r"""Kalman increments in observation space, directly where the covariance can be
 A sparse H touches few elements of the state. P between those alone gives H P Hᵀ as a matrix, whose Cholesky factor serves
 any number of right-hand sides: for dense observations of small error, where conjugate gradients need hundreds of products
 with P, this is exact and far cheaper. Where too many elements are touched, or H is not a matrix, conjugate gradients it is.
+A covariance that knows H P Hᵀ itself can have :func:`factor` and :func:`solved` without its elements.
 
 Reference: Courtier 1997, Q. J. R. Meteorol. Soc. 123, 2449 (the dual form).
 """
@@ -14,11 +15,12 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from genda.guidance.gaussian import kalman_increment
-from genda.observations.operators import LinearOperator, Operator
+from genda.observations.operators import Operator, Stack
 from genda.problem import Source
 
 DENSE = 20_000
@@ -53,17 +55,45 @@ def increment(
     used = touched(source.operator)
     if used is None:
         return kalman_increment(covariance.covariance, source, x, misfit, iterations, tolerance)
-    rows = source.operator.matrix[:, used]  # type: ignore[attr-defined]
+    rows = tangent_matrix(source.operator)[:, used]  # type: ignore[index]
     between = covariance.elements(torch.as_tensor(used)).double().numpy()
-    matrix = torch.as_tensor(np.asarray(rows @ (rows @ between).T))
-    matrix.diagonal().add_(source.covariance.variance.double())  # type: ignore[attr-defined]
-    u = torch.cholesky_solve(misfit.double().T, torch.linalg.cholesky(matrix)).T
-    return covariance.covariance(source.adjoint(x, u.to(x)))
+    u = solved(factor(torch.as_tensor(np.asarray(rows @ (rows @ between).T)), source), misfit)
+    return covariance.covariance(source.adjoint(x, u))
+
+
+def factor(observed: Tensor, source: Source) -> Tensor:
+    """The Cholesky factor of H P Hᵀ + R, in double precision, for ``observed`` H P Hᵀ, (m, m) to the same.
+
+    Raises:
+        FloatingPointError: where round-off hides that it is positive definite.
+    """
+    matrix = observed.to(torch.float64, copy=True)
+    matrix.diagonal().add_(source.covariance.variance.to(matrix))  # type: ignore[attr-defined]
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    if int(failed):
+        found = "found H P Hᵀ + R not positive definite to round-off"
+        raise FloatingPointError(f"{source.name}: {found}, expected larger observation errors or fewer observations")
+    result: Tensor = lower
+    return result
+
+
+def solved(factor: Tensor, misfit: Tensor) -> Tensor:
+    """(H P Hᵀ + R)^{-1} d by a Cholesky factor, (batch, m) to the same."""
+    return torch.cholesky_solve(misfit.to(factor).T, factor).T.to(misfit)
+
+
+def tangent_matrix(operator: Operator) -> sp.csr_array | None:
+    """The matrix of a tangent that is the same everywhere, (m, size of the state); None where there is none."""
+    if not isinstance(operator, Stack):
+        return getattr(operator, "matrix", None)
+    parts = [part for part in map(tangent_matrix, operator.operators) if part is not None]
+    return sp.csr_array(sp.vstack(parts)) if len(parts) == len(operator.operators) else None
 
 
 def touched(operator: Operator) -> np.ndarray[tuple[int], np.dtype[np.intp]] | None:
     """Elements of the flattened state that H reads; None where it is no matrix, or for too many."""
-    if not isinstance(operator, LinearOperator) or len(operator) > DENSE:
+    matrix = tangent_matrix(operator)
+    if matrix is None or matrix.shape[0] > DENSE:
         return None
-    used = np.unique(operator.matrix.indices).astype(np.intp)
+    used = np.unique(matrix.indices).astype(np.intp)
     return used if len(used) <= DENSE else None

@@ -4,9 +4,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from genda.guidance import observation_space
 from genda.guidance.gaussian import kalman_increment
 from genda.linalg import Diagonal
-from genda.methods import observation_space
 from genda.methods.variational import DenseRoot, Variational
 from genda.observations.operators import LinearOperator
 from genda.problem import Problem, Source

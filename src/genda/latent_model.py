@@ -1,0 +1,396 @@
+"""Latent models on disk: an autoencoder, and a prior of background errors in its latent space.
+
+Both are directories as in :mod:`genda.checkpoint`. That of a prior holds its autoencoder's as a folder, so that it is whole by
+itself, and its Gaussian in a file of its own:
+
+    model.json  model.safetensors (network, scales)  base.safetensors (modes)  autoencoder/{model.json, model.safetensors}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, Field, model_validator
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from genda.assets import model_directory
+from genda.checkpoint import (
+    CARD,
+    WEIGHTS,
+    GridCard,
+    Strict,
+    UNetConfig,
+    check_tensors,
+    normalisation_of,
+    read_document,
+    read_tensors,
+    read_weights,
+    write_atomically,
+)
+from genda.diffusion.increments import IncrementDenoiser, IncrementPrior
+from genda.diffusion.zonal_gaussian import ZonalGaussian
+from genda.grid import LatLonGrid
+from genda.nn.autoencoder import Autoencoder
+from genda.nn.layers import Conv2d
+from genda.nn.transformer import DiT
+from genda.nn.unet import UNet
+from genda.state import Normalisation, Times, season
+from genda.variables import channels as parse_channels
+
+BASE, AUTOENCODER = "base.safetensors", "autoencoder"
+
+
+class AutoencoderSpec(Strict):
+    """Arguments of :class:`genda.nn.autoencoder.Autoencoder` that do not follow from the data."""
+
+    kind: Literal["conv", "transformer", "linear", "identity"] = "conv"
+    latent: int = Field(default=48, ge=1)
+    patch: int = Field(default=2, ge=1)
+    width: int = Field(default=128, ge=1)
+    depth: int = Field(default=3, ge=1)
+    windows: tuple[tuple[int, int], ...] = ((6, 6), (2, 12), (12, 2), (0, 0))
+    head: int = Field(default=32, ge=4)
+
+
+class DiTConfig(Strict):
+    """Arguments of :class:`genda.nn.transformer.DiT` that do not follow from the data."""
+
+    conditioning: Literal["concatenate", "cross", "both"] = "both"
+    patch: int = Field(default=2, ge=1)
+    width: int = Field(default=256, ge=8)
+    depth: int = Field(default=8, ge=1)
+    head: int = Field(default=32, ge=4)
+    windows: tuple[tuple[int, int], ...] = ((0, 0),)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class IncrementArchitecture(Strict):
+    """The network of increments: a UNet or a DiT; ``sees_base`` as in :class:`genda.diffusion.increments.IncrementDenoiser`."""
+
+    unet: UNetConfig | None = None
+    dit: DiTConfig | None = None
+    static: tuple[str, ...] = ()
+    sees_base: bool = True
+
+    @model_validator(mode="after")
+    def _one_network(self) -> IncrementArchitecture:
+        if (self.unet is None) == (self.dit is None):
+            raise ValueError(
+                f"found {'no network' if self.unet is None else 'unet and dit'}, expected one of unet, dit"
+            )
+        return self
+
+
+class AutoencoderCard(Strict):
+    """``model.json`` of an autoencoder."""
+
+    format: Literal["genda-autoencoder"] = "genda-autoencoder"
+    version: Literal[1] = 1
+    channels: tuple[str, ...]
+    grid: GridCard
+    autoencoder: AutoencoderSpec
+    harmonics: int = Field(ge=0)
+    sha256: str
+    training: dict[str, Any] = Field(default={})
+
+
+class IncrementCard(Strict):
+    """``model.json`` of a prior of increments."""
+
+    format: Literal["genda-increments"] = "genda-increments"
+    version: Literal[1] = 1
+    architecture: IncrementArchitecture
+    leads: tuple[int, ...] = Field(min_length=1)
+    sha256: str
+    base_sha256: str
+    training: dict[str, Any] = Field(default={})
+
+
+class _AnyCard(BaseModel):
+    """What the cards of all models of states have."""
+
+    channels: tuple[str, ...]
+    harmonics: int = Field(ge=0)
+
+
+@dataclass(frozen=True)
+class AutoencoderModel:
+    """An autoencoder with all that its inputs mean.
+
+    Attributes:
+        autoencoder: in evaluation mode, of normalised anomalies.
+        weights: of channels in its loss, shape (channel,).
+        normalisation, channels, grid: of the states.
+        spec: what was built.
+        card: how it was made.
+    """
+
+    autoencoder: Autoencoder
+    weights: Tensor
+    normalisation: Normalisation
+    channels: tuple[str, ...]
+    grid: LatLonGrid
+    spec: AutoencoderSpec
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reach(self) -> Tensor:
+        """How much state, in units of the loss, a unit of each latent channel decodes to by the linear map, shape (latent,)."""
+        weights, synthesis = self.weights.sqrt(), self.autoencoder.synthesis
+        if not isinstance(synthesis, Conv2d):
+            return weights
+        columns = synthesis.weight.detach().flatten(1)
+        reach: Tensor = (weights.repeat_interleave(self.spec.patch**2).view(-1, 1) * columns).norm(dim=0)
+        return reach
+
+
+@dataclass(frozen=True)
+class LatentModel:
+    """A prior of the truth given a background, for backgrounds of several leads.
+
+    Attributes:
+        space: the autoencoder.
+        denoiser: of increments, in evaluation mode.
+        mean: of latent errors by lead, shape (lead, latent, lat, lon).
+        scale: of latent errors by lead, shape (lead, latent, 1, 1).
+        static: maps on the latent's grid, shape (static, lat, lon).
+        floor: variance of errors that the latent can't hold, shape (lead, channel).
+        leads: hours, as the data names them.
+        architecture: what was built.
+        card: how it was made.
+    """
+
+    space: AutoencoderModel
+    denoiser: IncrementDenoiser
+    mean: Tensor
+    scale: Tensor
+    static: Tensor
+    floor: Tensor
+    leads: tuple[int, ...]
+    architecture: IncrementArchitecture
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return self.space.normalisation
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.space.channels
+
+    @property
+    def grid(self) -> LatLonGrid:
+        return self.space.grid
+
+    def prior(self, lead: int) -> IncrementPrior:
+        """The prior given backgrounds of one lead.
+
+        Raises:
+            ValueError: for a lead that it was not trained on.
+        """
+        i = self._index(lead)
+        return IncrementPrior(
+            self.space.autoencoder, self.denoiser, self.mean[i], self.scale[i], self.static, self.floor[i]
+        ).eval()
+
+    def condition(self, times: Times, lead: int) -> Tensor:
+        """What the network is told beside maps: season and lead, shape (time, 3)."""
+        return increment_condition(times, self._index(lead), len(self.leads))
+
+    def _index(self, lead: int) -> int:
+        if lead not in self.leads:
+            raise ValueError(f"lead: found {lead} h, expected one of {', '.join(map(str, self.leads))}")
+        return self.leads.index(lead)
+
+
+def increment_condition(times: Times, lead: int, leads: int) -> Tensor:
+    """Season and the number of the lead on a scale from 0 to 1, shape (time, 3)."""
+    position = torch.full((len(times), 1), lead / max(leads - 1, 1))
+    return torch.cat([season(times), position], dim=1)
+
+
+def build_autoencoder(spec: AutoencoderSpec, channels: int, grid: LatLonGrid) -> Autoencoder:
+    """A freshly initialised autoencoder (from torch's global generator)."""
+    return Autoencoder(channels, grid=grid.shape, **spec.model_dump())
+
+
+def build_increment_network(architecture: IncrementArchitecture, latent: int, grid: tuple[int, int]) -> nn.Module:
+    """A freshly initialised network of increments on a latent grid (lat, lon)."""
+    inputs, context = latent * (2 if architecture.sees_base else 1), latent + len(architecture.static)
+    if architecture.dit is not None:
+        return DiT(inputs, latent, grid, context, 3, **architecture.dit.model_dump())
+    assert architecture.unet is not None
+    return UNet(inputs + context, latent, 3, grid=grid, **architecture.unet.model_dump())
+
+
+def save_autoencoder(directory: Path, model: AutoencoderModel) -> None:
+    """Write the two files, each whole or not at all; weights in half precision."""
+    tensors = {f"autoencoder.{name}": value.half() for name, value in model.autoencoder.state_dict().items()}
+    tensors |= {"weights": model.weights.float()}
+    tensors |= {"normalisation.mean": model.normalisation.mean, "normalisation.std": model.normalisation.std}
+    directory.mkdir(parents=True, exist_ok=True)
+    digest = _write(directory / WEIGHTS, tensors)
+    card = AutoencoderCard(
+        channels=model.channels,
+        grid=GridCard(latitude=model.grid.latitude, longitude=model.grid.longitude),
+        autoencoder=model.spec,
+        harmonics=(model.normalisation.mean.shape[0] - 1) // 2,
+        sha256=digest,
+        training=model.card,
+    )
+    write_atomically(directory / CARD, (card.model_dump_json(indent=1) + "\n").encode())
+
+
+def load_autoencoder(name: str | Path) -> AutoencoderModel:
+    """A shipped autoencoder by its name, or that of a directory; that of a prior of increments too.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: naming the file, what was found and what was expected.
+    """
+    directory = model_directory(name)
+    if (directory / AUTOENCODER / CARD).is_file():
+        directory = directory / AUTOENCODER
+    card = read_document(directory / CARD, AutoencoderCard)
+    path = directory / WEIGHTS
+    tensors = read_weights(path, card.sha256)
+    try:
+        grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
+        parse_channels(card.channels)
+        with torch.random.fork_rng(devices=[]):  # initial weights are about to be overwritten
+            autoencoder = build_autoencoder(card.autoencoder, len(card.channels), grid)
+    except ValueError as error:
+        raise ValueError(f"{directory / CARD}: {error}") from error
+    expected = {f"autoencoder.{name}": tuple(value.shape) for name, value in autoencoder.state_dict().items()}
+    expected |= {name: (len(card.channels),) for name in ("weights", "normalisation.std")}
+    check_tensors(path, {k: v for k, v in tensors.items() if k != "normalisation.mean"}, expected)
+    normalisation = normalisation_of(path, tensors, card.harmonics)
+    _load(autoencoder, tensors, "autoencoder.")
+    weights = tensors["weights"].float()
+    return AutoencoderModel(autoencoder, weights, normalisation, card.channels, grid, card.autoencoder, card.training)
+
+
+def save_latent_model(directory: Path, model: LatentModel) -> None:
+    """Write the directory, each file whole or not at all, the card last; network and modes in half precision."""
+    save_autoencoder(directory / AUTOENCODER, model.space)
+    network = {f"network.{name}": value.half() for name, value in model.denoiser.network.state_dict().items()}
+    rest = {"mean": model.mean, "scale": model.scale, "static": model.static, "floor": model.floor}
+    base = dict(model.denoiser.base.state_dict())
+    base["modes"] = base["modes"].half()
+    card = IncrementCard(
+        architecture=model.architecture,
+        leads=model.leads,
+        sha256=_write(directory / WEIGHTS, network | rest),
+        base_sha256=_write(directory / BASE, base),
+        training=model.card,
+    )
+    write_atomically(directory / CARD, (card.model_dump_json(indent=1) + "\n").encode())
+
+
+def load_latent_model(name: str | Path) -> LatentModel:
+    """A shipped prior of increments by its name, or that of a directory.
+
+    Raises:
+        FileNotFoundError: where a file is missing.
+        ValueError: naming the file, what was found and what was expected; also where latent and grid do not fit.
+    """
+    directory = model_directory(name)
+    card = read_document(directory / CARD, IncrementCard)
+    space = load_autoencoder(directory / AUTOENCODER)
+    tensors, modes = read_weights(directory / WEIGHTS, card.sha256), read_weights(directory / BASE, card.base_sha256)
+    latent, patch = space.spec.latent, space.spec.patch
+    nlat, nlon = space.grid.shape[0] // patch, space.grid.shape[1] // patch
+    with torch.random.fork_rng(devices=[]):
+        network = build_increment_network(card.architecture, latent, (nlat, nlon))
+    count = len(modes["variance"]) if "variance" in modes else 0
+    shapes = {"modes": (count, latent, nlat, 2), "variance": (count,), "wavenumber": (count,), "rest": ()}
+    check_tensors(directory / BASE, modes, shapes)
+    leads, maps, channels = len(card.leads), len(card.architecture.static), len(space.channels)
+    expected = {f"network.{name}": tuple(value.shape) for name, value in network.state_dict().items()}
+    expected |= {"static": (maps, nlat, nlon), "floor": (leads, channels)}
+    expected |= {"mean": (leads, latent, nlat, nlon), "scale": (leads, latent, 1, 1)}
+    check_tensors(directory / WEIGHTS, tensors, expected)
+    _load(network, tensors, "network.")
+    base = ZonalGaussian(
+        modes["modes"].float(), modes["variance"].float(), modes["wavenumber"], modes["rest"].float(), nlon
+    )
+    denoiser = IncrementDenoiser(network, base, card.architecture.sees_base).eval().requires_grad_(False)
+    mean, scale, static, floor = (tensors[name].float() for name in ("mean", "scale", "static", "floor"))
+    return LatentModel(space, denoiser, mean, scale, static, floor, card.leads, card.architecture, card.training)
+
+
+class _Format(BaseModel):
+    format: str = ""
+
+
+def is_latent(directory: Path) -> bool:
+    """Whether a directory holds a prior of increments.
+
+    Raises:
+        ValueError: for an autoencoder, which is no prior.
+    """
+    found = read_document(directory / CARD, _Format).format
+    if found == "genda-autoencoder":
+        raise ValueError(f"{directory}: found an autoencoder, expected a prior of states or of background errors")
+    return found == "genda-increments"
+
+
+def latent_card(directory: Path) -> dict[str, Any] | None:
+    """The document of a latent model's card, that of a prior with its autoencoder's channels and grid; None for other models."""
+    found = read_document(directory / CARD, _Format).format
+    if found == "genda-autoencoder":
+        return read_document(directory / CARD, AutoencoderCard).model_dump(mode="json")
+    if found != "genda-increments":
+        return None
+    space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard).model_dump(mode="json")
+    document = read_document(directory / CARD, IncrementCard).model_dump(mode="json")
+    return {"channels": space["channels"], "grid": space["grid"], **document, "autoencoder": space["autoencoder"]}
+
+
+def latent_digests(directory: Path) -> tuple[str, str, str]:
+    """Digests of network, base and autoencoder, as the cards tell them.
+
+    Raises:
+        FileNotFoundError, ValueError: where a card is missing or wrong.
+    """
+    card = read_document(directory / CARD, IncrementCard)
+    space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard)
+    return card.sha256, card.base_sha256, space.sha256
+
+
+def read_normalisation(name: str | Path, channels: Sequence[str]) -> Normalisation:
+    """The climatology of any model, in the units of which another is to be trained.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for other channels.
+    """
+    directory = model_directory(name)
+    if (directory / AUTOENCODER / CARD).is_file():
+        directory = directory / AUTOENCODER
+    tensors, _ = read_tensors(directory / WEIGHTS)
+    document = read_document(directory / CARD, _AnyCard)
+    if document.channels != tuple(channels):
+        raise ValueError(
+            f"{directory}: normalisation: found channels {' '.join(document.channels)}, expected {' '.join(channels)}"
+        )
+    return normalisation_of(directory / WEIGHTS, tensors, document.harmonics)
+
+
+def _load(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in own.items()}, strict=True)
+    module.eval().requires_grad_(False)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors; their file's digest."""
+    blob = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    write_atomically(path, blob)
+    return hashlib.sha256(blob).hexdigest()

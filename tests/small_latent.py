@@ -1,0 +1,81 @@
+"""A complete small prior of background errors for tests: principal components as latent, a fitted Gaussian, a silent network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import small_model
+from genda.checkpoint import UNetConfig
+from genda.diffusion.increments import IncrementDenoiser
+from genda.diffusion.zonal_gaussian import ZonalGaussian
+from genda.grid import LatLonGrid
+from genda.latent_model import (
+    AutoencoderModel,
+    AutoencoderSpec,
+    IncrementArchitecture,
+    LatentModel,
+    build_autoencoder,
+    build_increment_network,
+    save_latent_model,
+)
+from genda.methods.zonal_covariance import ZonalCovariance
+from genda.state import Normalisation, State
+
+ERROR = 0.3
+"""Standard deviation of the small model's backgrounds' errors, normalised."""
+
+
+def latent_model(
+    channels: tuple[str, ...], grid: LatLonGrid, normalisation: Normalisation, errors: Tensor, latent: int, modes: int
+) -> LatentModel:
+    """For errors (sample, channel, lat, lon) in normalised units, of mean zero."""
+    spec = AutoencoderSpec(kind="linear", latent=latent)
+    autoencoder = build_autoencoder(spec, len(channels), grid)
+    weights = 1 / errors.square().mean(dim=(0, 2, 3))
+    autoencoder.start_from(errors, weights)
+    space = AutoencoderModel(
+        autoencoder.eval().requires_grad_(False), weights, normalisation, channels, grid, spec, {"data": "test"}
+    )
+    coarse = grid.coarsened(2)
+    with torch.no_grad():
+        held = autoencoder.encode(errors).mean
+        floor = (autoencoder.decode(held) - errors).square().mean(dim=(0, 2, 3))
+    reach = space.reach.view(-1, 1, 1)
+    scale = (held * reach).square().mean().sqrt() / reach
+    covariance = ZonalCovariance.fit(held / scale, coarse, 1.4e7)
+    base = ZonalGaussian.truncated(list(covariance.spectra), covariance.shape, modes)
+    architecture = IncrementArchitecture(unet=UNetConfig(base=8, multipliers=(1,), blocks=1, patch=1, head=None))
+    torch.manual_seed(0)
+    network = build_increment_network(architecture, latent, coarse.shape)
+    denoiser = IncrementDenoiser(network, base).eval().requires_grad_(False)
+    mean = torch.zeros(1, latent, *coarse.shape)
+    static = torch.zeros(0, *coarse.shape)
+    return LatentModel(space, denoiser, mean, scale[None], static, floor[None], (24,), architecture, {"data": "test"})
+
+
+def saved(directory: Path) -> Path:
+    """On the states of :mod:`small_model`, on disk."""
+    model = small_model.build()
+    errors = ERROR * model.normalisation.normalise(*_values(small_model.states(120, seed=3)))
+    fitted = latent_model(model.channels, model.grid, model.normalisation, errors - errors.mean(dim=0), 20, 300)
+    save_latent_model(directory, fitted)
+    return directory
+
+
+def background(truth: State, members: int = 1) -> State:
+    """Forecasts of a truth with such errors, that of every member another about the same."""
+    std = small_model.build().normalisation.std.view(-1, 1, 1)
+    mean = small_model.states(200).values.mean(dim=0)
+    errors = ERROR * (small_model.states(1 + members, seed=4).values - mean)
+    values = truth.values + errors[0] + (errors[1:] if members > 1 else 0 * std)
+    if members > 1:
+        values = values.unsqueeze(0)
+    return State(values, truth.channels, truth.grid, truth.times)
+
+
+def _values(states: State) -> tuple[Tensor, np.ndarray]:
+    return states.values, states.times

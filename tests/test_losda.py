@@ -1,0 +1,130 @@
+"""LO-SDA from outside: background and observations in, an ensemble out; everything that does not fit is one clear line."""
+
+import json
+
+import pytest
+
+import small_latent
+import small_model
+from command_line import run
+from genda import assimilation as library
+from genda.demo import simulate_columns
+from genda.observations.table import write_table
+from genda.state import State, read_state, to_dataset, write_netcdf
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """Two models, a truth, forecasts of it and columns at the radiosonde sites."""
+    folder = tmp_path_factory.mktemp("case")
+    small_latent.saved(folder / "losda")
+    small_model.saved(folder / "states")
+    truth = small_model.states(1, seed=9)
+    write_netcdf(to_dataset(truth), folder / "truth.nc")
+    write_netcdf(to_dataset(small_latent.background(truth)), folder / "forecast.nc")
+    write_netcdf(to_dataset(small_latent.background(truth, members=12)), folder / "ensemble.nc")
+    columns = simulate_columns(small_model.build(), truth, seed=0)
+    write_table(columns[columns["station"].isin(columns["station"].unique()[:200])], folder / "columns.parquet")
+    return folder
+
+
+def assimilate(case, capsys, *extra, model="losda", background="forecast.nc"):
+    arguments = ["assimilate", "--model", case / model, "--observations", case / "columns.parquet"]
+    arguments += ["--background", case / background] if background else []
+    arguments += ["--out", case / "analysis.nc", "--members", 8, "--steps", 12, "--json", *extra]
+    return run(capsys, *arguments)
+
+
+def error_of(path, case):
+    """Mean squared error of a file's mean in units of the climatological variance."""
+    truth, state = read_state(case / "truth.nc"), read_state(path)
+    mean = state.values.mean(dim=1) if state.values.ndim == 5 else state.values
+    return float(((mean - truth.values) / small_model.build().normalisation.std.view(-1, 1, 1)).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("method", "bound"),
+    [("losda", 0.75), (None, 0.75), ("latent-mmps", 0.9), ("latent-dps", 0.95), ("latent-3d-var", 0.95)],
+)
+def test_an_analysis_is_nearer_the_truth_than_its_background(case, capsys, method, bound):
+    code, out, err = assimilate(case, capsys, *(["--method", method] if method else []))
+    assert code == 0, err
+    assert json.loads(out)["method"] == (method or "losda")
+    assert error_of(case / "analysis.nc", case) < bound * error_of(case / "forecast.nc", case)
+
+
+def test_without_observations_samples_are_about_the_background(case, capsys):
+    arguments = ["assimilate", "--model", case / "losda", "--background", case / "forecast.nc", "--members", 8]
+    code, _, err = run(capsys, *arguments, "--method", "latent-prior", "--steps", 12, "--out", case / "prior.nc")
+    assert code == 0, err
+    spread = read_state(case / "prior.nc").values[0].std(dim=0) / small_model.build().normalisation.std.view(-1, 1, 1)
+    assert float(spread.square().mean().sqrt()) == pytest.approx(small_latent.ERROR, rel=0.25)
+
+
+def test_an_ensemble_as_background_gives_its_covariance(case, capsys):
+    code, _, err = assimilate(case, capsys, background="ensemble.nc")
+    assert code == 0, err
+    assert error_of(case / "analysis.nc", case) < 0.75 * error_of(case / "ensemble.nc", case)
+
+
+def test_the_report_shows_the_forecast_as_background(case, capsys):
+    code, _, err = assimilate(case, capsys, "--report", case / "report.html")
+    assert code == 0, err
+    assert "the forecast given" in (case / "report.html").read_text()
+
+
+def test_members_depend_on_the_seed_and_not_on_the_batch(case, capsys):
+    states = []
+    for extra in ([], ["--batch", 3], ["--seed", 1]):
+        assert assimilate(case, capsys, *extra)[0] == 0
+        states.append(read_state(case / "analysis.nc").values)
+    std = small_model.build().normalisation.std.view(-1, 1, 1)
+    assert float(((states[0] - states[1]) / std).abs().max()) < 1e-3
+    assert float(((states[0] - states[2]) / std).abs().max()) > 0.1
+
+
+def write(case, name, state):
+    write_netcdf(to_dataset(state), case / name)
+    return name
+
+
+def test_what_does_not_fit_is_one_clear_line(case, capsys):
+    truth = read_state(case / "truth.nc")
+    coarse = library.coarse_field(truth, 2)
+    few = truth.select(truth.channels[:3])
+    later = State(truth.values, truth.channels, truth.grid, truth.times + 1)
+    later = State(later.values, later.channels, later.grid, truth.times + (later.times - truth.times) * 86_400 * 10**9)
+    for arguments, complaint in [
+        ({"background": None}, "background: found none for"),
+        ({"model": "states"}, "expected one where the model is a prior of background errors"),
+        (
+            {"background": write(case, "coarse.nc", coarse)},
+            "background: found a grid of (8, 16), expected the model's, (16, 32)",
+        ),
+        ({"background": write(case, "few.nc", few)}, "background: channels"),
+        ({"background": write(case, "later.nc", later), "extra": ["--time", "2001-01-01"]}, "expected 2001-01-01"),
+        ({"extra": ["--lead", "48"]}, "lead: found 48 h, expected one of 24"),
+        ({"extra": ["--method", "fusion"]}, "expected one of its methods"),
+        ({"extra": ["--method", "diffda"]}, "without autoencoder"),
+        ({"extra": ["--map-climate"]}, "map climate: found a background"),
+        ({"model": "losda/autoencoder"}, "found an autoencoder, expected a prior"),
+        ({"model": "states", "background": None, "extra": ["--method", "losda"]}, "expected one of background errors"),
+    ]:
+        (case / "analysis.nc").unlink(missing_ok=True)
+        extra = arguments.pop("extra", [])
+        code, _, err = assimilate(case, capsys, *extra, **arguments)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert complaint in err
+        assert not (case / "analysis.nc").exists()
+
+
+def test_inspect_says_what_a_prior_of_background_errors_is(case, capsys):
+    code, out, _ = run(capsys, "inspect", case / "losda", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["format"] == "genda-increments"
+    assert document["leads"] == [24]
+    assert document["autoencoder"]["latent"] == 20
+    code, out, _ = run(capsys, "inspect", case / "losda" / "autoencoder")
+    assert code == 0
+    assert "genda-autoencoder" in out

@@ -1,0 +1,119 @@
+"""Autoencoders and priors of increments: what training them yields, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from genda.latent_model import load_autoencoder, load_latent_model, read_normalisation
+from genda.train import train
+from genda.train.pairs import read_pairs
+from genda.train.run import averaged
+
+from . import small
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return small.write_data(tmp_path_factory.mktemp("data") / "nature.zarr", count=40)
+
+
+@pytest.fixture(scope="module")
+def autoencoder(data, tmp_path_factory):
+    config = small.autoencoder_config(data, tmp_path_factory.mktemp("autoencoder"), max_images=400)
+    return config, train(config)
+
+
+@pytest.fixture(scope="module")
+def increments(data, autoencoder, tmp_path_factory):
+    config = small.increment_config(
+        data, tmp_path_factory.mktemp("increments"), autoencoder[0].out / "model", max_images=24
+    )
+    return config, train(config)
+
+
+def test_a_latent_of_half_the_size_of_two_channels_loses_what_principal_components_lose(data, autoencoder):
+    config, _ = autoencoder
+    model = load_autoencoder(config.out / "model")
+    pairs = read_pairs(config.data, "train", model.normalisation)
+    x = pairs.truth.float()
+    weights = model.weights.view(-1, 1, 1) * torch.as_tensor(small.GRID.area_weights).float().view(-1, 1)
+    folded = torch.nn.functional.pixel_unshuffle(x * weights.sqrt(), 2).transpose(0, 1).flatten(1).double()
+    values = torch.linalg.eigvalsh(folded @ folded.T)
+    principal = float(values[:4].sum() / values.sum())
+    lost = model.autoencoder.decode(model.autoencoder.encode(x).mean) - x
+    found = float((weights * lost**2).mean() / (weights * x**2).mean())
+    assert found == pytest.approx(principal, rel=0.1)
+    assert model.channels == small.CHANNELS
+
+
+def test_the_trained_prior_loads_as_it_was(increments):
+    config, run = increments
+    model = load_latent_model(config.out / "model")
+    assert model.leads == (24, 48)
+    assert model.card["images"] == 24
+    assert str(config.out.parent) not in (config.out / "model" / "model.json").read_text()
+    prior = model.prior(48)
+    assert (prior.mean.shape, prior.scale.shape) == ((4, 4, 8), (4, 1, 1))
+    e, sigma = torch.randn(2, 4, 4, 8), torch.tensor([0.5, 2.0])
+    condition = model.condition(np.array(["2001-03-01", "2001-09-01"], "datetime64[ns]"), 48)
+    context = torch.randn(2, 5, 4, 8)
+    denoiser = run.task.objective.denoiser
+    with averaged(run), torch.no_grad():
+        expected = denoiser(e, sigma, condition, context)
+    torch.testing.assert_close(model.denoiser(e, sigma, condition, context), expected, rtol=0, atol=5e-3)
+
+
+def test_increments_of_training_pairs_have_mean_zero_and_unit_variance(data, increments):
+    config, _ = increments
+    model = load_latent_model(config.out / "model")
+    pairs = read_pairs(config.data, "train", model.normalisation)
+    encode = model.space.autoencoder.encode
+    for i in range(2):
+        e = encode(pairs.truth.float()).mean - encode(pairs.background[:, i].float()).mean
+        e = (e - model.mean[i]) / model.scale[i]
+        assert float(e.mean(dim=0).abs().max()) < 0.01
+        area = torch.as_tensor(small.GRID.coarsened(2).area_weights).float().view(-1, 1)
+        assert float((e**2 * area).mean()) == pytest.approx(1, abs=0.25)
+
+
+def test_a_prior_of_other_channels_leads_or_data_is_refused(data, autoencoder, increments, tmp_path):
+    directory = autoencoder[0].out / "model"
+    with pytest.raises(ValueError, match="found channels t850 u500, expected u500 t850"):
+        read_normalisation(directory, ("u500", "t850"))
+    config = small.increment_config(data, tmp_path / "run", directory)
+
+    def reading(**changes):
+        return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+    with pytest.raises(ValueError, match="found channels t850 u500, expected u500 t850"):
+        train(reading(channels=("u500", "t850")))
+    with pytest.raises(ValueError, match="lead: found 12 h, expected one of 24, 48"):
+        load_latent_model(increments[0].out / "model").prior(12)
+    with pytest.raises(ValueError, match="found no backgrounds of 'spare', expected some"):
+        train(reading(train="spare"))
+    with pytest.raises(ValueError, match="expected the name of a split for backgrounds"):
+        train(reading(train=("2001-01-01", "2001-01-05")))
+
+
+def test_without_an_autoencoder_the_errors_of_states_are_diffused(data, tmp_path):
+    config = small.increment_config(data, tmp_path / "run", None)
+    train(config)
+    model = load_latent_model(config.out / "model")
+    assert model.space.spec.kind == "identity"
+    about = model.prior(24).about(torch.randn(2, 8, 16), model.condition(np.array(["2001-03-01"], "M8[ns]"), 24)[0])
+    e = torch.randn(3, 2, 8, 16)
+    expected = about.background + model.mean[0] + model.scale[0] * e
+    torch.testing.assert_close(about.decode(e), expected)
+    torch.testing.assert_close(model.floor, torch.zeros(2, 2), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["base.safetensors", "autoencoder/model.safetensors"])
+def test_a_part_of_another_model_is_refused(increments, tmp_path, name):
+    import shutil
+
+    directory = tmp_path / "model"
+    shutil.copytree(increments[0].out / "model", directory)
+    path = directory / name
+    path.write_bytes(path.read_bytes()[:-4] + b"abcd")
+    with pytest.raises(ValueError, match=f"{name}: damaged or from another model"):
+        load_latent_model(directory)
