@@ -37,7 +37,7 @@ class EnsembleShare:
 
     Attributes:
         static_weight, ensemble_weight: of each.
-        radius: great-circle distance in m from which on members say nothing of each other's points.
+        radius: distance (chord) in m from which on members say nothing of each other's points.
     """
 
     static_weight: float = 0.5
