@@ -122,7 +122,7 @@ def assimilate(
     json_output: Json = False,
 ) -> None:
     """Turn observations and coarse fields into an ensemble of analyses."""
-    from genda.commands import assimilate_files
+    from genda.commands.assimilate import assimilate_files
 
     with _progress("sampling") as tick:
         result = assimilate_files(
@@ -159,7 +159,7 @@ def verify(
     json_output: Json = False,
 ) -> None:
     """Score an analysis against a truth or against withheld observations."""
-    from genda.commands import verify_files
+    from genda.commands.verify import verify_files
 
     result = verify_files(analysis, truth, withheld)
     _emit(result.as_dict(), json_output, result.text)
@@ -171,7 +171,7 @@ def inspect(
     json_output: Json = False,
 ) -> None:
     """Say what a checkpoint is: channels, grid, data, seed, images seen, validation loss, how to reproduce it."""
-    from genda.commands import inspect_model
+    from genda.commands.inspect import inspect_model
 
     result = inspect_model(model)
     _emit(result.as_dict(), json_output, result.text)
@@ -209,7 +209,7 @@ def benchmark(
     json_output: Json = False,
 ) -> None:
     """Run every method of a suite on the same cases; restartable."""
-    from genda.commands import run_benchmark
+    from genda.commands.benchmark import run_benchmark
 
     with _progress(suite) as tick:
         names = [name.strip() for name in methods.split(",")]
@@ -291,7 +291,7 @@ def observations_read(
     json_output: Json = False,
 ) -> None:
     """Read observations of any supported kind into one checked table."""
-    from genda.commands import read_observation_files
+    from genda.commands.observations import read_observation_files
 
     result = read_observation_files(files, out)
     _emit(result.as_dict(), json_output, result.text)

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from genda import commands, report
+from genda import report
+from genda.commands import benchmark
 from genda.report.benchmark import benchmark_figure
 
 
@@ -144,7 +145,7 @@ def test_nothing_to_compare_is_no_picture():
 
 def test_the_page_shows_the_picture_beside_it_or_says_why_not(tmp_path, monkeypatch):
     path = tmp_path / "a page.png"
-    assert commands._benchmark_picture(json.loads(json.dumps(ONE)), path) == (
+    assert benchmark._benchmark_picture(json.loads(json.dumps(ONE)), path) == (
         "![Errors relative to background](<a page.png>)\n\n"
     )
     assert Image.open(io.BytesIO(path.read_bytes())).width > 400
@@ -154,7 +155,7 @@ def test_the_page_shows_the_picture_beside_it_or_says_why_not(tmp_path, monkeypa
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "genda.report.style")
-    said = commands._benchmark_picture(ONE, tmp_path / "none.png")
+    said = benchmark._benchmark_picture(ONE, tmp_path / "none.png")
     assert "matplotlib" in said
     assert "genda[plot]" in said
     assert not (tmp_path / "none.png").exists()

@@ -1,0 +1,69 @@
+"""``genda benchmark``: run what a suite still lacks, print and draw its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genda.atomic import replacing
+from genda.benchmark import read_results, read_suite, run_suite
+from genda.commands.outcome import Outcome, Progress, check_outputs, check_writable
+from genda.report import benchmark_png
+
+
+def run_benchmark(
+    suite: str,
+    methods: Sequence[str],
+    scenarios: Sequence[str],
+    dates: int | None,
+    quick: bool,
+    workers: int,
+    dask: str | None,
+    runs: Path,
+    data: Path | None,
+    out: Path | None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run what a suite still lacks and make its table.
+
+    Raises:
+        ValueError, FileNotFoundError: for an unusable suite, before any work.
+    """
+    if not all(methods):
+        raise ValueError("methods: found an empty name, expected all or names separated by commas")
+    chosen = read_suite(suite, quick=quick, methods=methods, scenarios=scenarios, dates=dates)
+    check_outputs(out, None)
+    if out is not None and out.suffix == ".png":
+        raise ValueError(
+            f"{out}: found the name of a picture, expected that of a Markdown page, which gets one beside it"
+        )
+    if not runs.is_dir() and (runs.exists() or runs.is_symlink()):
+        raise ValueError(f"{runs}: found a file, expected a folder to keep finished pairs in")
+    check_writable(runs.absolute())
+    run_suite(chosen, runs, data, workers=workers, dask=dask, progress=progress)
+    results = read_results(chosen, runs, data)
+    text, document = results.to_markdown(), results.to_dict()
+    if out is not None:
+        short = " --quick" if quick else ""
+        short += "" if "all" in methods else f" --methods '{','.join(methods)}'"
+        short += "".join(f" --scenario '{scenario}'" for scenario in scenarios)
+        short += "" if dates is None else f" --dates {dates}"
+        short += "" if data is None else f" --data {data.name}"
+        picture = _benchmark_picture(document, out.with_suffix(".png"))
+        with replacing(out) as page:
+            page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{picture}{text}")
+    return Outcome(text, document)
+
+
+def _benchmark_picture(document: Mapping[str, Any], path: Path) -> str:
+    """Draw a benchmark beside its page, and what the page says of the picture."""
+    try:
+        png = benchmark_png(document)
+    except ModuleNotFoundError as missing:
+        return f"No picture: {missing.name} is not installed (`pip install 'genda[plot]'`).\n\n"
+    if png is None:
+        return ""
+    with replacing(path) as partial_file:
+        partial_file.write_bytes(png)
+    return f"![Errors relative to {document['reference']}](<{path.name}>)\n\n"

@@ -1,0 +1,67 @@
+"""What every command does: say what it found, and refuse an output that cannot be written before anything is computed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genda.state import State
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has to say: the same facts as text and as a JSON document."""
+
+    text: str
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.document)
+
+
+def check_outputs(out: Path | None, report: Path | None) -> None:
+    """Refuse an output that cannot be written before anything is computed."""
+    for path in (out, report):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"{path}: found no folder {path.parent}, expected one to write to")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path}: found a folder, expected the name of a file to write")
+        if path is not None:
+            check_writable(path.absolute().parent)
+    if report is not None:
+        import matplotlib  # noqa: F401
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written; one still to be made is judged by that it will be made in."""
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise ValueError(f"{folder}: found no way to write there ({error.strerror}), expected one") from error
+
+
+def iso(time: np.datetime64) -> str:
+    return str(np.datetime_as_string(time, unit="m"))
+
+
+def at(state: State, time: np.datetime64, path: Path) -> State:
+    """The state of one time of a file.
+
+    Raises:
+        ValueError: for a file without that time.
+    """
+    index = np.flatnonzero(state.times == time)
+    if not index.size:
+        raise ValueError(f"{path}: found times {iso(state.times[0])} to {iso(state.times[-1])}, expected {iso(time)}")
+    i = int(index[0])
+    return State(state.values[i : i + 1], state.channels, state.grid, state.times[i : i + 1])

@@ -1,0 +1,85 @@
+"""``genda verify``: an analysis against a truth or withheld observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from genda import assimilation as library
+from genda.commands.outcome import Outcome, at, iso
+from genda.observations.flags import Flag
+from genda.observations.quality import (
+    check_bounds,
+    check_domain,
+    check_duplicates,
+    check_missing,
+    check_window,
+    run_checks,
+    set_flag,
+)
+from genda.observations.soundings import select_levels
+from genda.observations.table import read_table
+from genda.state import State, read_state
+from genda.variables import channels as parse_channels
+from genda.verify import BIAS, CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
+
+
+def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> Outcome:
+    """Score an analysis file against a truth, against withheld observations, or both."""
+    if truth is None and withheld is None:
+        raise ValueError("nothing to verify against: expected --truth or --withheld")
+    state = read_state(analysis)
+    document: dict[str, Any] = {"analysis": str(analysis)}
+    texts = []
+    if truth is not None:
+        reference = at(read_state(truth, state.channels), state.times[0], truth)
+        if not library.same_grid(reference.grid, state.grid):
+            raise ValueError(
+                f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}"
+            )
+        rows = {
+            "analysis": field_statistics(
+                state.values, reference.values, times=state.times, channels=state.channels, grid=state.grid
+            )
+        }
+        table = ScoreTable(rows)
+        document |= table.to_dict()
+        texts.append(table.by_channel("analysis", (RMSE, CRPS, SPREAD_SKILL)))
+    if withheld is not None:
+        stations = _scorable(read_table(withheld), state)
+        mean = state.values.mean(dim=1)[0] if state.values.ndim == 5 else state.values[0]
+        stations = stations.assign(hx_a=library.observe(state, mean, stations).numpy())
+        statistics = station_statistics(stations)
+        table = ScoreTable({"analysis": statistics})
+        document["withheld"] = table.to_dict()
+        texts.append(table.by_channel("analysis", (RMSE, BIAS)))
+    return Outcome("\n".join(texts), document)
+
+
+def _scorable(table: pd.DataFrame, state: State) -> pd.DataFrame:
+    """The rows of a withheld table that an analysis can be scored at.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    known = {c.field.id for c in parse_channels(state.channels)}
+    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
+        check_missing,
+        check_bounds,
+        check_duplicates,
+        partial(check_window, time=state.times[0], half_width=pd.Timedelta(hours=3)),
+        partial(check_domain, grid=state.grid),
+        lambda t: set_flag(t, ~t["variable"].isin(known), Flag.DOMAIN),
+    ]
+    levels = sorted({c.pressure for c in parse_channels(state.channels) if c.pressure is not None})
+    checked = select_levels(run_checks(table.reset_index(drop=True), checks), levels)
+    usable = checked[checked["quality"] == Flag.PASS]
+    if usable.empty:
+        raise ValueError(
+            f"withheld observations: found none usable at {iso(state.times[0])} ± 3 h, expected at least one"
+        )
+    return usable
