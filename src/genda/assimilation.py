@@ -34,6 +34,7 @@ from genda.methods import Method
 from genda.methods.fusion import Fusion, Guidance
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations import operators
+from genda.parallel import known_device
 from genda.problem import Problem, Source
 from genda.state import State, nonnegative, season
 
@@ -263,10 +264,6 @@ def make_method(
         raise ValueError(f"method {name!r} needs a model on a spherical Gaussian base, found {type(base).__name__}")
     if name == "optimal-interpolation" and isinstance(base, SphericalGaussian):
         return OptimalInterpolation(base)
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device: found {device!r}, expected cpu or cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device: found {device!r}, but this torch sees no CUDA device")
     guidance: dict[str, Guidance] = {
         "fusion": partial(
             MMPS,
@@ -280,7 +277,9 @@ def make_method(
     }
     start = base if isinstance(base, SphericalGaussian) else None
     sampler = sampler or default_sampler(model)
-    return Fusion(model.denoiser.to(device), guidance[name], sampler, start, errors, batch, device, progress)
+    return Fusion(
+        model.denoiser.to(known_device(device)), guidance[name], sampler, start, errors, batch, device, progress
+    )
 
 
 def assimilate(
@@ -309,7 +308,7 @@ def assimilate(
         seed: member i depends on (seed, time, i) alone.
         background: for priors of background errors: a forecast of ``time``, or an ensemble of them, (1, [member,] channel,
             lat, lon) in physical units; methods are about the ensemble's mean.
-        lead: of the background in h, one that the prior knows; by default its first.
+        lead: of the background in h, one that the prior knows; may be left out where it knows but one.
         observations: the table behind the sources, to be returned with hx_b and hx_a.
 
     Raises:

@@ -314,6 +314,9 @@ def first_complaint(error: ValidationError) -> str:
     complaint = error.errors(include_url=False)[0]
     if complaint["type"] == "unknown_key":
         return ".".join(map(str, (*complaint["loc"], complaint["msg"])))
+    if complaint["type"] == "value_error":
+        place = ".".join(map(str, complaint["loc"]))
+        return f"{place}: {complaint['ctx']['error']}" if place else str(complaint["ctx"]["error"])
     key = ".".join(map(str, complaint["loc"])) or "document"
     found = "" if complaint["type"] in ("missing", "json_invalid") else f", found {complaint['input']!r:.80}"
     return f"{key}: {complaint['msg'].lower()}{found}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from torch import Tensor
 
+from genda.checkpoint import Strict, first_complaint
 from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.increments import Increments
 from genda.diffusion.sampler import Sampler
+from genda.grid import LatLonGrid
 from genda.guidance.latent_optimisation import Optimiser
 from genda.guidance.mmps import MMPS
 from genda.guidance.observation_space import tangent_matrix
@@ -24,63 +28,49 @@ from genda.methods.latent_variational import LatentVariational
 from genda.methods.localisation import Localisation, sphere
 from genda.methods.losda import LatentOptimisationGuidance
 from genda.observations.operators import LinearOperator
+from genda.parallel import known_device
 from genda.problem import Problem
 
 LATENT_METHODS = ("losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "diffda")
+T = TypeVar("T")
+
 OPTIMISATION = ("every", "last", "metric", "reach")
 OPTIMISER = ("kind", "iterations", "inner", "rate", "discrepancy")
 
 
-@dataclass(frozen=True)
-class EnsembleShare:
-    """How much of the prior's Gaussian is the climatological covariance, and how much that of the day's ensemble.
+class EnsembleShare(Strict):
+    """How much of the prior's Gaussian is the climatological covariance, and how much that of the background's ensemble.
 
     Attributes:
         static_weight, ensemble_weight: of each.
         radius: distance (chord) in m from which on members say nothing of each other's points.
     """
 
-    static_weight: float = 0.5
-    ensemble_weight: float = 0.5
-    radius: float = 8.0e6
+    static_weight: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    ensemble_weight: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+    radius: float = Field(default=8.0e6, gt=0, allow_inf_nan=False)
 
     def base(self, model: LatentModel) -> EnsembleBase:
         """On the grid of a model's latent."""
-        points = sphere(model.grid.coarsened(model.space.spec.patch))
-        return EnsembleBase(Localisation(points, self.radius).root(), self.static_weight, self.ensemble_weight)
+        taper = _taper(model.grid.coarsened(model.space.spec.patch), self.radius)
+        return EnsembleBase(taper, self.static_weight, self.ensemble_weight)
 
 
-@dataclass(frozen=True)
-class LatentSettings:
-    """What a latent method can be told; each reads its own.
+HALF = EnsembleShare()
 
-    Attributes:
-        sampler: None for :func:`latent_sampler`.
-        optimisation: of LO-SDA, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
-            :class:`genda.guidance.latent_optimisation.Optimiser`.
-        gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
-        iterations: of MMPS.
-        scale: factor on the background covariance of 3D-Var.
-        ensemble: take a share of the covariance from the background's ensemble.
-        width: of DiffDA's mask, m; by default 1.5 cells of the shipped grid.
-    """
 
-    sampler: Sampler | None = None
-    optimisation: Mapping[str, Any] | None = None
-    gamma: float | None = None
-    iterations: int = 3
-    scale: float = 1.0
-    ensemble: EnsembleShare | None = None
-    width: float = 6.0e5
+@lru_cache(maxsize=2)
+def _taper(grid: LatLonGrid, radius: float) -> Tensor:
+    return Localisation(sphere(grid), radius).root()
 
 
 def latent_sampler(**changes: Any) -> Sampler:
-    """How increments are sampled, with any setting changed; chosen on validation dates, see benchmarks/search/losda.yaml.
+    """How increments are sampled, with any setting changed; chosen on validation dates, see docs/results/losda-search.md.
 
     Increments have unit variance and their largest patterns a hundred times as much and more: a first level of 40 leaves a
     trace of the start in the mean where an ensemble's covariance joins. Below a level of 0.2 there is nothing left to tell.
     """
-    return Sampler(**({"steps": 10, "sigma_min": 0.2, "sigma_max": 100.0} | changes))
+    return Sampler(**({"steps": 10, "sigma_min": 0.2, "sigma_max": 100.0, "multistep": True} | changes))
 
 
 def diffda_walk(**changes: Any) -> Sampler:
@@ -92,13 +82,36 @@ def make_latent_method(
     name: str,
     model: LatentModel,
     lead: int,
-    settings: LatentSettings = LatentSettings(),
     *,
+    sampler: Sampler | None = None,
+    optimisation: Mapping[str, Any] | None = None,
+    gamma: float | None = None,
+    iterations: int = 3,
+    scale: float = 1.0,
+    width: float = 6.0e5,
+    ensemble: EnsembleShare | None = HALF,
     batch: int | None = None,
     device: str = "cpu",
     progress: Callable[[], None] | None = None,
 ) -> Method:
-    """A method about backgrounds of one lead.
+    """A method about backgrounds of one lead; each reads its own settings.
+
+    Args:
+        name: one of :data:`LATENT_METHODS`.
+        model: a prior of background errors.
+        lead: in h.
+        sampler: None for :func:`latent_sampler`, or :func:`diffda_walk`.
+        optimisation: of LO-SDA, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
+            :class:`genda.guidance.latent_optimisation.Optimiser`.
+        gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
+        iterations: of MMPS.
+        scale: factor on the background covariance of 3D-Var.
+        width: of DiffDA's mask, m; by default 1.5 cells of the shipped grid.
+        ensemble: how the covariance of the background's ensemble joins the prior's Gaussian where a background has one; None
+            leaves it out. DiffDA and 3D-Var see no ensemble.
+        batch: members at a time, None for all.
+        device: where to sample.
+        progress: called after every sampling step of every batch.
 
     Raises:
         ValueError: for an unknown name or setting, or a lead that the model was not trained on.
@@ -108,25 +121,25 @@ def make_latent_method(
         raise ValueError(
             f"method {name!r}: found a prior of background errors, expected one of its methods, {expected}"
         )
-    prior = model.prior(lead)
+    prior, device = model.prior(lead), known_device(device)
     if name == "latent-3d-var":
-        return LatentVariational(prior, scale=settings.scale)
+        return LatentVariational(prior, scale=scale, device=device)
     if name == "diffda":
         if model.space.spec.kind != "identity":
             found = f"a latent of kind {model.space.spec.kind}"
             raise ValueError(f"diffda: found {found}, expected a prior of the errors of states, without autoencoder")
         points = torch.as_tensor(sphere(model.grid)).float()
         distance = torch.cdist(points, points)
-        return DiffDA(prior, distance, settings.width, settings.sampler or diffda_walk(), batch, progress)
-    sampler = settings.sampler or latent_sampler()
+        return DiffDA(prior, distance, width, sampler or diffda_walk(), batch, device, progress)
+    sampler = sampler or latent_sampler()
     guidance: dict[str, LatentGuidance] = {
-        "losda": _optimisation(sampler, settings.optimisation or {}),
-        "latent-dps": partial(_dps, sampler, settings.gamma),
-        "latent-mmps": partial(MMPS, iterations=settings.iterations),
+        "losda": latent_optimisation(sampler, optimisation or {}),
+        "latent-dps": partial(_dps, sampler, gamma),
+        "latent-mmps": partial(MMPS, iterations=iterations),
         "latent-prior": lambda about, _: about,
     }
-    ensemble = None if settings.ensemble is None else settings.ensemble.base(model)
-    return LatentSampling(prior, guidance[name], sampler, ensemble, batch=batch, device=device, progress=progress)
+    base = None if ensemble is None else ensemble.base(model)
+    return LatentSampling(prior, guidance[name], sampler, base, batch=batch, device=device, progress=progress)
 
 
 def _dps(sampler: Sampler, gamma: float | None, about: Increments, problem: Problem) -> SDA:
@@ -143,11 +156,39 @@ def _dps(sampler: Sampler, gamma: float | None, about: Increments, problem: Prob
     return SDA(about, problem, gamma=gammas)
 
 
-def _optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOptimisationGuidance:
-    unknown = [name for name in given if name not in (*OPTIMISATION, *OPTIMISER)]
-    if unknown:
-        expected = ", ".join((*OPTIMISATION, *OPTIMISER))
-        raise ValueError(f"optimisation: found no setting {', '.join(unknown)}, expected some of {expected}")
-    optimiser = Optimiser(**{name: value for name, value in given.items() if name in OPTIMISER})
+def latent_optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOptimisationGuidance:
+    """The guidance of LO-SDA from its settings by name.
+
+    Raises:
+        ValueError: naming a setting that is unknown or makes no sense.
+    """
+    known = (*OPTIMISATION, *OPTIMISER)
+    optimiser = {name: value for name, value in given.items() if name not in OPTIMISATION}
     schedule = {name: value for name, value in given.items() if name in OPTIMISATION}
-    return LatentOptimisationGuidance(sampler, optimiser=optimiser, **schedule)
+    made = checked_settings("optimisation", Optimiser, optimiser, known)
+    return checked_settings(
+        "optimisation", LatentOptimisationGuidance, {"sampler": sampler, "optimiser": made, **schedule}
+    )
+
+
+def checked_settings(what: str, kind: type[T], given: Mapping[str, Any], known: Sequence[str] = ()) -> T:
+    """A dataclass of settings, made from values by name as a file or a user gives them.
+
+    Args:
+        what: named in complaints.
+        kind: the dataclass.
+        given: settings by name.
+        known: names to offer; the dataclass's own where empty.
+
+    Raises:
+        ValueError: naming a setting that is unknown, of another type, or refused by the dataclass.
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        expected = ", ".join(known or names)
+        raise ValueError(f"{what}: found no setting {', '.join(unknown)}, expected some of {expected}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(given))
+    except ValidationError as error:
+        raise ValueError(f"{what}: {first_complaint(error)}") from None

@@ -1,4 +1,4 @@
-"""Data-parallel training: the only user of torch.distributed.
+"""Devices, and data-parallel training: the only user of torch.distributed.
 
 Started by ``torchrun``, every process holds the whole network and works on its slice of the global batch; started
 plainly there is one process and every function here does nothing. Noise and data order are functions of the sample's
@@ -48,6 +48,19 @@ def local_device(name: str) -> torch.device:
         torch.cuda.set_device(device)
         return device
     return torch.device(name)
+
+
+def known_device(name: str) -> str:
+    """The name of a device that this machine has.
+
+    Raises:
+        ValueError: for any other.
+    """
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device: found {name!r}, expected cpu or cuda")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device: found {name!r}, but this torch sees no CUDA device")
+    return name
 
 
 def _active() -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genda.diffusion.gaussian import DenseGaussian
-from genda.diffusion.noise import vp_cosine_schedule, vp_cosine_sigma
+from genda.diffusion.noise import MemberNoise, vp_cosine_schedule, vp_cosine_sigma
 from genda.diffusion.sampler import Sampler
 
 SHAPE = (1, 2, 3)
@@ -33,6 +33,26 @@ def test_draws_have_the_mean_and_covariance_of_the_prior(sampler, tolerance):
     assert float((draws.T.cov() - covariance).abs().max()) < tolerance * scale
 
 
+def test_multistep_is_of_second_order_with_one_call_a_step():
+    # The flow of a Gaussian of variance 2 is x(t) = x(T) sqrt((2 + t²) / (2 + T²)).
+    variance, calls = 2.0, []
+
+    def denoiser(x, sigma, condition=None):
+        calls.append(float(sigma[0]))
+        return variance / (variance + sigma.view(-1, 1, 1, 1) ** 2) * x
+
+    def error(steps, multistep):
+        sampler = Sampler(steps=steps, sigma_min=1e-4, sigma_max=20.0, multistep=multistep)
+        x = sampler.sample(denoiser, SHAPE, 2, seed=0, dtype=torch.float64)
+        exact = MemberNoise(0, range(2)).normal(SHAPE, x) * 20.0 * (variance / (variance + 400.0)) ** 0.5
+        return float((x / exact - 1).abs().max())
+
+    coarse, fine = error(40, True), error(80, True)
+    assert len(calls) == 40 + 80
+    assert coarse / fine == pytest.approx(4.0, rel=0.15)
+    assert fine < 1.1 * error(80, False)  # Heun's method, at twice the calls
+
+
 def test_repaints_walk_goes_back_as_often_as_it_is_told():
     assert list(Sampler(steps=3, sigma_min=0.1, jump=2, repeats=2).walk()) == [
         (0, 1), (1, 2), (2, 0), (0, 1), (1, 2), (2, 3), (3, 2), (2, 3),
@@ -50,7 +70,13 @@ def test_the_cosine_schedule_is_uniform_in_its_time():
 
 @pytest.mark.parametrize(
     ("settings", "complaint"),
-    [({"fresh": -0.5}, "fresh -0.5"), ({"jump": 0}, "jump 0"), ({"schedule": "linear"}, "schedule 'linear'")],
+    [
+        ({"fresh": -0.5}, "fresh -0.5"),
+        ({"jump": 0}, "jump 0"),
+        ({"schedule": "linear"}, "schedule 'linear'"),
+        ({"multistep": True, "churn": 5.0}, "multistep with churn"),
+        ({"multistep": True, "second_order": False}, "multistep first-order"),
+    ],
 )
 def test_settings_without_meaning_are_refused(settings, complaint):
     with pytest.raises(ValueError, match=complaint):

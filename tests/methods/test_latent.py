@@ -118,10 +118,13 @@ def test_with_an_ensembles_covariance_they_have_that_of_the_hybrid_kalman_poster
     assert float(found.var(dim=0).mean().sqrt() / spread) == pytest.approx(1, abs=0.04)
 
 
-def test_an_ensembles_covariance_takes_an_ensemble():
-    ensemble = EnsembleBase(with_members(problem())[1].root())
-    with pytest.raises(ValueError, match="latent sampling with an ensemble's covariance: found 0 background members"):
-        analyse(LatentSampling(prior(), MMPS, Sampler(steps=2), ensemble), problem(), 1)
+def test_an_ensembles_covariance_takes_an_ensemble_of_several():
+    (given, localisation), sampler = with_members(problem(), 1), Sampler(steps=2)
+    ensemble = EnsembleBase(localisation.root())
+    with pytest.raises(ValueError, match="ensemble base: found 1 member"):
+        analyse(LatentSampling(prior(), MMPS, sampler, ensemble), given, 1)
+    alone = analyse(LatentSampling(prior(), MMPS, sampler), problem(), 1)
+    torch.testing.assert_close(analyse(LatentSampling(prior(), MMPS, sampler, ensemble), problem(), 1), alone)
 
 
 def test_dps_comes_to_the_observations_but_not_to_the_posterior():

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from genda.assets import model_directory
 from genda.checkpoint import Model, Strict
 from genda.diffusion.sampler import Sampler
 from genda.latent_methods import (
-    OPTIMISATION,
-    OPTIMISER,
     EnsembleShare,
-    LatentSettings,
+    checked_settings,
     diffda_walk,
     latent_sampler,
     make_latent_method,
 )
 from genda.latent_model import LatentModel, latent_digests, load_latent_model
 from genda.methods import Method
-
-
-class EnsembleSpec(Strict):
-    """Covariance of the day in latent space: ``static_weight`` of the climatological one and ``ensemble_weight`` of the ensemble's,
-    tapered to 0 at ``radius`` in m."""
-
-    static_weight: float = Field(default=0.5, gt=0, allow_inf_nan=False)
-    ensemble_weight: float = Field(default=0.5, ge=0, allow_inf_nan=False)
-    radius: float = Field(default=8.0e6, gt=0, allow_inf_nan=False)
 
 
 class LatentSpec(Strict):
@@ -44,14 +33,14 @@ class LatentSpec(Strict):
         model: a prior of increments, by name or directory, in the units of the suite's prior.
         members: of the ensemble; the suite's own where not given.
         ensemble: take the background's ensemble into the day's covariance; without it only the background is seen.
-        sampler, optimisation, gamma, iterations, scale, width: see :class:`genda.latent_methods.LatentSettings`.
+        sampler, optimisation, gamma, iterations, scale, width: see :func:`genda.latent_methods.make_latent_method`.
         only: scenarios it takes part in; all where empty.
     """
 
     method: Literal["losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "latent-floor", "diffda"]
     model: str = "losda"
     members: int | None = Field(default=None, ge=2)
-    ensemble: EnsembleSpec | None = None
+    ensemble: EnsembleShare | None = None
     sampler: Mapping[str, int | float | bool | str] = {}
     optimisation: Mapping[str, int | float | str | None] = {}
     gamma: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -60,16 +49,6 @@ class LatentSpec(Strict):
     width: float = Field(default=6.0e5, gt=0, allow_inf_nan=False)
     only: tuple[str, ...] = ()
 
-    @field_validator("sampler")
-    @classmethod
-    def _known_sampler(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        return _known(given, tuple(field.name for field in fields(Sampler)))
-
-    @field_validator("optimisation")
-    @classmethod
-    def _known_optimisation(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        return _known(given, (*OPTIMISATION, *OPTIMISER))
-
 
 def latent_method(spec: LatentSpec, lead: int) -> Method:
     """The method of a row about backgrounds of one lead.
@@ -77,15 +56,23 @@ def latent_method(spec: LatentSpec, lead: int) -> Method:
     Raises:
         ValueError: for settings that do not go together, or a lead the model was not trained on.
     """
-    ensemble = None if spec.ensemble is None else EnsembleShare(**spec.ensemble.model_dump())
-    settings = LatentSettings(
-        _sampler(spec), spec.optimisation, spec.gamma, spec.iterations, spec.scale, ensemble, spec.width
+    return make_latent_method(
+        spec.method,
+        latent_model_of(spec.model),
+        lead,
+        sampler=_sampler(spec),
+        optimisation=spec.optimisation,
+        gamma=spec.gamma,
+        iterations=spec.iterations,
+        scale=spec.scale,
+        width=spec.width,
+        ensemble=spec.ensemble,
     )
-    return make_latent_method(spec.method, latent_model_of(spec.model), lead, settings)
 
 
 def _sampler(spec: LatentSpec) -> Sampler:
-    return diffda_walk(**spec.sampler) if spec.method == "diffda" else latent_sampler(**spec.sampler)
+    usual = diffda_walk() if spec.method == "diffda" else latent_sampler()
+    return checked_settings("sampler", Sampler, asdict(usual) | dict(spec.sampler))
 
 
 def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:
@@ -115,13 +102,6 @@ def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:
 def weights_of(spec: LatentSpec) -> tuple[str, ...]:
     """Digests of what a row's numbers depend on."""
     return latent_digests(model_directory(spec.model))
-
-
-def _known(given: Mapping[str, Any], known: tuple[str, ...]) -> Mapping[str, Any]:
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise ValueError(f"found no setting {', '.join(unknown)}, expected some of {', '.join(known)}")
-    return given
 
 
 @lru_cache(maxsize=2)

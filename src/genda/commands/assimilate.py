@@ -15,7 +15,7 @@ from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
 from genda.commands.outcome import Outcome, Progress, at, check_outputs, iso
 from genda.diffusion.sampler import Sampler
-from genda.latent_methods import EnsembleShare, LatentSettings, diffda_walk
+from genda.latent_methods import diffda_walk
 from genda.latent_model import LatentModel
 from genda.observations.climate import ClimateMapping
 from genda.observations.flags import Flag
@@ -108,11 +108,6 @@ def assimilate_files(
         if progress is not None:
             progress(done, ticks)
 
-    own: dict[str, Any] = {"sampler": sampler, "iterations": iterations, "gamma": gammas}
-    if latent:
-        several = forecast is not None and forecast.values.ndim == 5 and forecast.values.shape[1] > 1
-        base = EnsembleShare() if several else None
-        own = {"settings": LatentSettings(sampler, gamma=gamma, iterations=iterations, ensemble=base)}
     analysis = library.assimilate(
         prior,
         sources,
@@ -123,10 +118,12 @@ def assimilate_files(
         background=forecast,
         lead=lead,
         observations=used,
+        sampler=sampler,
+        iterations=iterations,
+        gamma=gamma if latent else gammas,
         batch=batch,
         device=device,
         progress=tick,
-        **own,
     )
     if table is not None and mapping is not None:
         analysis = _mapped_back(prior, analysis, mapping)

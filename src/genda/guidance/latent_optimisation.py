@@ -67,6 +67,9 @@ class Optimiser:
             raise ValueError(
                 f"optimiser: found {self.iterations} iterations of {self.inner}, expected at least one of each"
             )
+        if not self.rate > 0 or (self.discrepancy is not None and not self.discrepancy > 0):
+            found = f"found rate {self.rate:g}, discrepancy {self.discrepancy}"
+            raise ValueError(f"optimiser: {found}, expected positive numbers")
 
 
 class LatentOptimisation(Guided):

@@ -30,6 +30,7 @@ class DiffDA:
         width: of the mask's kernel, in the units of ``distance``.
         sampler: the walk.
         batch: members at a time, None for all; bounds memory and changes nothing else.
+        device: where to sample.
         progress: called after every sampling step of every batch.
     """
 
@@ -38,15 +39,18 @@ class DiffDA:
     width: float
     sampler: Sampler = field(default_factory=lambda: Sampler(steps=30, jump=5, repeats=5, fresh=0.0))
     batch: int | None = None
+    device: torch.device | str = "cpu"
     progress: Callable[[], None] | None = None
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
-        background = problem.first_guess("DiffDA")
-        about = self.prior.about(background, problem.condition)
+        background = problem.first_guess("DiffDA").to(self.device)
+        about = self.prior.to(self.device).about(background, problem.condition)
         known, mask = painted(problem, background, self.distance, self.width)
         increments = about.encode((background + known).unsqueeze(0))[0]
         seed = int(torch.randint(2**62, (), generator=generator))
         guided = RePaint(about, increments, mask)
-        e = self.sampler.sample(guided, about.shape, members, seed, batch=self.batch, progress=self.progress)
+        e = self.sampler.sample(
+            guided, about.shape, members, seed, batch=self.batch, device=self.device, progress=self.progress
+        )
         return about.decode(e)

@@ -36,7 +36,7 @@ class LatentSampling:
         prior: of increments.
         guidance: such as ``MMPS`` or ``partial(SDA, gamma=0.0)``.
         sampler: settings of the walk through noise levels.
-        ensemble: how the covariance of the problem's ensemble joins the prior's Gaussian; None leaves it out.
+        ensemble: how the covariance of the problem's ensemble, if it has one, joins the prior's Gaussian; None leaves it out.
         near: give observations the derivatives of the decoder's linear map, which is far cheaper.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.
@@ -56,9 +56,8 @@ class LatentSampling:
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
         background = problem.first_guess("latent sampling").to(self.device)
         about = self.prior.to(self.device).about(background, problem.condition)
-        if self.ensemble is not None:
-            others = problem.background_members("latent sampling with an ensemble's covariance")
-            about = about.joined_by(others.to(self.device), self.ensemble)
+        if self.ensemble is not None and problem.ensemble is not None:
+            about = about.joined_by(problem.ensemble.to(self.device), self.ensemble)
         latent = about.observed(problem, self.near)
         seed = int(torch.randint(2**62, (), generator=generator))
         e = self.sampler.sample(

@@ -28,6 +28,7 @@ class LatentVariational:
         prior: its autoencoder and scales are used, the denoiser is not.
         outer, inner, tolerance: of :class:`genda.methods.variational.Variational`.
         scale: factor on the background covariance.
+        device: where to minimise.
     """
 
     prior: IncrementPrior
@@ -35,10 +36,12 @@ class LatentVariational:
     inner: int = 50
     tolerance: float = 1e-4
     scale: float = 1.0
+    device: torch.device | str = "cpu"
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
-        about = self.prior.about(problem.first_guess("latent 3D-Var"), problem.condition)
+        background = problem.first_guess("latent 3D-Var").to(self.device)
+        about = self.prior.to(self.device).about(background, problem.condition)
         latent = about.observed(problem)
         start = torch.zeros(about.shape).to(about.latent)
         root = _White(about.shape, self.scale**0.5)

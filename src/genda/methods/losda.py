@@ -45,6 +45,8 @@ class LatentOptimisationGuidance:
     def __post_init__(self) -> None:
         if self.every < 1 or not 0 <= self.last <= 1:
             raise ValueError(f"schedule: found every {self.every}, last {self.last:g}, expected >= 1 and from 0 to 1")
+        if not self.reach > 0:
+            raise ValueError(f"schedule: found reach {self.reach:g}, expected a positive number")
 
     def __call__(self, about: Increments, problem: Problem) -> Denoiser:
         return LatentOptimisation(
