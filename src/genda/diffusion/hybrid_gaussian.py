@@ -154,8 +154,12 @@ class HybridGaussian(nn.Module):
         noise = level**2
         middle = self._static.between(lambda c: noise / (c + noise), self._coordinates.double(), self._products)
         middle.diagonal().add_(noise)
-        lower: Tensor = torch.linalg.cholesky(middle)
-        return lower
+        lower, failed = torch.linalg.cholesky_ex(middle)
+        if int(failed):
+            found = f"found its matrix at level {level:g} not positive definite to round-off"
+            raise FloatingPointError(f"ensemble base: {found}, expected finite members that differ")
+        result: Tensor = lower
+        return result
 
     def _weights(self, v: Tensor) -> Tensor:
         """Zᵀ v for fields (batch, channel, lat, lon), shape (batch, N q)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,30 @@ from genda.train.task import Batch
 
 
 class IncrementObjective(nn.Module):
-    """The denoising loss of increments in units of the Gaussian's own error, and all fitted statistics of the model."""
+    """The denoising loss of increments in units of the Gaussian's own error, and all fitted statistics of the model.
+
+    ``space`` is a digest of the autoencoder, by which a resumed run knows its latents again.
+    """
 
     area_weights: Tensor
     mean: Tensor
     scale: Tensor
     floor: Tensor
+    space: Tensor
 
     def __init__(
-        self, denoiser: IncrementDenoiser, area_weights: Tensor, mean: Tensor, scale: Tensor, floor: Tensor
+        self,
+        denoiser: IncrementDenoiser,
+        area_weights: Tensor,
+        mean: Tensor,
+        scale: Tensor,
+        floor: Tensor,
+        space: Tensor,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.register_buffer("area_weights", area_weights, persistent=False)
-        for name, value in (("mean", mean), ("scale", scale), ("floor", floor)):
+        for name, value in (("mean", mean), ("scale", scale), ("floor", floor), ("space", space)):
             self.register_buffer(name, value)
 
     def forward(self, e: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor, context: Tensor) -> Tensor:
@@ -69,6 +80,9 @@ class IncrementTask:
     def __init__(self, config: IncrementConfig, device: torch.device, saved: dict[str, Tensor] | None) -> None:
         self._config = config
         self._space = space = _space(config, saved)
+        digest = _digest(space.autoencoder)
+        if saved is not None and not torch.equal(saved["space"], digest):
+            raise ValueError(f"{config.autoencoder}: found another autoencoder than that of the run to resume")
         self.normalisation = space.normalisation
         pairs = self._pairs(config.data.train)
         self._train = _encoded(space, pairs, range(space.spec.patch))
@@ -96,7 +110,7 @@ class IncrementTask:
             torch.manual_seed(derived_seed(config.seed, "weights"))
             network = build_increment_network(config.architecture, space.spec.latent, grid.shape)
         denoiser = IncrementDenoiser(network, base, config.architecture.sees_base)
-        self.objective = IncrementObjective(denoiser, area, mean, scale, floor).to(device)
+        self.objective = IncrementObjective(denoiser, area, mean, scale, floor, digest).to(device)
         self.network = network
         self._validation = _encoded(space, self._pairs(config.data.validation, config.validation.samples), range(1))
         self._validation.scale(mean, scale)
@@ -177,6 +191,14 @@ def _space(config: IncrementConfig, saved: dict[str, Tensor] | None) -> Autoenco
     spec = AutoencoderSpec(kind="identity", latent=len(names), patch=1)
     weights = channel_weights(config.data, normalisation, grid)
     return AutoencoderModel(build_autoencoder(spec, len(names), grid), weights, normalisation, names, grid, spec)
+
+
+def _digest(autoencoder: nn.Module) -> Tensor:
+    """SHA-256 of all weights, shape (32,)."""
+    digest = hashlib.sha256()
+    for value in autoencoder.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 class _Latents:
