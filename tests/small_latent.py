@@ -66,15 +66,11 @@ def saved(directory: Path) -> Path:
     return directory
 
 
-def background(truth: State, members: int = 1) -> State:
-    """Forecasts of a truth with such errors, that of every member another about the same."""
-    std = small_model.build().normalisation.std.view(-1, 1, 1)
+def background(truth: State) -> State:
+    """A forecast of a truth with such an error."""
     mean = small_model.states(200).values.mean(dim=0)
-    errors = ERROR * (small_model.states(1 + members, seed=4).values - mean)
-    values = truth.values + errors[0] + (errors[1:] if members > 1 else 0 * std)
-    if members > 1:
-        values = values.unsqueeze(0)
-    return State(values, truth.channels, truth.grid, truth.times)
+    error = ERROR * (small_model.states(2, seed=4).values[0] - mean)
+    return State(truth.values + error, truth.channels, truth.grid, truth.times)
 
 
 def _values(states: State) -> tuple[Tensor, np.ndarray]:

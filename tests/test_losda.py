@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 import small_latent
 import small_model
@@ -22,7 +23,6 @@ def case(tmp_path_factory):
     truth = small_model.states(1, seed=9)
     write_netcdf(to_dataset(truth), folder / "truth.nc")
     write_netcdf(to_dataset(small_latent.background(truth)), folder / "forecast.nc")
-    write_netcdf(to_dataset(small_latent.background(truth, members=12)), folder / "ensemble.nc")
     columns = simulate_columns(small_model.build(), truth, seed=0)
     write_table(columns[columns["station"].isin(columns["station"].unique()[:200])], folder / "columns.parquet")
     return folder
@@ -62,9 +62,18 @@ def test_without_observations_samples_are_about_the_background(case, capsys):
 
 
 def test_an_ensemble_as_background_gives_its_covariance(case, capsys):
-    code, _, err = assimilate(case, capsys, background="ensemble.nc")
-    assert code == 0, err
-    assert error_of(case / "analysis.nc", case) < 0.75 * error_of(case / "ensemble.nc", case)
+    # Members on both sides of the forecast, along the day's own error: who sees them knows what to look for.
+    truth, forecast = read_state(case / "truth.nc"), read_state(case / "forecast.nc")
+    along = torch.tensor([-1.5, -0.5, 0.5, 1.5]).view(1, -1, 1, 1, 1) * (truth.values - forecast.values).unsqueeze(1)
+    members = State(forecast.values.unsqueeze(1) + along, truth.channels, truth.grid, truth.times)
+    write_netcdf(to_dataset(members), case / "ensemble.nc")
+    errors = {}
+    for background in ("forecast.nc", "ensemble.nc"):
+        code, out, err = assimilate(case, capsys, background=background)
+        assert code == 0, err
+        errors[background] = error_of(case / "analysis.nc", case)
+    assert errors["ensemble.nc"] < 0.5 * errors["forecast.nc"]
+    assert json.loads(out)["lead"] == 24
 
 
 def test_the_report_shows_the_forecast_as_background(case, capsys):
@@ -109,6 +118,8 @@ def test_what_does_not_fit_is_one_clear_line(case, capsys):
         ({"extra": ["--map-climate"]}, "map climate: found a background"),
         ({"model": "losda/autoencoder"}, "found an autoencoder, expected a prior"),
         ({"model": "states", "background": None, "extra": ["--method", "losda"]}, "expected one of background errors"),
+        ({"model": "states", "background": None, "extra": ["--lead", "24"]}, "lead: found 24 h without a background"),
+        ({"extra": ["--device", "foo"]}, "device: found 'foo', expected cpu or cuda"),
     ]:
         (case / "analysis.nc").unlink(missing_ok=True)
         extra = arguments.pop("extra", [])

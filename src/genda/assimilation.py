@@ -308,7 +308,7 @@ def assimilate(
         seed: member i depends on (seed, time, i) alone.
         background: for priors of background errors: a forecast of ``time``, or an ensemble of them, (1, [member,] channel,
             lat, lon) in physical units; methods are about the ensemble's mean.
-        lead: of the background in h, one that the prior knows; may be left out where it knows but one.
+        lead: of the background in h, one that the prior knows; by default its first.
         observations: the table behind the sources, to be returned with hx_b and hx_a.
 
     Raises:
@@ -317,6 +317,10 @@ def assimilate(
     """
     times = np.array([time], dtype="datetime64[ns]")
     name = method or ("losda" if isinstance(model, LatentModel) else "fusion")
+    if isinstance(model, LatentModel):
+        lead = model.lead_or_first(lead)
+    elif lead is not None:
+        raise ValueError(f"lead: found {lead} h with a prior of states, expected none")
     chosen = _chosen_method(model, name, sources, lead, settings) if isinstance(name, str) else name
     name = name if isinstance(name, str) else type(name).__name__
     problem = Problem(
@@ -334,7 +338,7 @@ def assimilate(
             problem, background=normalised.mean(dim=0), ensemble=normalised if len(normalised) > 1 else None
         )
     if isinstance(model, LatentModel):
-        problem = replace(problem, condition=model.condition(times, model.leads[0] if lead is None else lead)[0])
+        problem = replace(problem, condition=model.condition(times, model.lead_or_first(lead))[0])
     generator = torch.Generator().manual_seed(derived_seed(seed, times[0]))
     started = clock.perf_counter()
     values = chosen.analyse(problem, members, generator)
@@ -347,7 +351,8 @@ def assimilate(
         table["hx_b"] = observe(model, first_guess, table).numpy()
         table["hx_a"] = observe(model, physical[0].mean(dim=0), table).numpy()
     shown = {key: value for key, value in settings.items() if key != "progress"}
-    return Analysis(state, first_guess, table, name, {"members": len(values), "seed": seed, **shown}, seconds)
+    about = {} if lead is None else {"lead": lead}
+    return Analysis(state, first_guess, table, name, {"members": len(values), "seed": seed, **about, **shown}, seconds)
 
 
 def _chosen_method(
@@ -355,7 +360,7 @@ def _chosen_method(
 ) -> Method:
     """A method by its name; ``settings`` are completed by what it takes by default."""
     if isinstance(model, LatentModel):
-        return make_latent_method(name, model, model.leads[0] if lead is None else lead, **settings)
+        return make_latent_method(name, model, model.lead_or_first(lead), **settings)
     if name in LATENT_METHODS:
         raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as losda")
     if name == "fusion-sda" and settings.get("gamma") is None:

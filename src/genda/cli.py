@@ -94,7 +94,8 @@ def assimilate(
         float, typer.Option(help="Error of the fields, in units of each channel's climatological std.")
     ] = 0.05,
     time: Annotated[
-        str | None, typer.Option(help="Analysis time (ISO); by default that of the field or the observations.")
+        str | None,
+        typer.Option(help="Analysis time (ISO); by default that of the field, the background or the observations."),
     ] = None,
     window_hours: Annotated[float, typer.Option(help="Half-width of the observation window.")] = 3.0,
     map_climate: Annotated[
@@ -121,7 +122,7 @@ def assimilate(
     report: Annotated[Path | None, typer.Option(help="Also write a self-contained HTML report.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Turn observations and coarse fields into an ensemble of analyses."""
+    """Turn observations, coarse fields and a background into an ensemble of analyses."""
     from genda.commands.assimilate import assimilate_files
 
     with _progress("sampling") as tick:
@@ -183,7 +184,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, dotted keys allowed.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, to the same bits.")] = False,
 ) -> None:
-    """Train a prior; also under torchrun."""
+    """Train a prior, an autoencoder or a prior of background errors; also under torchrun."""
     from genda.train import read_config
     from genda.train import train as run
 

@@ -203,6 +203,14 @@ class LatentModel:
         """What the network is told beside maps: season and lead, shape (time, 3)."""
         return increment_condition(times, self._index(lead), len(self.leads))
 
+    def lead_or_first(self, lead: int | None) -> int:
+        """The lead asked for, in h, or the first that the model knows.
+
+        Raises:
+            ValueError: for one that it was not trained on.
+        """
+        return self.leads[0 if lead is None else self._index(lead)]
+
     def _index(self, lead: int) -> int:
         if lead not in self.leads:
             raise ValueError(f"lead: found {lead} h, expected one of {', '.join(map(str, self.leads))}")

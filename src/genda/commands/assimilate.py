@@ -58,7 +58,8 @@ def assimilate_files(
     """
     if not observations and not fields and method not in ("unconditional", "latent-prior"):
         raise ValueError(
-            "no observations and no fields given: expected --observations or --field (or --method unconditional)"
+            "no observations and no fields given: expected --observations or --field (or --method unconditional or "
+            "latent-prior)"
         )
     if climate_amplitude != 1.0 and not map_climate:
         raise ValueError(
@@ -70,6 +71,8 @@ def assimilate_files(
     if latent != (background is not None):
         found = f"found {'none' if background is None else background} for {model}"
         raise ValueError(f"background: {found}, expected one where the model is a prior of background errors")
+    if lead is not None and not latent:
+        raise ValueError(f"lead: found {lead} h without a background, expected one for a prior of background errors")
     if latent and map_climate:
         raise ValueError("map climate: found a background, which is in the model's climate as it is, expected none")
     coarse = [read_state(path) for path in fields]
@@ -149,6 +152,7 @@ def assimilate_files(
         "out": str(out),
         "time": iso(when),
         "method": analysis.method,
+        **({"lead": analysis.settings["lead"]} if latent else {}),
         "members": int(analysis.members.values.shape[1]),
         "seconds": round(analysis.seconds, 3),
         "observations": 0 if used is None else len(used),
