@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,22 @@ def test_an_analysis_is_nearer_the_truth_than_its_background(case, capsys, metho
     assert code == 0, err
     assert json.loads(out)["method"] == (method or "losda")
     assert error_of(case / "analysis.nc", case) < bound * error_of(case / "forecast.nc", case)
+
+
+def test_members_from_opposite_noise_are_verified_as_such(case, capsys):
+    assert assimilate(case, capsys)[0] == 0
+    scores = {}
+    for name in ("analysis.nc", "unmarked.nc"):
+        if name == "unmarked.nc":
+            write_netcdf(to_dataset(read_state(case / "analysis.nc")), case / name)
+        code, out, err = run(capsys, "verify", case / name, "--truth", case / "truth.nc", "--json")
+        assert code == 0, err
+        metrics = json.loads(out)["rows"][0]["metrics"]
+        scores[name] = {
+            key: np.mean([cell["mean"] for cell in metrics[key].values()]) for key in ("crps", "spread_skill")
+        }
+    assert scores["analysis.nc"]["spread_skill"] < 0.95 * scores["unmarked.nc"]["spread_skill"]
+    assert scores["analysis.nc"]["crps"] > scores["unmarked.nc"]["crps"]
 
 
 def test_without_observations_samples_are_about_the_background(case, capsys):

@@ -69,8 +69,11 @@ def latent_sampler(**changes: Any) -> Sampler:
 
     Increments have unit variance and their largest patterns a hundred times as much and more: a first level of 40 leaves a
     trace of the start in the mean where an ensemble's covariance joins. Below a level of 0.2 there is nothing left to tell.
+    Members come in pairs from opposite noise, whose mean is as good as that of many more.
     """
-    return Sampler(**({"steps": 10, "sigma_min": 0.2, "sigma_max": 100.0, "multistep": True} | changes))
+    return Sampler(
+        **({"steps": 10, "sigma_min": 0.2, "sigma_max": 100.0, "multistep": True, "antithetic": True} | changes)
+    )
 
 
 def diffda_walk(**changes: Any) -> Sampler:

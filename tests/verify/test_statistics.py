@@ -264,3 +264,20 @@ def test_a_table_without_scorable_rows_is_refused() -> None:
         verify.station_statistics(frame, "hx_c")
     with pytest.raises(ValueError, match="found no row"):
         verify.station_statistics(frame.assign(quality=9))
+
+
+def test_antithetic_members_are_neither_flattered_nor_blamed():
+    generator = torch.Generator().manual_seed(0)
+    times = np.datetime64("2001-01-01", "ns") + np.arange(40) * np.timedelta64(1, "D")
+    truth = torch.randn(40, 3, *GRID.shape, generator=generator)
+    half = torch.randn(40, 3, 3, *GRID.shape, generator=generator)
+    members = torch.stack([half, -half], dim=2).flatten(1, 2)
+    options = {"times": times, "channels": CHANNELS, "grid": GRID, "std": np.ones(3)}
+    means = verify.field_statistics(members, truth, antithetic=True, **options).means()
+    taken_as_independent = verify.field_statistics(members, truth, **options).means()
+    assert means["crps"] == pytest.approx(1 / np.pi**0.5, rel=0.02)  # of a calibrated Gaussian ensemble
+    assert (taken_as_independent["crps"] < 0.95 / np.pi**0.5).all()
+    assert means["squared_spread"] == pytest.approx(means["squared_error"], rel=0.02)
+    assert (taken_as_independent["squared_spread"] > 1.1 * means["squared_error"]).all()
+    with pytest.raises(ValueError, match="found 5 antithetic members, expected an even number from 4"):
+        verify.field_statistics(members[:, :5], truth, antithetic=True, **options)

@@ -70,6 +70,11 @@ def latent_method(spec: LatentSpec, lead: int) -> Method:
     )
 
 
+def antithetic(spec: LatentSpec) -> bool:
+    """Whether members come in pairs from opposite noise."""
+    return _sampler(spec).antithetic
+
+
 def _sampler(spec: LatentSpec) -> Sampler:
     usual = diffda_walk() if spec.method == "diffda" else latent_sampler()
     return checked_settings("sampler", Sampler, asdict(usual) | dict(spec.sampler))

@@ -19,7 +19,7 @@ from torch import Tensor
 from genda import assimilation as library
 from genda.benchmark.archive import Archive, open_archive
 from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
-from genda.benchmark.latent import LatentSpec, check_latent, latent_method, latent_model_of, weights_of
+from genda.benchmark.latent import LatentSpec, antithetic, check_latent, latent_method, latent_model_of, weights_of
 from genda.benchmark.twin_suite import (
     EXACT,
     ColumnsSpec,
@@ -153,7 +153,13 @@ class TwinExperiment:
         physical = nonnegative(self.model.normalisation.physical(values.unsqueeze(0), times), self.channels)
         forecast = physical if len(values) > 1 else physical[:, 0]
         statistics = field_statistics(
-            forecast, truth.values, times=times, channels=self.channels, grid=self.model.grid, std=self.std
+            forecast,
+            truth.values,
+            times=times,
+            channels=self.channels,
+            grid=self.model.grid,
+            std=self.std,
+            antithetic=len(values) > 1 and isinstance(spec, LatentSpec) and antithetic(spec),
         )
         if len(values) == 1:
             return statistics

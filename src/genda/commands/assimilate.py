@@ -13,7 +13,7 @@ import torch
 
 from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
-from genda.commands.outcome import Outcome, Progress, at, check_outputs, iso
+from genda.commands.outcome import ANTITHETIC, Outcome, Progress, at, check_outputs, iso
 from genda.diffusion.sampler import Sampler
 from genda.latent_methods import diffda_walk
 from genda.latent_model import LatentModel
@@ -141,11 +141,13 @@ def assimilate_files(
         "model": str(model),
         "history": "genda assimilate",
     }
+    drawn = analysis.members.values.shape[1]
+    if sampler.antithetic and drawn >= 4 and drawn % 2 == 0:
+        provenance["members"] = ANTITHETIC
     write_netcdf(to_dataset(analysis.members), out, provenance)
     if report is not None:
         write_report(_report_case(prior, analysis, coarse, table), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
-    drawn = analysis.members.values.shape[1]
     done_line = f"{out}: {drawn} members at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
     text = "\n".join([*warnings, done_line])
     document = {
@@ -153,7 +155,7 @@ def assimilate_files(
         "time": iso(when),
         "method": analysis.method,
         **({"lead": analysis.settings["lead"]} if latent else {}),
-        "members": int(analysis.members.values.shape[1]),
+        "members": drawn,
         "seconds": round(analysis.seconds, 3),
         "observations": 0 if used is None else len(used),
         "flags": {} if table is None else summary(table)["flags"],

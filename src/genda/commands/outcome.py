@@ -13,6 +13,8 @@ import numpy as np
 from genda.state import State
 
 Progress = Callable[[int, int], None]
+ANTITHETIC = "pairs from opposite noise"
+"""Attribute ``members`` of an analysis file whose members 2k and 2k + 1 are."""
 
 
 @dataclass(frozen=True)

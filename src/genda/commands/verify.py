@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from genda import assimilation as library
-from genda.commands.outcome import Outcome, at, iso
+from genda.commands.outcome import ANTITHETIC, Outcome, at, iso
 from genda.observations.flags import Flag
 from genda.observations.quality import (
     check_bounds,
@@ -23,7 +23,7 @@ from genda.observations.quality import (
 )
 from genda.observations.soundings import select_levels
 from genda.observations.table import read_table
-from genda.state import State, read_state
+from genda.state import State, open_dataset, read_state
 from genda.variables import channels as parse_channels
 from genda.verify import BIAS, CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
 
@@ -41,9 +41,16 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
             raise ValueError(
                 f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}"
             )
+        with open_dataset(analysis) as file:
+            antithetic = file.attrs.get("members") == ANTITHETIC
         rows = {
             "analysis": field_statistics(
-                state.values, reference.values, times=state.times, channels=state.channels, grid=state.grid
+                state.values,
+                reference.values,
+                times=state.times,
+                channels=state.channels,
+                grid=state.grid,
+                antithetic=antithetic,
             )
         }
         table = ScoreTable(rows)

@@ -20,8 +20,8 @@ gradient. Langevin corrections (SDA) follow each step if asked for. Churn 0 is t
 f = fresh (1 - t_{i+1}²/t²), at most 1: at 0 nothing, at 1 as ancestral sampling does, above it ever more, as latent optimisation
 re-injects its solutions (ReSample, arXiv 2307.08123), at the price of spread.
 With ``antithetic`` members come in pairs whose noise is opposite: where the posterior is nearly Gaussian they lie on either side of
-its mean, and the mean of the ensemble is that of many more independent members. Scores that take members as exchangeable (fair
-CRPS, spread/skill) flatter such an ensemble, by some per cent with 16 members.
+its mean, and the mean of the ensemble is that of many more independent members. Scores that take members as independent (fair
+CRPS, spread/skill) flatter such an ensemble, by some per cent with 16 members: :func:`genda.verify.field_statistics` can be told.
 RePaint walks the levels back and forth (arXiv 2201.09865): after ``jump`` steps it goes back by noise, ``repeats`` times in all.
 
 The first level must drown whatever the start does not know. From zero that takes sigma_max = 80, since a planetary wave of

@@ -33,6 +33,7 @@ def field_statistics(
     weights: Tensor | Array | None = None,
     std: Tensor | Array | None = None,
     min_degree: int | None = 13,
+    antithetic: bool = False,
 ) -> Statistics:
     """Every statistic of gridded forecasts or ensembles, one row per date, computed one date at a time.
 
@@ -46,6 +47,9 @@ def field_statistics(
         std: standard deviation of each channel, shape (channel,), whose units the energy score is in; None leaves it out.
         min_degree: first degree of the per-sample spectral divergence; None leaves it out, as does a grid without
             spherical harmonics of that degree.
+        antithetic: members 2k and 2k + 1 come from opposite noise. The mean of all, whose sampling error has cancelled, is scored
+            against the spread without the share that expects such an error; what takes members as independent (CRPS, ranks,
+            energy score) is taken of the even and of the odd members, and averaged.
 
     Returns:
         errors of the forecast or of the ensemble mean; squared spread, rank histogram and bins of the CRPS of an ensemble; fair
@@ -65,6 +69,9 @@ def field_statistics(
     scale = None if std is None else torch.as_tensor(std, dtype=torch.float64, device=truth.device)
     if scale is not None and scale.shape != (len(channels),):
         raise ValueError(f"std: found shape {tuple(scale.shape)}, expected ({len(channels)},)")
+    if antithetic and (forecast.ndim == 4 or forecast.shape[1] % 2 or forecast.shape[1] < 4):
+        count = 1 if forecast.ndim == 4 else forecast.shape[1]
+        raise ValueError(f"forecast: found {count} antithetic members, expected an even number from 4")
     area = grid.area_weights if weights is None else weights
     resolved = has_harmonics(grid) and min_degree is not None and min_degree < triangular_limit(grid) - 1
     first = min_degree if resolved else None
@@ -75,7 +82,12 @@ def field_statistics(
             if bool(bad.any()):
                 where = f"{channels[int(bad.nonzero()[0])]} at {time}"
                 raise ValueError(f"{name}: found a value that is not finite in {where}")
-        rows.append({name: v.cpu().numpy() for name, v in _one_date(x, y, area, grid, channels, scale, first).items()})
+        rows.append(
+            {
+                name: v.cpu().numpy()
+                for name, v in _one_date(x, y, area, grid, channels, scale, first, antithetic).items()
+            }
+        )
     values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     samples = tuple(np.asarray(times, dtype="datetime64[ns]"))
     return Statistics(samples, tuple(channels), values, np.ones((len(times), len(channels))))
@@ -89,6 +101,7 @@ def _one_date(
     channels: Sequence[str],
     std: Tensor | None,
     min_degree: int | None,
+    antithetic: bool,
 ) -> dict[str, Tensor]:
     best = x.double().mean(dim=0) if x.ndim == 4 else x.double()
     out = {
@@ -97,16 +110,17 @@ def _one_date(
         "error": scores.bias(best, y, area),
     }
     several = x.ndim == 4 and x.shape[0] > 1
+    independent = [x[0::2], x[1::2]] if antithetic else [x]
     if several:
-        out["squared_spread"] = scores.area_mean(ensemble.squared_spread(x), area)
-        out["crps"] = scores.area_mean(ensemble.fair_crps(x, y), area)
-        out["rank_histogram"] = ensemble.rank_histogram(x, y, area)
-        out["crps_alpha"], out["crps_beta"] = crps_bins(x, y, area)
+        out["squared_spread"] = scores.area_mean(_expected_error(x, antithetic), area)
+        parts = [_of_independent(part, y, area) for part in independent]
+        out |= {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
     else:
         out["crps"] = out["absolute_error"]
     if std is not None:
         distance = (out["squared_error"] / std**2).mean().sqrt()
-        out["energy_score"] = (ensemble.energy_score(x, y, area, std) if several else distance).unsqueeze(0)
+        parted = [ensemble.energy_score(part, y, area, std) if several else distance for part in independent]
+        out["energy_score"] = torch.stack(parted).mean(dim=0).unsqueeze(0)
     if min_degree is not None:
         out["specdiv_mean"] = sample_spectral_divergence(best, y, grid, min_degree)
         members = sample_spectral_divergence(x, y, grid, min_degree)
@@ -122,3 +136,21 @@ def _one_date(
         out[name] = (found.mean(dim=0) if x.ndim == 4 else found).unsqueeze(0)
         out[f"{name}_truth"] = expected[name].unsqueeze(0)
     return out
+
+
+def _of_independent(x: Tensor, y: Tensor, area: Tensor | Array) -> dict[str, Tensor]:
+    """What is a property of independent members."""
+    alpha, beta = crps_bins(x, y, area)
+    return {
+        "crps": scores.area_mean(ensemble.fair_crps(x, y), area),
+        "rank_histogram": ensemble.rank_histogram(x, y, area),
+        "crps_alpha": alpha,
+        "crps_beta": beta,
+    }
+
+
+def _expected_error(x: Tensor, antithetic: bool) -> Tensor:
+    """Squared error that the spread of the members leads one to expect of their mean, (channel, lat, lon)."""
+    if not antithetic:
+        return ensemble.squared_spread(x)
+    return 0.5 * (x[0::2].double().var(dim=0) + x[1::2].double().var(dim=0))
