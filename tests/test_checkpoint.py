@@ -171,7 +171,10 @@ def _without(name):
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (_without("model.json"), r"found neither a shipped model \(embedded, losda\) nor a directory with model\.json"),
+        (
+            _without("model.json"),
+            r"found neither a shipped model \(diffda, embedded, losda\) nor a directory with model\.json",
+        ),
         (_without("model.safetensors"), r"model\.safetensors: no such file, expected a model directory"),
         (
             lambda d: (d / "model.safetensors").write_bytes((d / "model.safetensors").read_bytes()[:-9]),

@@ -34,6 +34,8 @@ from genda.methods import Method
 from genda.methods.fusion import Fusion, Guidance
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations import operators
+from genda.observations.networks import columns_table
+from genda.observations.quantities import Quantity
 from genda.parallel import known_device
 from genda.problem import Problem, Source
 from genda.state import State, nonnegative, season
@@ -96,6 +98,29 @@ def point_operator(
         ValueError: for a variable the model lacks, a pressure outside its levels or a point outside its domain.
     """
     return operators.normalised(_point_matrix(model, table, interpolation), model.grid, model.normalisation.std)
+
+
+def quantity_operator(
+    model: StateModel, quantity: Quantity, sites: pd.DataFrame, time: np.datetime64
+) -> operators.Nonlinear:
+    """H of a quantity of columns, on states in normalised anomalies; values in the quantity's own unit, site by site.
+
+    Args:
+        sites: station, latitude, longitude, elevation.
+        time: valid time, of whose season the anomalies are.
+
+    Raises:
+        ValueError: for a channel the model lacks or a site outside its domain.
+    """
+    table = columns_table(sites, quantity.channels, time)
+    inner, scale = point_operator(model, table)
+    mean, std = observe(model, climatology(model, time), table), torch.as_tensor(scale)
+
+    def function(y: Tensor) -> Tensor:
+        values = mean.to(y) + std.to(y) * y
+        return quantity.function(values.view(len(y), len(sites), -1)).flatten(1)
+
+    return operators.Nonlinear(function, inner)
 
 
 def observe(where: StateModel | State, values: Tensor, table: pd.DataFrame) -> Tensor:
@@ -401,7 +426,8 @@ def stable_gammas(sampler: Sampler, sources: Sequence[Source]) -> dict[str, floa
     limits = {}
     for source in sources:
         variance = source.covariance.variance.min().item() / source.weight  # type: ignore[attr-defined]
-        rho = redundancy(source.operator) if isinstance(source.operator, operators.LinearOperator) else 1.0
+        linear = isinstance(source.operator, operators.LinearOperator)
+        rho = redundancy(source, torch.zeros(1, *source.operator.shape)) if linear else 1.0  # type: ignore[attr-defined]
         limit = smallest_stable_gamma(levels, variance, rho * len(sources), starts)
         limits[source.name] = source.weight * limit
     return limits

@@ -18,7 +18,6 @@ from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.guidance.latent_optimisation import Optimiser
 from genda.guidance.mmps import MMPS
-from genda.guidance.observation_space import tangent_matrix
 from genda.guidance.sda import DEFAULT_GAMMA, SDA, redundancy, smallest_stable_gamma
 from genda.latent_model import LatentModel
 from genda.methods import Method
@@ -27,7 +26,6 @@ from genda.methods.latent import LatentGuidance, LatentSampling
 from genda.methods.latent_variational import LatentVariational
 from genda.methods.localisation import Localisation, sphere
 from genda.methods.losda import LatentOptimisationGuidance
-from genda.observations.operators import LinearOperator
 from genda.parallel import known_device
 from genda.problem import Problem
 
@@ -44,16 +42,19 @@ class EnsembleShare(Strict):
     Attributes:
         static_weight, ensemble_weight: of each.
         radius: distance (chord) in m from which on members say nothing of each other's points.
+        correction: share of the network's correction that is kept. It was trained to correct the climatological Gaussian alone,
+            and some of what it knows of the day the ensemble knows too.
     """
 
     static_weight: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     ensemble_weight: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     radius: float = Field(default=8.0e6, gt=0, allow_inf_nan=False)
+    correction: float = Field(default=0.5, ge=0, le=1)
 
     def base(self, model: LatentModel) -> EnsembleBase:
         """On the grid of a model's latent."""
         taper = _taper(model.grid.coarsened(model.space.spec.patch), self.radius)
-        return EnsembleBase(taper, self.static_weight, self.ensemble_weight)
+        return EnsembleBase(taper, self.static_weight, self.ensemble_weight, self.correction)
 
 
 HALF = EnsembleShare()
@@ -151,9 +152,8 @@ def _dps(sampler: Sampler, gamma: float | None, about: Increments, problem: Prob
         return SDA(about, problem, gamma=gamma)
     gammas = {}
     for source in problem.sources:
-        rows = tangent_matrix(source.operator)
         variance = float(source.covariance.variance.min())  # type: ignore[attr-defined]
-        repeated = 1.0 if rows is None else redundancy(LinearOperator(rows, about.shape))
+        repeated = redundancy(source, torch.zeros(1, *about.shape).to(about.latent))
         stable = smallest_stable_gamma(sampler.levels, variance, repeated * len(problem.sources))
         gammas[source.name] = max(DEFAULT_GAMMA, stable)
     return SDA(about, problem, gamma=gammas)

@@ -118,6 +118,18 @@ def test_with_an_ensembles_covariance_they_have_that_of_the_hybrid_kalman_poster
     assert float(found.var(dim=0).mean().sqrt() / spread) == pytest.approx(1, abs=0.04)
 
 
+def test_beside_an_ensemble_only_a_share_of_the_networks_correction_is_kept():
+    p, (given, localisation) = prior(), with_members(problem())
+    torch.nn.init.normal_(p.denoiser.network.head.weight, generator=torch.Generator().manual_seed(0))
+    x, sigma = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(1)), torch.tensor(0.5)
+    about = p.about(given.background, given.condition)
+    kept = {}
+    for share in (0.0, 0.5, 1.0):
+        kept[share] = about.joined_by(given.ensemble, EnsembleBase(localisation.root(), correction=share))(x, sigma)
+    assert float((kept[1.0] - kept[0.0]).detach().abs().max()) > 0.1
+    torch.testing.assert_close(kept[0.5], 0.5 * (kept[0.0] + kept[1.0]))
+
+
 def test_an_ensembles_covariance_takes_an_ensemble_of_several():
     (given, localisation), sampler = with_members(problem(), 1), Sampler(steps=2)
     ensemble = EnsembleBase(localisation.root())

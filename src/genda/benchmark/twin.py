@@ -27,6 +27,7 @@ from genda.benchmark.twin_suite import (
     LetkfSpec,
     Network,
     PlainSpec,
+    QuantitySpec,
     StaticCovarianceSpec,
     TwinMethodSpec,
     TwinSuite,
@@ -47,10 +48,14 @@ from genda.methods.localisation import Localisation, sphere
 from genda.methods.variational import Variational
 from genda.methods.zonal_covariance import ZonalCovariance
 from genda.observations.networks import columns_table, random_columns, station_network
-from genda.observations.operators import LinearOperator, coarse
+from genda.observations.operators import LinearOperator, Operator, coarse
+from genda.observations.quantities import QUANTITIES
 from genda.problem import Problem, Source
 from genda.state import State, nonnegative, season
 from genda.verify import Statistics, field_statistics
+
+OUTER = 3
+"""Linearisations of 3D-Var where an operator is not linear."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,8 @@ class TwinExperiment:
         background = self._background(time)
         if isinstance(spec, VariationalSpec):
             problem = Problem(self._shape, sources, background=background[0])
-            return Variational(_covariance(self._training, spec.covariance)).analyse(problem, 1, generator)
+            outer = 1 if all(source.operator.linear for source in sources) else OUTER
+            return Variational(_covariance(self._training, spec.covariance), outer).analyse(problem, 1, generator)
         members = self._ensemble(time)
         localisation = _localisation(self.suite.prior, spec.radius)
         if isinstance(spec, LetkfSpec):
@@ -242,10 +248,17 @@ class TwinExperiment:
         time, seed = truth.times[0], self.suite.seed
         name = f"{network.kind} {number}"
         x = self._normalised(truth.values, time)
+        operator: Operator
         if isinstance(network, FieldSpec):
             target = self.model.grid.coarsened(network.factor)
             operator = LinearOperator(coarse(self.model.grid, self.channels, target), self._shape)
             noise, error = 0.0, network.error
+        elif isinstance(network, QuantitySpec):
+            quantity = QUANTITIES[network.kind](self.channels)
+            rng = np.random.default_rng(derived_seed(seed, time, "network", number))
+            sites = random_columns(self.model.grid, network.density, rng)
+            operator = library.quantity_operator(self.model, quantity, sites, time)
+            noise = error = network.error or quantity.error
         else:
             rng = np.random.default_rng(derived_seed(seed, time, "network", number))
             sites = (
@@ -334,7 +347,7 @@ def _check_fits(suite: TwinSuite, truth: State) -> None:
 
 
 def _check_network(network: Network, grid: LatLonGrid) -> None:
-    if isinstance(network, ColumnsSpec):
+    if isinstance(network, ColumnsSpec | QuantitySpec):
         random_columns(grid, network.density, np.random.default_rng(0))
     if isinstance(network, FieldSpec):
         grid.coarsened(network.factor)

@@ -50,7 +50,21 @@ class FieldSpec(Strict):
     error: Error = 0.02
 
 
-Network = Annotated[ColumnsSpec | StationsSpec | FieldSpec, Field(discriminator="kind")]
+class QuantitySpec(Strict):
+    """A quantity of columns at random grid points that is no linear function of the state, with errors added.
+
+    Attributes:
+        kind: of :data:`genda.observations.quantities.QUANTITIES`.
+        density: share of the grid points.
+        error: standard deviation in the quantity's own unit; its usual one where None.
+    """
+
+    kind: Literal["wind-speed", "log-humidity", "transmittance"]
+    density: float = Field(gt=0, le=1)
+    error: Error | None = None
+
+
+Network = Annotated[ColumnsSpec | StationsSpec | FieldSpec | QuantitySpec, Field(discriminator="kind")]
 
 
 class PlainSpec(Strict):

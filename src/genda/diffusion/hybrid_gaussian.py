@@ -45,11 +45,13 @@ class EnsembleBase:
     Attributes:
         taper: L, shape (lat · lon, q); :meth:`genda.methods.localisation.Localisation.root` has it.
         static_weight, ensemble_weight: β_s and β_e.
+        correction: share of a network's correction of the zonal Gaussian that is kept.
     """
 
     taper: Tensor
     static_weight: float = 0.5
     ensemble_weight: float = 0.5
+    correction: float = 1.0
 
     def __post_init__(self) -> None:
         if self.static_weight < 0 or self.ensemble_weight < 0:

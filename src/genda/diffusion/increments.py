@@ -46,11 +46,12 @@ class IncrementDenoiser(nn.Module):
         network: ``(inputs, c_noise, condition, context) -> (batch, latent, lat, lon)``.
         base: the Gaussian denoiser W, with ``error_std``.
         sees_base: whether the network is given W(e_t) beside c_in e_t; False is EDM to the letter.
+        share: of the correction that is used: less than all for a Gaussian that knows more than the one it was trained to correct.
     """
 
-    def __init__(self, network: nn.Module, base: nn.Module, sees_base: bool = True) -> None:
+    def __init__(self, network: nn.Module, base: nn.Module, sees_base: bool = True, share: float = 1.0) -> None:
         super().__init__()
-        self.network, self.base, self.sees_base = network, base, sees_base
+        self.network, self.base, self.sees_base, self.share = network, base, sees_base, share
 
     def forward(
         self, e_t: Tensor, sigma: Tensor, condition: Tensor | None = None, context: Tensor | None = None
@@ -61,7 +62,7 @@ class IncrementDenoiser(nn.Module):
         if self.sees_base:
             inputs.append(wiener)
         correction = self.network(torch.cat(inputs, dim=1), sigma.log() / 4, condition, context)
-        return wiener + self.base.error_std(sigma) * correction  # type: ignore[operator, no-any-return]
+        return wiener + self.share * self.base.error_std(sigma) * correction  # type: ignore[operator, no-any-return]
 
 
 class IncrementPrior(nn.Module):
@@ -136,7 +137,7 @@ class Increments:
         """
         latents = self.prior.autoencoder.encode(members).mean
         base = ensemble.joined(self.denoiser.base, (latents - latents.mean(dim=0)) / self.prior.scale)
-        denoiser = IncrementDenoiser(self.denoiser.network, base, self.denoiser.sees_base)
+        denoiser = IncrementDenoiser(self.denoiser.network, base, self.denoiser.sees_base, ensemble.correction)
         return replace(self, denoiser=denoiser)
 
     @property

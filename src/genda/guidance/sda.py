@@ -24,8 +24,7 @@ from torch import Tensor
 from genda.diffusion.denoiser import Denoiser, per_sample
 from genda.diffusion.guided import Guided
 from genda.linalg import Diagonal
-from genda.observations.operators import LinearOperator
-from genda.problem import Problem
+from genda.problem import Problem, Source
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +112,13 @@ def smallest_stable_gamma(
 
 
 @torch.no_grad()
-def redundancy(operator: LinearOperator, iterations: int = 30) -> float:
-    """The largest eigenvalue of H Hᵀ, by power iteration: 1 for separate points, more for clusters, less for averages."""
-    v = torch.ones(1, len(operator))
+def redundancy(source: Source, x: Tensor, iterations: int = 30) -> float:
+    """The largest eigenvalue of H Hᵀ about a state (1, channel, lat, lon), by power iteration: 1 for separate points, more for
+    clusters, less for averages."""
+    v = torch.ones(1, len(source.values)).to(x)
     value = 1.0
     for _ in range(iterations):
-        image = operator(operator.adjoint(v))
+        image = source.operator.tangent(x, source.adjoint(x, v))
         value = float(image.norm() / v.norm())
         v = image / image.norm()
     return value
