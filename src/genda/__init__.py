@@ -23,6 +23,7 @@ _PUBLIC = {
     "field_source": "assimilation",
     "load": "assimilation",
     "point_source": "assimilation",
+    "quantity_operator": "assimilation",
     "read_observations": "observations.read",
     "read_sample": "sample",
     "read_state": "state",
