@@ -46,7 +46,7 @@ class LatentSpec(Strict):
     gamma: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     iterations: int = Field(default=3, ge=1)
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    width: float = Field(default=6.0e5, gt=0, allow_inf_nan=False)
+    width: float = Field(default=1.5e5, gt=0, allow_inf_nan=False)
     only: tuple[str, ...] = ()
 
 
