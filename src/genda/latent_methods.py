@@ -57,7 +57,8 @@ class EnsembleShare(Strict):
         return EnsembleBase(taper, self.static_weight, self.ensemble_weight, self.correction)
 
 
-HALF = EnsembleShare()
+DEFAULT_SHARE = EnsembleShare()
+"""Of a background's ensemble, where nothing else is asked for."""
 
 
 @lru_cache(maxsize=2)
@@ -97,7 +98,7 @@ def make_latent_method(
     iterations: int = 3,
     scale: float = 1.0,
     width: float = 1.5e5,
-    ensemble: EnsembleShare | None = HALF,
+    ensemble: EnsembleShare | None = DEFAULT_SHARE,
     batch: int | None = None,
     device: str = "cpu",
     progress: Callable[[], None] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,7 @@ from genda.observations.quality import (
     set_flag,
 )
 from genda.observations.soundings import select_levels
+from genda.state import State
 from genda.variables import channels as parse_channels
 
 
@@ -57,18 +58,8 @@ def usable_observations(
     Returns:
         the table, and the mapping that was applied to it.
     """
-    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
-        check_missing,
-        check_bounds,
-        check_duplicates,
-        partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
-        partial(check_domain, grid=model.grid),
-        partial(_check_variables, model=model),
-    ]
-    table = run_checks(table.reset_index(drop=True), checks)
-    levels = sorted({c.pressure for c in parse_channels(model.channels) if c.pressure is not None})
     given, map_climate = mapping, map_climate or mapping is not None
-    table = assign_errors(select_levels(table, levels, exact=map_climate))
+    table = assign_errors(observable(model, table, time, window_hours, exact=map_climate))
     passing = (table["quality"] == Flag.PASS).to_numpy()
     if not passing.any():
         return table, None
@@ -91,7 +82,27 @@ def usable_observations(
     return table, mapping
 
 
-def _check_variables(table: pd.DataFrame, model: StateModel) -> pd.DataFrame:
-    """``DOMAIN`` where the model does not hold the variable."""
-    known = {c.field.id for c in parse_channels(model.channels)}
+def observable(
+    where: StateModel | State, table: pd.DataFrame, time: np.datetime64, window_hours: float, exact: bool = False
+) -> pd.DataFrame:
+    """The whole table with flags for what a model or state cannot be seen through at a time.
+
+    Checks in order: missing, bounds, duplicates, window, domain, variables and levels. Arguments as of
+    :func:`usable_observations`; ``exact`` keeps only values reported at the levels themselves.
+    """
+    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
+        check_missing,
+        check_bounds,
+        check_duplicates,
+        partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
+        partial(check_domain, grid=where.grid),
+        partial(_check_variables, channels=where.channels),
+    ]
+    levels = sorted({c.pressure for c in parse_channels(where.channels) if c.pressure is not None})
+    return select_levels(run_checks(table.reset_index(drop=True), checks), levels, exact=exact)
+
+
+def _check_variables(table: pd.DataFrame, channels: Sequence[str]) -> pd.DataFrame:
+    """``DOMAIN`` where no channel is of the variable."""
+    known = {c.field.id for c in parse_channels(channels)}
     return set_flag(table, ~table["variable"].isin(known), Flag.DOMAIN)

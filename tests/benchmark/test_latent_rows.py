@@ -98,6 +98,8 @@ def test_other_weights_are_another_pair_and_other_rows_are_not(models, tmp_path)
         ({"optimisation": {"rate": 0.0}}, "optimisation: optimiser: found rate 0"),
         ({"optimisation": {"reach": "far"}}, "optimisation: reach: .* found 'far'"),
         ({"sampler": {"schedule": "linear"}}, "sampler: schedule: .* found 'linear'"),
+        ({"members": 5}, "found 5 members in pairs from opposite noise, expected an even number"),
+        ({"members": 2}, "found 2 members in pairs from opposite noise, expected an even number from 4"),
         ({"sampler": {"steps": 0}}, "sampler: found 0 steps"),
         ({"sampler": {"stepz": 3}}, "sampler: found no setting stepz"),
         ({"method": "diffda"}, "diffda: found a latent of kind linear"),

@@ -72,7 +72,7 @@ def latent_method(spec: LatentSpec, lead: int) -> Method:
 
 def antithetic(spec: LatentSpec) -> bool:
     """Whether members come in pairs from opposite noise."""
-    return _sampler(spec).antithetic
+    return spec.method not in ("latent-3d-var", "latent-floor") and _sampler(spec).antithetic
 
 
 def _sampler(spec: LatentSpec) -> Sampler:
@@ -80,8 +80,8 @@ def _sampler(spec: LatentSpec) -> Sampler:
     return checked_settings("sampler", Sampler, asdict(usual) | dict(spec.sampler))
 
 
-def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:
-    """Refuse a row whose model does not fit the suite's prior.
+def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int, members: int) -> None:
+    """Refuse a row whose model does not fit the suite's prior, or whose members make no pairs.
 
     Raises:
         ValueError: naming the row, what was found and what was expected.
@@ -97,6 +97,11 @@ def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:
         raise ValueError(
             f"methods.{name}: {spec.model}: found a model of other channels, grid or climatology, expected those of the "
             "suite's prior (data.normalisation in the configuration of its autoencoder)"
+        )
+    if antithetic(spec) and (members % 2 or members < 4):
+        found = f"found {members} members in pairs from opposite noise"
+        raise ValueError(
+            f"methods.{name}: {found}, expected an even number from 4, or antithetic: false of the sampler"
         )
     if spec.method == "latent-floor":
         model.prior(lead)

@@ -119,7 +119,7 @@ class TwinExperiment:
         _check_fits(self.suite, self._archive.truth(chosen[0]))
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
-                check_latent(self.model, name, spec, self.suite.lead)
+                check_latent(self.model, name, spec, self.suite.lead, spec.members or self.suite.members)
                 for card in (latent_model_of(spec.model).card, latent_model_of(spec.model).space.card):
                     _check_unseen(spec.model, card, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
@@ -164,7 +164,7 @@ class TwinExperiment:
             channels=self.channels,
             grid=self.model.grid,
             std=self.std,
-            antithetic=len(values) > 1 and isinstance(spec, LatentSpec) and antithetic(spec),
+            antithetic=isinstance(spec, LatentSpec) and antithetic(spec),
         )
         if len(values) == 1:
             return statistics
@@ -248,6 +248,7 @@ class TwinExperiment:
         time, seed = truth.times[0], self.suite.seed
         name = f"{network.kind} {number}"
         x = self._normalised(truth.values, time)
+        rng = np.random.default_rng(derived_seed(seed, time, "network", number))
         operator: Operator
         if isinstance(network, FieldSpec):
             target = self.model.grid.coarsened(network.factor)
@@ -255,12 +256,10 @@ class TwinExperiment:
             noise, error = 0.0, network.error
         elif isinstance(network, QuantitySpec):
             quantity = QUANTITIES[network.kind](self.channels)
-            rng = np.random.default_rng(derived_seed(seed, time, "network", number))
             sites = random_columns(self.model.grid, network.density, rng)
             operator = library.quantity_operator(self.model, quantity, sites, time)
             noise = error = network.error or quantity.error
         else:
-            rng = np.random.default_rng(derived_seed(seed, time, "network", number))
             sites = (
                 random_columns(self.model.grid, network.density, rng)
                 if isinstance(network, ColumnsSpec)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +10,13 @@ import pandas as pd
 from genda import assimilation as library
 from genda.commands.outcome import ANTITHETIC, Outcome, at, iso
 from genda.observations.flags import Flag
-from genda.observations.quality import (
-    check_bounds,
-    check_domain,
-    check_duplicates,
-    check_missing,
-    check_window,
-    run_checks,
-    set_flag,
-)
-from genda.observations.soundings import select_levels
 from genda.observations.table import read_table
 from genda.state import State, open_dataset, read_state
-from genda.variables import channels as parse_channels
+from genda.usable import observable
 from genda.verify import BIAS, CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
+
+WINDOW_HOURS = 3.0
+"""Half-width of the window in which withheld observations are scored."""
 
 
 def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> Outcome:
@@ -73,20 +64,10 @@ def _scorable(table: pd.DataFrame, state: State) -> pd.DataFrame:
     Raises:
         ValueError: if there are none.
     """
-    known = {c.field.id for c in parse_channels(state.channels)}
-    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
-        check_missing,
-        check_bounds,
-        check_duplicates,
-        partial(check_window, time=state.times[0], half_width=pd.Timedelta(hours=3)),
-        partial(check_domain, grid=state.grid),
-        lambda t: set_flag(t, ~t["variable"].isin(known), Flag.DOMAIN),
-    ]
-    levels = sorted({c.pressure for c in parse_channels(state.channels) if c.pressure is not None})
-    checked = select_levels(run_checks(table.reset_index(drop=True), checks), levels)
+    checked = observable(state, table, state.times[0], WINDOW_HOURS)
     usable = checked[checked["quality"] == Flag.PASS]
     if usable.empty:
         raise ValueError(
-            f"withheld observations: found none usable at {iso(state.times[0])} ± 3 h, expected at least one"
+            f"withheld observations: found none usable at {iso(state.times[0])} ± {WINDOW_HOURS:g} h, expected at least one"
         )
     return usable

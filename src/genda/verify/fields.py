@@ -113,14 +113,12 @@ def _one_date(
     independent = [x[0::2], x[1::2]] if antithetic else [x]
     if several:
         out["squared_spread"] = scores.area_mean(_expected_error(x, antithetic), area)
-        parts = [_of_independent(part, y, area) for part in independent]
+        parts = [_of_independent(part, y, area, std) for part in independent]
         out |= {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
     else:
         out["crps"] = out["absolute_error"]
-    if std is not None:
-        distance = (out["squared_error"] / std**2).mean().sqrt()
-        parted = [ensemble.energy_score(part, y, area, std) if several else distance for part in independent]
-        out["energy_score"] = torch.stack(parted).mean(dim=0).unsqueeze(0)
+        if std is not None:
+            out["energy_score"] = (out["squared_error"] / std**2).mean().sqrt().unsqueeze(0)
     if min_degree is not None:
         out["specdiv_mean"] = sample_spectral_divergence(best, y, grid, min_degree)
         members = sample_spectral_divergence(x, y, grid, min_degree)
@@ -138,10 +136,11 @@ def _one_date(
     return out
 
 
-def _of_independent(x: Tensor, y: Tensor, area: Tensor | Array) -> dict[str, Tensor]:
-    """What is a property of independent members."""
+def _of_independent(x: Tensor, y: Tensor, area: Tensor | Array, std: Tensor | None) -> dict[str, Tensor]:
+    """Scores that take members (member, channel, lat, lon) as independent."""
     alpha, beta = crps_bins(x, y, area)
-    return {
+    energy = {} if std is None else {"energy_score": ensemble.energy_score(x, y, area, std).unsqueeze(0)}
+    return energy | {
         "crps": scores.area_mean(ensemble.fair_crps(x, y), area),
         "rank_histogram": ensemble.rank_histogram(x, y, area),
         "crps_alpha": alpha,
