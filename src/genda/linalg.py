@@ -50,7 +50,9 @@ class Diagonal:
         return white * self.variance.to(white).sqrt()
 
 
-def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: float = 0.0) -> Tensor:
+def conjugate_gradient(
+    product: Product, b: Tensor, iterations: int, tolerance: float = 0.0, preconditioner: Product | None = None
+) -> Tensor:
     """Solve A x = b for symmetric positive definite A, sample by sample.
 
     Args:
@@ -58,9 +60,11 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: 
         b: shape (batch, n).
         iterations: products at most.
         tolerance: a sample keeps its solution once its residual is below this fraction of its right-hand side.
+        preconditioner: an approximate inverse of A, symmetric positive definite, in whose norm residuals are then measured.
     """
     x, residual = torch.zeros_like(b), b
-    direction, rho = residual, (residual**2).sum(dim=-1, keepdim=True)
+    turned = residual if preconditioner is None else preconditioner(residual)
+    direction, rho = turned, (residual * turned).sum(dim=-1, keepdim=True)
     target = tolerance**2 * rho
     for _ in range(iterations):
         unsolved = ~(rho <= target)  # so that what is not finite stays visible
@@ -69,8 +73,9 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: 
         image = product(direction)
         step = _ratio(rho, (direction * image).sum(dim=-1, keepdim=True)) * unsolved
         x, residual = x + step * direction, residual - step * image
-        previous, rho = rho, (residual**2).sum(dim=-1, keepdim=True)
-        direction = residual + _ratio(rho, previous) * direction
+        turned = residual if preconditioner is None else preconditioner(residual)
+        previous, rho = rho, (residual * turned).sum(dim=-1, keepdim=True)
+        direction = turned + _ratio(rho, previous) * direction
     return x
 
 

@@ -104,12 +104,25 @@ def test_levels_that_differ_between_members_are_left_to_conjugate_gradients():
         torch.testing.assert_close(member, alone[0], rtol=0, atol=1e-3)
 
 
-def test_a_level_is_factorised_once(monkeypatch):
-    factor, levels = observation_space.factor, []
-    monkeypatch.setattr(observation_space, "factor", lambda *a: levels.append(a) or factor(*a))
-    optimisation = LatentOptimisation(zonal(), problem())
-    Sampler(steps=10).sample(optimisation, SHAPE, 2, 0, dtype=torch.float64)
-    assert len(levels) == 10
+def test_one_factor_serves_levels_nearby(monkeypatch):
+    factor, made = observation_space.factor, []
+    monkeypatch.setattr(observation_space, "factor", lambda *a: made.append(a) or factor(*a))
+    gaussian, given = zonal(), problem(error=1e-3)
+    optimisation = LatentOptimisation(gaussian, given)
+    h = torch.as_tensor(given.sources[0].operator.matrix.toarray())
+    unit = torch.eye(16, dtype=torch.float64).view(-1, *SHAPE)
+    for level, factors in ((40.0, 1), (10.0, 1), (2.0, 1), (1.0, 2), (0.05, 2), (0.03, 3), (0.6, 3)):
+        sigma = torch.tensor(level, dtype=torch.float64)
+        found, estimate = optimisation(state(), sigma), gaussian(state(), sigma).flatten(1)
+        assert len(made) == factors
+        c = gaussian.conditional_covariance(unit, sigma).flatten(1)
+        seen = h @ c @ h.T + 1e-6 * torch.eye(6, dtype=torch.float64)
+        d = given.sources[0].values - estimate @ h.T
+        expected = estimate + d @ torch.linalg.solve(seen, h @ c)
+        # the difference in the norm of the problem, against that of what is solved for
+        scale = (d @ torch.linalg.solve(seen, d.T)).diagonal()
+        difference = (found.flatten(1) - expected) @ h.T
+        assert ((difference @ torch.linalg.solve(seen, difference.T)).diagonal() <= 1e-5 * scale).all()
 
 
 def test_unscheduled_levels_keep_the_prior_and_sampling_uses_the_others():

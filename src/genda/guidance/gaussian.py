@@ -27,7 +27,7 @@ from genda.diffusion.denoiser import Denoiser
 from genda.diffusion.gaussian import GaussianDenoiser, SphericalGaussian, own_covariance
 from genda.diffusion.guided import Guided
 from genda.diffusion.noise import MemberNoise
-from genda.linalg import conjugate_gradient
+from genda.linalg import Product, conjugate_gradient
 from genda.problem import Problem, Source
 
 
@@ -38,6 +38,7 @@ def kalman_increment(
     misfit: Tensor,
     iterations: int,
     tolerance: float,
+    preconditioner: Product | None = None,
 ) -> Tensor:
     """C Hᵀ (H C Hᵀ + R)^{-1} d by conjugate gradients in observation space, (batch, channel, lat, lon).
 
@@ -48,6 +49,7 @@ def kalman_increment(
         misfit: d, shape (batch, m).
         iterations: products at most.
         tolerance: relative residual at which they stop.
+        preconditioner: an approximate (H C Hᵀ + R)^{-1}, (batch, m) to the same.
     """
 
     def field(u: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ def kalman_increment(
     def product(u: Tensor) -> Tensor:
         return source.covariance @ u + source.operator.tangent(x, field(u))
 
-    return field(conjugate_gradient(product, misfit, iterations, tolerance))
+    return field(conjugate_gradient(product, misfit, iterations, tolerance, preconditioner))
 
 
 class GaussianGuidance(Guided):

@@ -8,9 +8,9 @@ H holds the decoder, if there is one (:class:`genda.observations.operators.Compo
 - ``isotropic``: r_t² = r² sigma² / (1 + sigma²), the same for latents of unit variance that nothing relates to each other;
 - ``strict``: no second term, the paper's strict consistency. Only an early stop keeps it from fitting noise.
 
-Three ways down: Gauss–Newton in observation space, L-BFGS, and Adam, which the paper's family uses. Where H' is a constant matrix
-and the Gaussian can tell H' C_t H'ᵀ, one Cholesky factor solves all linearisations of a level exactly, for all members; elsewhere
-conjugate gradients do, which hardly converge for observations without noise.
+Three ways down: Gauss–Newton in observation space, L-BFGS, and Adam, which the paper's family uses. Conjugate gradients solve its
+linearisations. They hardly converge for observations without noise, unless H' is a constant matrix and the Gaussian can tell
+H' C_t H'ᵀ: then a Cholesky factor of a level nearby preconditions them, for all members.
 Morozov's rule stops a member whose misfit ‖y - H(z)‖²_R has come to tau times the number of observations. A minimisation that ends
 higher than it began, or not finite, is dropped for the prior's own estimate, and counted.
 
@@ -24,8 +24,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -36,12 +36,10 @@ from genda.diffusion.gaussian import GaussianDenoiser, own_covariance
 from genda.diffusion.guided import Guided
 from genda.guidance import observation_space
 from genda.guidance.gaussian import kalman_increment
+from genda.observations.operators import LinearOperator
 from genda.problem import Problem, Source
 
 logger = logging.getLogger(__name__)
-
-KEPT = 2
-"""Levels whose Cholesky factor is kept: second-order steps ask for each level twice, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class LatentOptimisation(Guided):
                 f"latent optimisation: found metric {metric!r} with {optimiser.kind}, expected 'covariance' with "
                 "gauss-newton, 'strict' with lbfgs or adam, or 'isotropic'"
             )
-        self._source = problem.stacked if problem.sources else None
+        self._source, self._shape = problem.stacked if problem.sources else None, problem.shape
         self._scheduled = scheduled
         self.fallbacks = 0
 
@@ -142,14 +140,15 @@ class LatentOptimisation(Guided):
 
     def _step(self, source: Source, x: Tensor, towards: Tensor, sigma: Tensor) -> Tensor:
         """C_t Hᵀ (H C_t Hᵀ + R)^{-1} d, with H linearised at ``x``."""
-        level = sigma.flatten()[0]
-        if self._factor is None or not bool((sigma == level).all()):
-            return kalman_increment(lambda v: self._spread(v, sigma), source, x, towards, self._optimiser.inner, 1e-4)
-        return self._spread(source.adjoint(x, observation_space.solved(self._factor(float(level)), towards)), sigma)
+        level, spread = sigma.flatten()[0], lambda v: self._spread(v, sigma)
+        if self._direct is None or not bool((sigma == level).all()):
+            return kalman_increment(spread, source, x, towards, self._optimiser.inner, 1e-4)
+        linear, factor = self._direct
+        return kalman_increment(spread, linear, x, towards, self._optimiser.inner, 1e-3, factor.near(float(level)))
 
     @cached_property
-    def _factor(self) -> Callable[[float], Tensor] | None:
-        """The Cholesky factor of H C_t Hᵀ + R by level; None where it can't be written out."""
+    def _direct(self) -> tuple[Source, observation_space.FactorNearby] | None:
+        """The source with H' as a matrix, and Cholesky factors of H C_t Hᵀ + R; None where these can't be written out."""
         source, tell = self._source, getattr(self._covariance, "observed_covariance", None)
         if source is None or tell is None or self._metric != "covariance":
             return None
@@ -158,13 +157,8 @@ class LatentOptimisation(Guided):
         rows = observation_space.tangent_matrix(source.operator)
         if rows is None:
             return None
-        observed = tell(rows)
-
-        @lru_cache(maxsize=KEPT)
-        def factor(level: float) -> Tensor:
-            return observation_space.factor(observed(torch.tensor(level, dtype=torch.float64)), source)
-
-        return factor
+        linear = replace(source, operator=LinearOperator(rows, self._shape))
+        return linear, observation_space.FactorNearby(tell(rows), source)
 
     def _descend(self, source: Source, estimate: Tensor, sigma: Tensor) -> Tensor:
         """Adam or L-BFGS, each member on its own."""
