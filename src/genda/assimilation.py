@@ -342,8 +342,10 @@ def assimilate(
     """
     times = np.array([time], dtype="datetime64[ns]")
     name = method or ("losda" if isinstance(model, LatentModel) else "fusion")
+    condition = season(times)[0]
     if isinstance(model, LatentModel):
         lead = model.lead_or_first(lead)
+        condition = model.condition(times, lead)[0]
     elif lead is not None:
         raise ValueError(f"lead: found {lead} h with a prior of states, expected none")
     chosen = _chosen_method(model, name, sources, lead, settings) if isinstance(name, str) else name
@@ -351,7 +353,7 @@ def assimilate(
     problem = Problem(
         (len(model.channels), *model.grid.shape),
         () if name in ("unconditional", "latent-prior") else tuple(sources),
-        condition=season(times)[0],
+        condition=condition,
         time=str(times[0]),
     )
     first_guess = climatology(model, time)
@@ -362,8 +364,6 @@ def assimilate(
         problem = replace(
             problem, background=normalised.mean(dim=0), ensemble=normalised if len(normalised) > 1 else None
         )
-    if isinstance(model, LatentModel):
-        problem = replace(problem, condition=model.condition(times, model.lead_or_first(lead))[0])
     generator = torch.Generator().manual_seed(derived_seed(seed, times[0]))
     started = clock.perf_counter()
     values = chosen.analyse(problem, members, generator)

@@ -32,9 +32,6 @@ from genda.problem import Problem
 LATENT_METHODS = ("losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "diffda")
 T = TypeVar("T")
 
-OPTIMISATION = ("every", "last", "metric", "reach")
-OPTIMISER = ("kind", "iterations", "inner", "rate", "discrepancy")
-
 
 class EnsembleShare(Strict):
     """How much of the prior's Gaussian is the climatological covariance, and how much that of the background's ensemble.
@@ -171,9 +168,12 @@ def latent_optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOpt
     Raises:
         ValueError: naming a setting that is unknown or makes no sense.
     """
-    known = (*OPTIMISATION, *OPTIMISER)
-    optimiser = {name: value for name, value in given.items() if name not in OPTIMISATION}
-    schedule = {name: value for name, value in given.items() if name in OPTIMISATION}
+    scheduling = [
+        field.name for field in fields(LatentOptimisationGuidance) if field.name not in ("sampler", "optimiser")
+    ]
+    optimiser = {name: value for name, value in given.items() if name not in scheduling}
+    schedule = {name: value for name, value in given.items() if name in scheduling}
+    known = (*scheduling, *(field.name for field in fields(Optimiser)))
     made = checked_settings("optimisation", Optimiser, optimiser, known)
     return checked_settings(
         "optimisation", LatentOptimisationGuidance, {"sampler": sampler, "optimiser": made, **schedule}
