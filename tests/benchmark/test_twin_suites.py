@@ -1,12 +1,17 @@
 """Twin experiments on the shipped sample case: fairness, order of the classical methods, and what is refused before any work."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 import yaml
 
 import small_model
+from genda.assets import SAMPLE_ERRORS
 from genda.benchmark import read_results, read_suite, run_suite
+from genda.benchmark.archive import SampleArchive, fingerprint
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.runner import pairs
 from genda.checkpoint import read_card
@@ -176,3 +181,14 @@ def test_a_prior_on_another_grid_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match=r"prior: found a grid of \(16, 32\), expected that of the data, \(48, 96\)"):
         run_suite(read_suite(written(tmp_path, prior=str(directory))), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_data_are_told_apart_by_what_they_hold_not_by_their_place(tmp_path):
+    moved, fewer = tmp_path / "moved.nc", tmp_path / "fewer.nc"
+    shutil.copy(SAMPLE_ERRORS, moved)
+    with xr.open_dataset(SAMPLE_ERRORS, engine="h5netcdf") as errors:
+        errors.isel(pair=slice(0, -1)).to_netcdf(fewer, engine="h5netcdf")
+    shipped = fingerprint(SampleArchive(), 24)
+    assert fingerprint(SampleArchive(statistics=moved), 24) == shipped
+    assert fingerprint(SampleArchive(statistics=fewer), 24) != shipped
+    assert fingerprint(SampleArchive(), 48) != shipped

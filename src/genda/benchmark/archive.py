@@ -6,6 +6,7 @@ errors of training backgrounds, from which background statistics are fitted.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -75,6 +76,13 @@ def open_archive(path: Path | None, split: str) -> Archive:
     if split != "test":
         raise ValueError(f"split: found {split!r} without a nature run, expected 'test', all the sample case holds")
     return SampleArchive()
+
+
+def fingerprint(archive: Archive, lead: int) -> str:
+    """Twelve hexadecimal digits of the errors that statistics are fitted to: another run, or one that has gone on, has others."""
+    digest = hashlib.blake2b(str(archive.training_pairs).encode(), digest_size=6)
+    digest.update(archive.errors(lead, 2).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Pair:
 def pairs(suite: Suite, directory: Path, data: Path | None = None) -> list[Pair]:
     """All pairs of a suite, methods outermost: what a method has to prepare is used for all its cases."""
     experiment = experiment_of(suite, data)
-    folders = {}
+    cases, folders = experiment.cases, {}
     for scenario in experiment.scenarios:
         for name, spec in suite.methods.items():
             if not experiment.applies(spec, scenario):
@@ -66,7 +66,7 @@ def pairs(suite: Suite, directory: Path, data: Path | None = None) -> list[Pair]
     return [
         Pair(suite, data, scenario, name, case, folders[scenario, name] / f"{case}.npz")
         for scenario, name in sorted(folders, key=lambda key: list(suite.methods).index(key[1]))
-        for case in experiment.cases
+        for case in cases
     ]
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genda import assimilation as library
-from genda.benchmark.archive import Archive, open_archive
+from genda.benchmark.archive import Archive, fingerprint, open_archive
 from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
 from genda.benchmark.latent import LatentSpec, antithetic, check_latent, latent_method, latent_model_of, weights_of
 from genda.benchmark.twin_suite import (
@@ -124,6 +124,10 @@ class TwinExperiment:
                     _check_unseen(spec.model, card, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._archive, self.suite.lead)
+
     def applies(self, spec: TwinMethodSpec, scenario: str) -> bool:
         return takes_part(spec, scenario)
 
@@ -132,7 +136,7 @@ class TwinExperiment:
         suite = self.suite
         return [
             "twin",
-            None if self.data is None else str(self.data.absolute()),
+            self._fingerprint,
             check_model(suite.prior).sha256,
             suite.lead,
             suite.pairs,
