@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import scipy.sparse as sp
 import torch
 
 from genda.diffusion.gaussian import DenseGaussian
@@ -29,8 +30,6 @@ def prior(scale=1.0):
 
 
 def problem(function=None, error=0.1):
-    import scipy.sparse as sp
-
     matrix = sp.csr_array(sp.eye_array(16).tocsr()[::3])
     operator = LinearOperator(matrix, SHAPE)
     if function is not None:
@@ -111,7 +110,7 @@ def test_one_factor_serves_levels_nearby(monkeypatch):
     optimisation = LatentOptimisation(gaussian, given)
     h = torch.as_tensor(given.sources[0].operator.matrix.toarray())
     unit = torch.eye(16, dtype=torch.float64).view(-1, *SHAPE)
-    for level, factors in ((40.0, 1), (10.0, 1), (2.0, 1), (1.0, 2), (0.05, 2), (0.03, 3), (0.6, 3)):
+    for level, factors in ((40.0, 1), (10.0, 1), (3.0, 1), (1.0, 2), (0.07, 2), (0.05, 3), (0.7, 3)):
         sigma = torch.tensor(level, dtype=torch.float64)
         found, estimate = optimisation(state(), sigma), gaussian(state(), sigma).flatten(1)
         assert len(made) == factors
@@ -123,6 +122,29 @@ def test_one_factor_serves_levels_nearby(monkeypatch):
         scale = (d @ torch.linalg.solve(seen, d.T)).diagonal()
         difference = (found.flatten(1) - expected) @ h.T
         assert ((difference @ torch.linalg.solve(seen, difference.T)).diagonal() <= 1e-5 * scale).all()
+
+
+def test_a_factor_of_a_distant_level_still_solves_many_accurate_observations():
+    shape, generator = (2, 16, 24), torch.Generator().manual_seed(3)
+    falling = torch.logspace(2, -3, 32, dtype=torch.float64)
+    spectra = []
+    for m in range(13):
+        turned = torch.linalg.qr(torch.randn(32, 32, dtype=torch.complex128, generator=generator))[0]
+        turned = torch.linalg.qr(turned.real)[0].to(turned.dtype) if m in (0, 12) else turned
+        spectra.append((turned * falling) @ turned.mH)
+    gaussian = ZonalGaussian.truncated(spectra, shape, 416).double()
+    size, many = 2 * 16 * 24, 500
+    rows = torch.randperm(size, generator=generator)[:many].numpy()
+    operator = LinearOperator(sp.csr_array(sp.eye_array(size).tocsr()[rows]), shape)
+    errors = Diagonal(torch.full((many,), 1e-4, dtype=torch.float64))
+    values = 3 * torch.randn(many, dtype=torch.float64, generator=generator)
+    x = torch.randn(2, *shape, dtype=torch.float64, generator=generator)
+    far = LatentOptimisation(gaussian, Problem(shape, (Source(values, operator, errors),)))
+    far(x, torch.tensor(1.5, dtype=torch.float64))
+    level = torch.tensor(0.1, dtype=torch.float64)
+    fresh = LatentOptimisation(gaussian, Problem(shape, (Source(values, operator, errors),)))
+    # to three digits of what is solved for
+    assert float((far(x, level) - fresh(x, level)).norm() / (fresh(x, level) - gaussian(x, level)).norm()) < 3e-3
 
 
 def test_unscheduled_levels_keep_the_prior_and_sampling_uses_the_others():

@@ -279,5 +279,22 @@ def test_antithetic_members_are_neither_flattered_nor_blamed():
     assert (taken_as_independent["crps"] < 0.95 / np.pi**0.5).all()
     assert means["squared_spread"] == pytest.approx(means["squared_error"], rel=0.02)
     assert (taken_as_independent["squared_spread"] > 1.1 * means["squared_error"]).all()
+    assert "crps_alpha" in taken_as_independent
+    assert not {"crps_alpha", "crps_beta"} & set(means)
     with pytest.raises(ValueError, match="found 5 antithetic members, expected an even number from 4"):
         verify.field_statistics(members[:, :5], truth, antithetic=True, **options)
+
+
+def test_pairs_that_cancel_in_part_or_not_at_all_are_scored_by_what_is_left():
+    """Members s h_k + c g_k, with h of opposite sign in a pair: from quite opposite to quite independent."""
+    generator = torch.Generator().manual_seed(0)
+    times = np.datetime64("2001-01-01", "ns") + np.arange(60) * np.timedelta64(1, "D")
+    truth = torch.randn(60, 3, *GRID.shape, generator=generator)
+    opposite, own = (torch.randn(60, count, 3, *GRID.shape, generator=generator) for count in (2, 4))
+    opposite = torch.stack([opposite, -opposite], dim=2).flatten(1, 2)
+    for share in (0.0, 0.5, 1.0):
+        members = share**0.5 * opposite + (1 - share) ** 0.5 * own
+        means = verify.field_statistics(
+            members, truth, times=times, channels=CHANNELS, grid=GRID, antithetic=True
+        ).means()
+        assert means["squared_spread"] == pytest.approx(means["squared_error"], rel=0.03)

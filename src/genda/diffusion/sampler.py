@@ -90,9 +90,9 @@ class Sampler:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.corrections < 0:
+        if self.steps < 2 or self.corrections < 0:
             raise ValueError(
-                f"sampler: found {self.steps} steps, {self.corrections} corrections, expected >= 1 and >= 0"
+                f"sampler: found {self.steps} steps, {self.corrections} corrections, expected >= 2 and >= 0"
             )
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             found = f"found noise from {self.sigma_max:g} to {self.sigma_min:g}"
@@ -102,12 +102,16 @@ class Sampler:
             raise ValueError(f"sampler: {found}, expected none below 0, 1 and 1")
         if self.multistep and (self.churn or self.fresh or self.corrections or self.repeats > 1):
             found = "found multistep with churn, fresh noise, corrections or repeats"
-            raise ValueError(f"sampler: {found}, expected steps that go on from each other")
+            raise ValueError(f"sampler: {found}, expected multistep: false, for its steps go on from each other")
         if self.multistep and (self.reuse_likelihood or not self.second_order):
             found = "found multistep first-order or with reuse_likelihood"
             raise ValueError(f"sampler: {found}, expected neither, for it calls the denoiser once a step")
         if self.schedule not in ("karras", "vp-cosine"):
             raise ValueError(f"sampler: found schedule {self.schedule!r}, expected 'karras' or 'vp-cosine'")
+        try:
+            _ = self.levels
+        except ValueError as error:
+            raise ValueError(f"sampler: {error}") from None
 
     @property
     def levels(self) -> Tensor:

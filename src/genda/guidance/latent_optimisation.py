@@ -49,7 +49,7 @@ class Optimiser:
     Attributes:
         kind: ``gauss-newton``, ``lbfgs`` or ``adam``.
         iterations: linearisations of Gauss–Newton, steps of the others.
-        inner: conjugate gradients of each linearisation, where they are needed.
+        inner: conjugate gradients of each linearisation, where no Cholesky factor helps them.
         rate: of Adam.
         discrepancy: tau of Morozov's rule; None fits until the iterations are spent.
     """
@@ -144,7 +144,7 @@ class LatentOptimisation(Guided):
         if self._direct is None or not bool((sigma == level).all()):
             return kalman_increment(spread, source, x, towards, self._optimiser.inner, 1e-4)
         linear, factor = self._direct
-        return kalman_increment(spread, linear, x, towards, self._optimiser.inner, 1e-3, factor.near(float(level)))
+        return kalman_increment(spread, linear, x, towards, observation_space.PRODUCTS, 1e-3, factor.near(float(level)))
 
     @cached_property
     def _direct(self) -> tuple[Source, observation_space.FactorNearby] | None:

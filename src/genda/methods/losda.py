@@ -1,12 +1,15 @@
 r"""LO-SDA: latent diffusion given the background, with latent optimisation on the way down.
 
 The reverse process of :class:`genda.methods.latent.LatentSampling`; at scheduled steps the estimate of the clean latent is replaced
-by the minimiser of misfit and distance from it (:mod:`genda.guidance.latent_optimisation`); noise drawn partly anew re-injects it.
+by the minimiser of misfit and distance from it (:mod:`genda.guidance.latent_optimisation`).
 
     for levels σ_1 > … > σ_N:
         ê  = D(e_t; σ_i | x_b)
         e* = argmin ½ ‖y - H(x_b + decode(e))‖²_R + ½ ‖e - ê‖²_{C_i}     if step i is scheduled, otherwise ê
-        e_t = e* + σ_{i+1} (√(1 - f) (e_t - e*)/σ_i + √f ε)              (or Heun's step of it, f = 0)
+        e_t = e* + σ_{i+1} (√(1 - f) (e_t - e*)/σ_i + √f ε)
+
+with f = 0, the step made second-order by the estimate e* of the step before (``multistep``) or by Heun's correction, unless the
+sampler draws a share f of the noise anew (``fresh``), which re-injects the solution as ReSample does.
 
 References:
     Fei et al. 2025, arXiv 2510.22562; Song et al. 2024, arXiv 2307.08123 (ReSample), see methods.md §6 for what is reconstructed.
@@ -47,6 +50,11 @@ class LatentOptimisationGuidance:
             raise ValueError(f"schedule: found every {self.every}, last {self.last:g}, expected >= 1 and from 0 to 1")
         if not self.reach > 0:
             raise ValueError(f"schedule: found reach {self.reach:g}, expected a positive number")
+        chosen = [self.scheduled(float(level)) for level in self.sampler.levels[:-1]]
+        if self.sampler.multistep and any(chosen) and not all(chosen):
+            # what the step before was moved by would be taken for a trend
+            found = f"found multistep with every {self.every}, last {self.last:g}"
+            raise ValueError(f"schedule: {found}, expected multistep: false where steps differ")
 
     def __call__(self, about: Increments, problem: Problem) -> Denoiser:
         return LatentOptimisation(

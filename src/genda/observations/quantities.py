@@ -7,6 +7,7 @@ once it is opaque.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,13 @@ class Quantity:
 
 def wind_speed(names: Sequence[str]) -> Quantity:
     """Wind speed in m/s on every level, that of 10 m included, which has both components among the channels ``names``."""
-    pairs = [(name, "v" + name[1:]) for name in names if name[0] == "u" and "v" + name[1:] in names]
+    found = {(channel.field.id, channel.pressure): channel.id for channel in parse_channels(names)}
+    across = {"u": "v", "u10": "v10"}
+    pairs = [
+        (name, found[across[component], pressure])
+        for (component, pressure), name in found.items()
+        if (across.get(component), pressure) in found
+    ]
     if not pairs:
         raise ValueError(f"wind speed: found channels {' '.join(names)}, expected u and v of a level")
 
@@ -56,7 +63,7 @@ def log_humidity(names: Sequence[str]) -> Quantity:
     humid, _ = _humidity(names)
 
     def function(values: Tensor) -> Tensor:
-        return (0.5 * (values + (values**2 + 4 * DRY**2).sqrt())).log()
+        return math.log(DRY) + (values / (2 * DRY)).asinh()
 
     return Quantity(humid, function, 0.15)
 

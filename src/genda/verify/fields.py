@@ -47,9 +47,10 @@ def field_statistics(
         std: standard deviation of each channel, shape (channel,), whose units the energy score is in; None leaves it out.
         min_degree: first degree of the per-sample spectral divergence; None leaves it out, as does a grid without
             spherical harmonics of that degree.
-        antithetic: members 2k and 2k + 1 come from opposite noise. The mean of all, whose sampling error has cancelled, is scored
-            against the spread without the share that expects such an error; what takes members as independent (CRPS, ranks,
-            energy score) is taken of the even and of the odd members, and averaged.
+        antithetic: members 2k and 2k + 1 come from opposite noise. The spread counts the sampling error that the mean of all has
+            left, by that of the pairs' means; what takes members as independent (fair CRPS, ranks, fair energy score) is taken of
+            the even and of the odd members, and averaged. The CRPS's decomposition, which depends on how many members there
+            are, is left out.
 
     Returns:
         errors of the forecast or of the ensemble mean; squared spread, rank histogram and bins of the CRPS of an ensemble; fair
@@ -115,6 +116,8 @@ def _one_date(
         out["squared_spread"] = scores.area_mean(_expected_error(x, antithetic), area)
         parts = [_of_independent(part, y, area, std) for part in independent]
         out |= {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
+        if not antithetic:
+            out["crps_alpha"], out["crps_beta"] = crps_bins(x, y, area)
     else:
         out["crps"] = out["absolute_error"]
         if std is not None:
@@ -138,13 +141,10 @@ def _one_date(
 
 def _of_independent(x: Tensor, y: Tensor, area: Tensor | Array, std: Tensor | None) -> dict[str, Tensor]:
     """Scores that take members (member, channel, lat, lon) as independent."""
-    alpha, beta = crps_bins(x, y, area)
     energy = {} if std is None else {"energy_score": ensemble.energy_score(x, y, area, std).unsqueeze(0)}
     return energy | {
         "crps": scores.area_mean(ensemble.fair_crps(x, y), area),
         "rank_histogram": ensemble.rank_histogram(x, y, area),
-        "crps_alpha": alpha,
-        "crps_beta": beta,
     }
 
 
@@ -152,4 +152,6 @@ def _expected_error(x: Tensor, antithetic: bool) -> Tensor:
     """Squared error that the spread of the members leads one to expect of their mean, (channel, lat, lon)."""
     if not antithetic:
         return ensemble.squared_spread(x)
-    return 0.5 * (x[0::2].double().var(dim=0) + x[1::2].double().var(dim=0))
+    even, odd = x[0::2].double(), x[1::2].double()
+    means = 0.5 * (even + odd)
+    return 0.5 * (even.var(dim=0) + odd.var(dim=0)) + means.var(dim=0) / len(means)
