@@ -12,7 +12,7 @@ from command_line import run
 from genda import assimilation as library
 from genda.demo import simulate_columns
 from genda.observations.table import write_table
-from genda.state import State, read_state, to_dataset, write_netcdf
+from genda.state import State, open_dataset, read_state, to_dataset, write_netcdf
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,13 @@ def test_an_analysis_is_nearer_the_truth_than_its_background(case, capsys, metho
 def test_members_from_opposite_noise_are_verified_as_such(case, capsys):
     assert assimilate(case, capsys)[0] == 0
     scores = {}
-    for name in ("analysis.nc", "unmarked.nc"):
-        if name == "unmarked.nc":
-            write_netcdf(to_dataset(read_state(case / "analysis.nc")), case / name)
+    with open_dataset(case / "analysis.nc") as file:
+        analysis = file.load()
+    count = analysis.sizes["number"]
+    write_netcdf(to_dataset(read_state(case / "analysis.nc")), case / "unmarked.nc")
+    write_netcdf(analysis.isel(number=[*range(1, count, 2), *range(0, count, 2)]), case / "reordered.nc")
+    write_netcdf(analysis.isel(number=slice(0, count - 1)), case / "broken.nc")
+    for name in ("analysis.nc", "unmarked.nc", "reordered.nc", "broken.nc"):
         code, out, err = run(capsys, "verify", case / name, "--truth", case / "truth.nc", "--json")
         assert code == 0, err
         metrics = json.loads(out)["rows"][0]["metrics"]
@@ -68,6 +72,8 @@ def test_members_from_opposite_noise_are_verified_as_such(case, capsys):
         }
     assert scores["analysis.nc"]["spread_skill"] < 0.95 * scores["unmarked.nc"]["spread_skill"]
     assert scores["analysis.nc"]["crps"] > scores["unmarked.nc"]["crps"]
+    assert scores["reordered.nc"] == pytest.approx(scores["analysis.nc"], rel=1e-6)
+    assert scores["broken.nc"]["spread_skill"] > scores["analysis.nc"]["spread_skill"]  # members like any others
 
 
 def test_without_observations_samples_are_about_the_background(case, capsys):
@@ -136,7 +142,7 @@ def test_what_does_not_fit_is_one_clear_line(case, capsys):
         ({"model": "losda/autoencoder"}, "found an autoencoder, expected a prior"),
         ({"model": "states", "background": None, "extra": ["--method", "losda"]}, "expected one of background errors"),
         ({"model": "states", "background": None, "extra": ["--lead", "24"]}, "lead: found 24 h without a background"),
-        ({"extra": ["--device", "foo"]}, "device: found 'foo', expected cpu or cuda"),
+        ({"extra": ["--device", "foo"]}, "device: found 'foo', expected cpu, cuda"),
     ]:
         (case / "analysis.nc").unlink(missing_ok=True)
         extra = arguments.pop("extra", [])

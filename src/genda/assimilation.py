@@ -21,13 +21,13 @@ from torch import Tensor
 from genda.assets import model_directory
 from genda.checkpoint import Model, StateModel, load_model
 from genda.diffusion.gaussian import SphericalGaussian
-from genda.diffusion.noise import derived_seed, karras_schedule
+from genda.diffusion.noise import derived_seed
 from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
-from genda.guidance.sda import DEFAULT_GAMMA, SDA, redundancy, smallest_stable_gamma
-from genda.latent_methods import LATENT_METHODS, latent_sampler, make_latent_method
+from genda.guidance.sda import DEFAULT_GAMMA, SDA, default_gammas, stable_gammas
+from genda.latent_methods import LATENT_METHODS, make_latent_method
 from genda.latent_model import LatentModel, is_latent, load_latent_model
 from genda.linalg import Diagonal
 from genda.methods import Method
@@ -245,7 +245,7 @@ def _on_channels(matrix: Any, index: list[int], model: StateModel) -> Any:
     )
 
 
-def default_sampler(model: Model | LatentModel, **changes: Any) -> Sampler:
+def default_sampler(model: Model, **changes: Any) -> Sampler:
     """Algorithm 1 as this model is best sampled, with any of its settings changed.
 
     A prior on a spherical Gaussian base starts from that Gaussian's posterior (``Fusion.start``, which
@@ -254,8 +254,6 @@ def default_sampler(model: Model | LatentModel, **changes: Any) -> Sampler:
     keep that of the prediction costs a fifth of the accuracy. Any other prior starts from sigma = 80. The settings were
     chosen on validation dates, see docs/results/search.md.
     """
-    if isinstance(model, LatentModel):
-        return latent_sampler(**changes)
     spherical = isinstance(getattr(model.denoiser, "base", None), SphericalGaussian)
     settings: dict[str, Any] = {"steps": 20}
     if spherical:
@@ -328,7 +326,7 @@ def assimilate(
         time: valid time; it selects the season and, with ``seed``, the members.
         method: a name of :data:`METHODS` with ``settings`` for :func:`make_method`, or of
             :data:`genda.latent_methods.LATENT_METHODS` with those of :func:`genda.latent_methods.make_latent_method`, or a method
-            object. By default fusion, or losda. Without ``gamma`` SDA takes :func:`default_gammas`.
+            object. By default fusion, or losda. Without ``gamma`` SDA takes :func:`genda.guidance.sda.default_gammas`.
         members: ensemble size.
         seed: member i depends on (seed, time, i) alone.
         background: for priors of background errors: a forecast of ``time``, or an ensemble of them, (1, [member,] channel,
@@ -390,7 +388,8 @@ def _chosen_method(
         raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as losda")
     if name == "fusion-sda" and settings.get("gamma") is None:
         sampler = settings.get("sampler") or default_sampler(model)
-        settings["gamma"] = default_gammas(stable_gammas(sampler, sources))
+        about = torch.zeros(1, len(model.channels), *model.grid.shape)
+        settings["gamma"] = default_gammas(stable_gammas(sampler, sources, about))
     return make_method(name, model, **settings)
 
 
@@ -414,28 +413,6 @@ def _background_members(model: StateModel, background: State | None, time: np.da
     except ValueError as error:
         raise ValueError(f"background: {error}") from None
     return values if values.ndim == 4 else values.unsqueeze(0)
-
-
-def stable_gammas(sampler: Sampler, sources: Sequence[Source]) -> dict[str, float]:
-    """The least Γ of each source with which SDA is stable for all of them together, see :func:`smallest_stable_gamma`.
-
-    Every source gets an equal part of what an explicit step can bear; a weight lambda divides R and Γ alike.
-    """
-    levels = karras_schedule(sampler.steps, sampler.sigma_min, sampler.sigma_max, sampler.rho)
-    starts = torch.tensor([sampler.churned(float(t)) for t in levels[:-1]], dtype=levels.dtype)
-    limits = {}
-    for source in sources:
-        variance = source.covariance.variance.min().item() / source.weight  # type: ignore[attr-defined]
-        linear = isinstance(source.operator, operators.LinearOperator)
-        rho = redundancy(source, torch.zeros(1, *source.operator.shape)) if linear else 1.0  # type: ignore[attr-defined]
-        limit = smallest_stable_gamma(levels, variance, rho * len(sources), starts)
-        limits[source.name] = source.weight * limit
-    return limits
-
-
-def default_gammas(limits: Mapping[str, float]) -> dict[str, float]:
-    """Γ of each source where none is given: 0.03, or its limit of stability."""
-    return {name: max(DEFAULT_GAMMA, limit) for name, limit in limits.items()}
 
 
 def same_grid(a: LatLonGrid, b: LatLonGrid) -> bool:

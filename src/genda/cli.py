@@ -76,7 +76,7 @@ def assimilate(
         str | None,
         typer.Option(
             help="fusion (default), fusion-sda, fusion-gaussian, optimal-interpolation, unconditional; of a prior of "
-            "background errors losda (default), latent-mmps, latent-dps, latent-3d-var, latent-prior."
+            "background errors losda (default), latent-mmps, latent-dps, latent-3d-var, latent-prior, diffda (--model diffda)."
         ),
     ] = None,
     background: Annotated[

@@ -18,7 +18,7 @@ from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.guidance.latent_optimisation import Optimiser
 from genda.guidance.mmps import MMPS
-from genda.guidance.sda import DEFAULT_GAMMA, SDA, redundancy, smallest_stable_gamma
+from genda.guidance.sda import SDA, default_gammas, stable_gammas
 from genda.latent_model import LatentModel
 from genda.methods import Method
 from genda.methods.diffda import DiffDA
@@ -84,6 +84,16 @@ def diffda_walk(**changes: Any) -> Sampler:
     return Sampler(**(walk | {"antithetic": True} | changes))
 
 
+def usual_sampler(method: str, **changes: Any) -> Sampler:
+    """How a method of :data:`LATENT_METHODS` samples where nothing is said, with any setting changed.
+
+    DPS moves by small steps: every doubling of their number brings it nearer, see docs/results/losda-search.md.
+    """
+    if method == "diffda":
+        return diffda_walk(**changes)
+    return latent_sampler(**({"steps": 128, "sigma_min": 0.02} | changes if method == "latent-dps" else changes))
+
+
 def make_latent_method(
     name: str,
     model: LatentModel,
@@ -106,7 +116,7 @@ def make_latent_method(
         name: one of :data:`LATENT_METHODS`.
         model: a prior of background errors.
         lead: in h.
-        sampler: None for :func:`latent_sampler`, or :func:`diffda_walk`.
+        sampler: None for :func:`usual_sampler`.
         optimisation: of LO-SDA, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
             :class:`genda.guidance.latent_optimisation.Optimiser`.
         gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
@@ -128,24 +138,25 @@ def make_latent_method(
         raise ValueError(
             f"method {name!r}: found a prior of background errors, expected one of its methods, {expected}"
         )
-    prior, device = model.prior(lead), known_device(device)
+    prior, device, sampler = model.prior(lead), known_device(device), sampler or usual_sampler(name)
     if name == "latent-3d-var":
         return LatentVariational(prior, scale=scale, device=device)
     if name == "diffda":
         if model.space.spec.kind != "identity":
             found = f"a latent of kind {model.space.spec.kind}"
-            raise ValueError(f"diffda: found {found}, expected a prior of the errors of states, without autoencoder")
+            raise ValueError(
+                f"diffda: found {found}, expected a prior of the errors of states, without autoencoder, such as diffda"
+            )
         points = torch.as_tensor(sphere(model.grid)).float()
         distance = torch.cdist(points, points)
-        return DiffDA(prior, distance, width, sampler or diffda_walk(), batch, device, progress)
-    sampler = sampler or latent_sampler()
+        return DiffDA(prior, distance, width, sampler, batch, device, progress)
     guidance: dict[str, LatentGuidance] = {
         "losda": latent_optimisation(sampler, optimisation or {}),
         "latent-dps": partial(_dps, sampler, gamma),
         "latent-mmps": partial(MMPS, iterations=iterations),
         "latent-prior": lambda about, _: about,
     }
-    base = None if ensemble is None else ensemble.base(model)
+    base = None if ensemble is None else partial(ensemble.base, model)
     return LatentSampling(prior, guidance[name], sampler, base, batch=batch, device=device, progress=progress)
 
 
@@ -153,13 +164,8 @@ def _dps(sampler: Sampler, gamma: float | None, about: Increments, problem: Prob
     """DPS with the Γ it takes: zero, the paper's, diverges."""
     if gamma is not None:
         return SDA(about, problem, gamma=gamma)
-    gammas = {}
-    for source in problem.sources:
-        variance = float(source.covariance.variance.min())  # type: ignore[attr-defined]
-        repeated = redundancy(source, torch.zeros(1, *about.shape).to(about.latent))
-        stable = smallest_stable_gamma(sampler.levels, variance, repeated * len(problem.sources))
-        gammas[source.name] = max(DEFAULT_GAMMA, stable)
-    return SDA(about, problem, gamma=gammas)
+    limits = stable_gammas(sampler, problem.sources, torch.zeros(1, *about.shape).to(about.latent))
+    return SDA(about, problem, gamma=default_gammas(limits))
 
 
 def latent_optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOptimisationGuidance:

@@ -56,10 +56,16 @@ def known_device(name: str) -> str:
     Raises:
         ValueError: for any other.
     """
-    if name.split(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device: found {name!r}, expected cpu or cuda")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: found {name!r}, expected cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: found {name!r}, but this torch sees no CUDA device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: found {name!r}, but this torch sees {torch.cuda.device_count()} CUDA devices")
     return name
 
 

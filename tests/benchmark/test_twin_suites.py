@@ -116,6 +116,10 @@ def test_every_method_sees_the_same_observations_and_densities_do_not_change_the
             {"scenarios": {"all": [{"kind": "field", "factor": 5}]}},
             "scenarios.all: coarsening factor: found 5, expected",
         ),
+        (
+            {"scenarios": {"all": [{"kind": "wind-speed", "density": 0.01}]}},
+            "scenarios.all: found methods.LETKF, which reads grid values alone",
+        ),
         ({"scenarios": {"all": []}}, "scenarios.all"),
         ({"scenarios": {}}, "scenarios: .*found {}"),
         ({"lead": 36}, "lead: found 36 h, expected 24 or 48"),

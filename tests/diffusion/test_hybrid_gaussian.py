@@ -32,7 +32,7 @@ def case():
     a, rho = deviations.flatten(1), (taper @ taper.T).repeat(SHAPE[0], SHAPE[0])
     static = base.prior_covariance(torch.eye(SIZE, dtype=torch.float64).view(-1, *SHAPE)).flatten(1)
     covariance = WEIGHTS[0] * static + WEIGHTS[1] * rho * (a.T @ a) / 4
-    return EnsembleBase(taper, *WEIGHTS).joined(base, deviations), covariance
+    return EnsembleBase(taper, *WEIGHTS, 1.0).joined(base, deviations), covariance
 
 
 def conditional(covariance, sigma):
@@ -79,8 +79,8 @@ def test_the_scale_of_a_network_is_that_of_the_zonal_gaussian_it_was_trained_wit
 def test_what_cannot_be_joined_is_refused():
     deviations = torch.randn(3, *SHAPE)
     with pytest.raises(ValueError, match="found a taper of 7 points, expected 18"):
-        EnsembleBase(torch.ones(7, 1)).joined(zonal(), deviations)
+        EnsembleBase(torch.ones(7, 1), 0.5, 0.5, 1.0).joined(zonal(), deviations)
     with pytest.raises(ValueError, match="found Identity, expected a zonal Gaussian"):
-        EnsembleBase(torch.ones(18, 1)).joined(torch.nn.Identity(), deviations)
+        EnsembleBase(torch.ones(18, 1), 0.5, 0.5, 1.0).joined(torch.nn.Identity(), deviations)
     with pytest.raises(ValueError, match="found weights -1, 1, expected none below 0"):
-        EnsembleBase(torch.ones(18, 1), -1.0, 1.0)
+        EnsembleBase(torch.ones(18, 1), -1.0, 1.0, 1.0)

@@ -107,12 +107,12 @@ def test_with_an_ensembles_covariance_they_have_that_of_the_hybrid_kalman_poster
     p, (given, localisation) = prior(), with_members(problem())
     sampler = Sampler(steps=32, sigma_min=0.005, sigma_max=60.0)
     guidance = LatentOptimisationGuidance(sampler, optimiser=Optimiser(iterations=1))
-    ensemble = EnsembleBase(localisation.root(1e-9), 0.3, 0.7)
+    ensemble = EnsembleBase(localisation.root(1e-9), 0.3, 0.7, 1.0)
     deviations = given.ensemble - given.ensemble.mean(dim=0)
     product = HybridCovariance(deviations.double(), localisation, 0.7).covariance
     hybrid = 0.3 * dense(p.denoiser.base) + product(torch.eye(SIZE).double().view(-1, *SHAPE)).flatten(1)
     mean, covariance = kalman(hybrid, given)
-    found = analyse(LatentSampling(p, guidance, sampler, ensemble), given)
+    found = analyse(LatentSampling(p, guidance, sampler, lambda: ensemble), given)
     spread = covariance.diagonal().mean().sqrt()
     assert float((found.mean(dim=0) - mean).square().mean().sqrt() / spread) < 0.08
     assert float(found.var(dim=0).mean().sqrt() / spread) == pytest.approx(1, abs=0.04)
@@ -125,18 +125,18 @@ def test_beside_an_ensemble_only_a_share_of_the_networks_correction_is_kept():
     about = p.about(given.background, given.condition)
     kept = {}
     for share in (0.0, 0.5, 1.0):
-        kept[share] = about.joined_by(given.ensemble, EnsembleBase(localisation.root(), correction=share))(x, sigma)
+        kept[share] = about.joined_by(given.ensemble, EnsembleBase(localisation.root(), 0.5, 0.5, share))(x, sigma)
     assert float((kept[1.0] - kept[0.0]).detach().abs().max()) > 0.1
     torch.testing.assert_close(kept[0.5], 0.5 * (kept[0.0] + kept[1.0]))
 
 
 def test_an_ensembles_covariance_takes_an_ensemble_of_several():
     (given, localisation), sampler = with_members(problem(), 1), Sampler(steps=2)
-    ensemble = EnsembleBase(localisation.root())
+    ensemble = EnsembleBase(localisation.root(), 0.5, 0.5, 1.0)
     with pytest.raises(ValueError, match="ensemble base: found 1 member"):
-        analyse(LatentSampling(prior(), MMPS, sampler, ensemble), given, 1)
+        analyse(LatentSampling(prior(), MMPS, sampler, lambda: ensemble), given, 1)
     alone = analyse(LatentSampling(prior(), MMPS, sampler), problem(), 1)
-    torch.testing.assert_close(analyse(LatentSampling(prior(), MMPS, sampler, ensemble), problem(), 1), alone)
+    torch.testing.assert_close(analyse(LatentSampling(prior(), MMPS, sampler, lambda: ensemble), problem(), 1), alone)
 
 
 def test_dps_comes_to_the_observations_but_not_to_the_posterior():
@@ -150,6 +150,8 @@ def test_dps_comes_to_the_observations_but_not_to_the_posterior():
 
 def test_latent_variational_takes_increments_as_uncorrelated():
     given = problem()
+    with pytest.raises(ValueError, match="scaled by -1, expected more than 0"):
+        LatentVariational(prior(), scale=-1.0)
     found = analyse(LatentVariational(prior()), given, 1)[0]
     values, b = given.sources[0].values, given.background.flatten().double()
     seen = [3, 9, 14, 30, 41, 58]
@@ -208,6 +210,8 @@ def test_diffda_paints_what_is_observed_and_lets_the_rest_follow():
     points = np.stack(np.meshgrid(np.arange(4.0), np.arange(8.0), indexing="ij"), axis=-1).reshape(-1, 2)
     distance = torch.as_tensor(np.linalg.norm(points[:, None] - points, axis=-1)).float()
     sampler = Sampler(steps=20, sigma_max=60.0, jump=5, repeats=3)
+    with pytest.raises(ValueError, match="mask 0 wide, expected a positive width"):
+        DiffDA(p, distance, 0.0)
     found = analyse(DiffDA(p, distance, 0.2, sampler), given)
     values = given.sources[0].values.double()
     torch.testing.assert_close(found[:, [3, 35]].mean(dim=0), values, rtol=0, atol=0.05)

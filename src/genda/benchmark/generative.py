@@ -7,12 +7,14 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from genda import assimilation as library
 from genda.checkpoint import Model, Strict, check_model
 from genda.diffusion.gaussian import SphericalGaussian
 from genda.diffusion.sampler import Sampler
+from genda.guidance.sda import default_gammas, stable_gammas
 from genda.methods import Method
 from genda.problem import Source
 
@@ -59,11 +61,12 @@ class FusionSpec(Strict):
 def fusion_method(
     spec: FusionSpec, model: Model, sources: Sequence[Source], errors: SphericalGaussian | None = None
 ) -> Method:
-    """The method of a row; SDA without a Γ takes that of :func:`genda.assimilation.default_gammas`."""
+    """The method of a row; SDA without a Γ takes that of :func:`genda.guidance.sda.default_gammas`."""
     sampler = library.default_sampler(model, **spec.sampler)
     settings: dict[str, Any] = dict(spec.settings)
     if spec.guidance == "sda" and "gamma" not in settings:
-        settings["gamma"] = library.default_gammas(library.stable_gammas(sampler, sources))
+        about = torch.zeros(1, len(model.channels), *model.grid.shape)
+        settings["gamma"] = default_gammas(stable_gammas(sampler, sources, about))
     return library.make_method(METHODS[spec.guidance], model, sampler=sampler, errors=errors, **settings)
 
 

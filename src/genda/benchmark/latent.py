@@ -16,9 +16,8 @@ from genda.diffusion.sampler import Sampler
 from genda.latent_methods import (
     EnsembleShare,
     checked_settings,
-    diffda_walk,
-    latent_sampler,
     make_latent_method,
+    usual_sampler,
 )
 from genda.latent_model import LatentModel, latent_digests, load_latent_model
 from genda.methods import Method
@@ -70,18 +69,25 @@ def latent_method(spec: LatentSpec, lead: int) -> Method:
     )
 
 
-def antithetic(spec: LatentSpec) -> bool:
-    """Whether members come in pairs from opposite noise."""
-    return spec.method not in ("latent-3d-var", "latent-floor") and _sampler(spec).antithetic
+def antithetic(spec: LatentSpec, members: int) -> bool:
+    """Whether so many members come in pairs from opposite noise."""
+    return spec.method not in ("latent-3d-var", "latent-floor") and _sampler(spec).pairs(members)
+
+
+def resolved(spec: LatentSpec, members: int) -> dict[str, object]:
+    """All that a row's numbers depend on, what it leaves to the code included, with the suite's ``members``."""
+    given = spec.model_dump(mode="json", exclude={"only"})
+    own = {"members": spec.members or members}
+    return given | own if spec.method == "latent-floor" else given | own | {"sampler": asdict(_sampler(spec))}
 
 
 def _sampler(spec: LatentSpec) -> Sampler:
-    usual = diffda_walk() if spec.method == "diffda" else latent_sampler()
+    usual = usual_sampler(spec.method)
     return checked_settings("sampler", Sampler, asdict(usual) | dict(spec.sampler))
 
 
-def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int, members: int) -> None:
-    """Refuse a row whose model does not fit the suite's prior, or whose members make no pairs.
+def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:
+    """Refuse a row whose model does not fit the suite's prior.
 
     Raises:
         ValueError: naming the row, what was found and what was expected.
@@ -97,11 +103,6 @@ def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int, members: 
         raise ValueError(
             f"methods.{name}: {spec.model}: found a model of other channels, grid or climatology, expected those of the "
             "suite's prior (data.normalisation in the configuration of its autoencoder)"
-        )
-    if antithetic(spec) and (members % 2 or members < 4):
-        found = f"found {members} members in pairs from opposite noise"
-        raise ValueError(
-            f"methods.{name}: {found}, expected an even number from 4, or antithetic: false of the sampler"
         )
     if spec.method == "latent-floor":
         model.prior(lead)

@@ -6,7 +6,7 @@ backgrounds removed, for every method alike; only the row ``background`` shows i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,7 +19,15 @@ from torch import Tensor
 from genda import assimilation as library
 from genda.benchmark.archive import Archive, fingerprint, open_archive
 from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
-from genda.benchmark.latent import LatentSpec, antithetic, check_latent, latent_method, latent_model_of, weights_of
+from genda.benchmark.latent import (
+    LatentSpec,
+    antithetic,
+    check_latent,
+    latent_method,
+    latent_model_of,
+    resolved,
+    weights_of,
+)
 from genda.benchmark.twin_suite import (
     EXACT,
     ColumnsSpec,
@@ -119,7 +127,7 @@ class TwinExperiment:
         _check_fits(self.suite, self._archive.truth(chosen[0]))
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
-                check_latent(self.model, name, spec, self.suite.lead, spec.members or self.suite.members)
+                check_latent(self.model, name, spec, self.suite.lead)
                 for card in (latent_model_of(spec.model).card, latent_model_of(spec.model).space.card):
                     _check_unseen(spec.model, card, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
@@ -141,9 +149,9 @@ class TwinExperiment:
             suite.lead,
             suite.pairs,
             suite.seed,
-            suite.members if isinstance(spec, FusionSpec | LatentSpec) else None,
+            suite.members if isinstance(spec, FusionSpec) else None,
             [network.model_dump(mode="json") for network in suite.scenarios[scenario]],
-            spec.model_dump(mode="json"),
+            resolved(spec, suite.members) if isinstance(spec, LatentSpec) else spec.model_dump(mode="json"),
             *(weights_of(spec) if isinstance(spec, LatentSpec) else ()),
         ]
 
@@ -168,7 +176,7 @@ class TwinExperiment:
             channels=self.channels,
             grid=self.model.grid,
             std=self.std,
-            antithetic=isinstance(spec, LatentSpec) and antithetic(spec),
+            antithetic=isinstance(spec, LatentSpec) and antithetic(spec, len(values)),
         )
         if len(values) == 1:
             return statistics
@@ -343,13 +351,23 @@ def _check_fits(suite: TwinSuite, truth: State) -> None:
     for scenario, networks in suite.scenarios.items():
         for network in networks:
             try:
-                _check_network(network, grid)
+                _check_network(network, grid, card.channels)
+                if isinstance(network, QuantitySpec):
+                    _check_nonlinear(suite, scenario)
             except ValueError as error:
                 raise ValueError(f"suite {suite.suite}: scenarios.{scenario}: {error}") from None
     check_base(suite.prior, suite.methods)
 
 
-def _check_network(network: Network, grid: LatLonGrid) -> None:
+def _check_nonlinear(suite: TwinSuite, scenario: str) -> None:
+    for name, spec in suite.methods.items():
+        if spec.method in ("letkf", "diffda") and takes_part(spec, scenario):
+            raise ValueError(f"found methods.{name}, which reads grid values alone, expected none (only: of the row)")
+
+
+def _check_network(network: Network, grid: LatLonGrid, channels: Sequence[str]) -> None:
+    if isinstance(network, QuantitySpec):
+        QUANTITIES[network.kind](channels)
     if isinstance(network, ColumnsSpec | QuantitySpec):
         random_columns(grid, network.density, np.random.default_rng(0))
     if isinstance(network, FieldSpec):

@@ -13,9 +13,10 @@ import torch
 
 from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
-from genda.commands.outcome import ANTITHETIC, Outcome, Progress, at, check_outputs, iso
+from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, iso
 from genda.diffusion.sampler import Sampler
-from genda.latent_methods import diffda_walk
+from genda.guidance.sda import default_gammas, stable_gammas
+from genda.latent_methods import usual_sampler
 from genda.latent_model import LatentModel
 from genda.observations.climate import ClimateMapping
 from genda.observations.flags import Flag
@@ -83,7 +84,11 @@ def assimilate_files(
         forecast = at(forecast, when, background)
     coarse = [at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
     changes = {} if steps is None else {"steps": steps}
-    sampler = diffda_walk(**changes) if method == "diffda" else library.default_sampler(prior, **changes)
+    sampler = (
+        usual_sampler(method or "losda", **changes)
+        if isinstance(prior, LatentModel)
+        else library.default_sampler(prior, **changes)
+    )
     sources: list[Source] = []
     used, mapping = None, None
     if table is not None:
@@ -101,7 +106,8 @@ def assimilate_files(
         sources.append(library.point_source(prior, used, when))
     for path, state in zip(fields, coarse, strict=True):
         sources.append(library.field_source(prior, state, field_error, name=str(path)))
-    gammas, warnings = _gammas(sampler, sources, gamma) if method == "fusion-sda" else ({}, [])
+    about = torch.zeros(1, len(prior.channels), *prior.grid.shape)
+    gammas, warnings = _gammas(sampler, sources, about, gamma) if method == "fusion-sda" else ({}, [])
     ticks = sampler.ticks(members, batch)
     done = 0
 
@@ -142,9 +148,12 @@ def assimilate_files(
         "history": "genda assimilate",
     }
     drawn = analysis.members.values.shape[1]
-    if sampler.antithetic and drawn >= 4 and drawn % 2 == 0:
-        provenance["members"] = ANTITHETIC
-    write_netcdf(to_dataset(analysis.members), out, provenance)
+    dataset = to_dataset(analysis.members)
+    if sampler.pairs(drawn):
+        dataset = dataset.assign_coords(
+            {PAIR: ("number", np.arange(drawn) // 2, {"long_name": "members from opposite noise"})}
+        )
+    write_netcdf(dataset, out, provenance)
     if report is not None:
         write_report(_report_case(prior, analysis, coarse, table), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
@@ -166,10 +175,12 @@ def assimilate_files(
     return Outcome(text, document)
 
 
-def _gammas(sampler: Sampler, sources: Sequence[Source], given: float | None) -> tuple[dict[str, float], list[str]]:
+def _gammas(
+    sampler: Sampler, sources: Sequence[Source], about: torch.Tensor, given: float | None
+) -> tuple[dict[str, float], list[str]]:
     """Γ of each source, and a sentence for each that is below its limit of stability."""
-    limits = library.stable_gammas(sampler, sources)
-    gammas = library.default_gammas(limits) if given is None else dict.fromkeys(limits, given)
+    limits = stable_gammas(sampler, sources, about)
+    gammas = default_gammas(limits) if given is None else dict.fromkeys(limits, given)
     warnings = [
         f"{name}: gamma {gamma:g} is below {limits[name]:.2g}, the stability limit of SDA for {sampler.steps} steps: "
         "expect divergence; raise gamma, take more steps or use MMPS"

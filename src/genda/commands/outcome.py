@@ -13,8 +13,8 @@ import numpy as np
 from genda.state import State
 
 Progress = Callable[[int, int], None]
-ANTITHETIC = "pairs from opposite noise"
-"""Attribute ``members`` of an analysis file whose members 2k and 2k + 1 are."""
+PAIR = "pair"
+"""Coordinate of an analysis file's members that come in pairs from opposite noise, the same number for both of a pair."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from genda import assimilation as library
-from genda.commands.outcome import ANTITHETIC, Outcome, at, iso
+from genda.commands.outcome import PAIR, Outcome, at, iso
 from genda.observations.flags import Flag
 from genda.observations.table import read_table
 from genda.state import State, open_dataset, read_state
@@ -32,16 +33,15 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
             raise ValueError(
                 f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}"
             )
-        with open_dataset(analysis) as file:
-            antithetic = file.attrs.get("members") == ANTITHETIC
+        order = _pairs(analysis)
         rows = {
             "analysis": field_statistics(
-                state.values,
+                state.values if order is None else state.values[:, order],
                 reference.values,
                 times=state.times,
                 channels=state.channels,
                 grid=state.grid,
-                antithetic=antithetic,
+                antithetic=order is not None,
             )
         }
         table = ScoreTable(rows)
@@ -56,6 +56,16 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
         document["withheld"] = table.to_dict()
         texts.append(table.by_channel("analysis", (RMSE, BIAS)))
     return Outcome("\n".join(texts), document)
+
+
+def _pairs(analysis: Path) -> list[int] | None:
+    """The members of a file in the order of their pairs; None where they are not at least two whole pairs."""
+    with open_dataset(analysis) as file:
+        if PAIR not in file.coords or file[PAIR].dims != ("number",):
+            return None
+        pair = file[PAIR].values
+    _, sizes = np.unique(pair, return_counts=True)
+    return np.argsort(pair, kind="stable").tolist() if len(sizes) >= 2 and (sizes == 2).all() else None
 
 
 def _scorable(table: pd.DataFrame, state: State) -> pd.DataFrame:

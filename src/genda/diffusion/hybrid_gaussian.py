@@ -49,9 +49,9 @@ class EnsembleBase:
     """
 
     taper: Tensor
-    static_weight: float = 0.5
-    ensemble_weight: float = 0.5
-    correction: float = 1.0
+    static_weight: float
+    ensemble_weight: float
+    correction: float
 
     def __post_init__(self) -> None:
         if self.static_weight < 0 or self.ensemble_weight < 0:

@@ -66,7 +66,7 @@ class Sampler:
         corrections: Langevin corrections after each step.
         correction_size: tau, their step in units of the mean squared score.
         fresh: noise drawn anew at every level, in units of ancestral sampling's; makes steps first-order.
-        antithetic: members 2k and 2k + 1 have opposite noise.
+        antithetic: members 2k and 2k + 1 have opposite noise, where :meth:`pairs` are drawn.
         jump, repeats: of RePaint's walk; one repeat walks straight.
     """
 
@@ -120,6 +120,10 @@ class Sampler:
             return karras_schedule(self.steps, self.sigma_min, self.sigma_max, self.rho)
         return vp_cosine_schedule(self.steps, self.sigma_min, self.sigma_max)
 
+    def pairs(self, members: int) -> bool:
+        """Whether so many members come in pairs from opposite noise: an even number from four, so that each half can be scored."""
+        return self.antithetic and members >= 4 and members % 2 == 0
+
     def walk(self) -> Iterator[tuple[int, int]]:
         """Pairs of levels (from, to) in the order they are visited; to a smaller number is back up by noise."""
         for first in range(0, self.steps, self.jump):
@@ -158,15 +162,18 @@ class Sampler:
             shape (members, channel, lat, lon).
 
         Raises:
+            ValueError: for batches of no member.
             FloatingPointError: naming the step at which a member stopped being finite.
         """
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch: found {batch}, expected at least one member at a time")
         size = batch or members
         chunks = []
         for first in range(first_member, first_member + members, size):
             numbers = range(first, min(first + size, first_member + members))
             chunks.append(
                 self._batch(
-                    denoiser, shape, MemberNoise(seed, numbers, self.antithetic), start, dtype, device, progress
+                    denoiser, shape, MemberNoise(seed, numbers, self.pairs(members)), start, dtype, device, progress
                 )
             )
         return torch.cat(chunks)

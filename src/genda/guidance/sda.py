@@ -16,13 +16,14 @@ References:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from genda.diffusion.denoiser import Denoiser, per_sample
 from genda.diffusion.guided import Guided
+from genda.diffusion.sampler import Sampler
 from genda.linalg import Diagonal
 from genda.problem import Problem, Source
 
@@ -109,6 +110,27 @@ def smallest_stable_gamma(
     sigma = levels[:-1] if starts is None else starts
     needed = redundancy * (1 - levels[1:] / sigma) / 2 - variance / sigma**2
     return max(0.0, float(needed.max()))
+
+
+def stable_gammas(sampler: Sampler, sources: Sequence[Source], x: Tensor) -> dict[str, float]:
+    """The least Γ of each source with which SDA is stable for all of them together, see :func:`smallest_stable_gamma`.
+
+    Every source gets an equal part of what an explicit step can bear; a weight lambda divides R and Γ alike. A nonlinear H is
+    linearised at ``x``, (1, channel, lat, lon).
+    """
+    levels = sampler.levels
+    starts = torch.tensor([sampler.churned(float(t)) for t in levels[:-1]], dtype=levels.dtype)
+    limits = {}
+    for source in sources:
+        variance = float(source.covariance.variance.min()) / source.weight  # type: ignore[attr-defined]
+        limit = smallest_stable_gamma(levels, variance, redundancy(source, x) * len(sources), starts)
+        limits[source.name] = source.weight * limit
+    return limits
+
+
+def default_gammas(limits: Mapping[str, float]) -> dict[str, float]:
+    """Γ of each source where none is given: 0.03, or its limit of stability."""
+    return {name: max(DEFAULT_GAMMA, limit) for name, limit in limits.items()}
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ Reference: Huang et al. 2024, arXiv 2401.05932 (DiffDA): 10 × 10 jumps, mask of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -41,6 +42,10 @@ class DiffDA:
     batch: int | None = None
     device: torch.device | str = "cpu"
     progress: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width < math.inf:
+            raise ValueError(f"diffda: found a mask {self.width:g} wide, expected a positive width")
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:

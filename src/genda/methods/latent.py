@@ -36,7 +36,7 @@ class LatentSampling:
         prior: of increments.
         guidance: such as ``MMPS`` or ``partial(SDA, gamma=0.0)``.
         sampler: settings of the walk through noise levels.
-        ensemble: how the covariance of the problem's ensemble, if it has one, joins the prior's Gaussian; None leaves it out.
+        ensemble: makes how the covariance of the problem's ensemble, if it has one, joins the prior's Gaussian; None leaves it out.
         near: give observations the derivatives of the decoder's linear map, which is far cheaper.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.
@@ -46,7 +46,7 @@ class LatentSampling:
     prior: IncrementPrior
     guidance: LatentGuidance
     sampler: Sampler = field(default_factory=Sampler)
-    ensemble: EnsembleBase | None = None
+    ensemble: Callable[[], EnsembleBase] | None = None
     near: bool = True
     batch: int | None = None
     device: torch.device | str = "cpu"
@@ -57,7 +57,7 @@ class LatentSampling:
         background = problem.first_guess("latent sampling").to(self.device)
         about = self.prior.to(self.device).about(background, problem.condition)
         if self.ensemble is not None and problem.ensemble is not None:
-            about = about.joined_by(problem.ensemble.to(self.device), self.ensemble)
+            about = about.joined_by(problem.ensemble.to(self.device), self.ensemble())
         latent = about.observed(problem, self.near)
         seed = int(torch.randint(2**62, (), generator=generator))
         e = self.sampler.sample(

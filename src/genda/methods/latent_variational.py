@@ -10,6 +10,7 @@ Reference: Fan et al. 2025, arXiv 2502.02884 (L3DVar), which minimises by Adam w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,12 @@ class LatentVariational:
     tolerance: float = 1e-4
     scale: float = 1.0
     device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise ValueError(
+                f"latent 3D-Var: found a background covariance scaled by {self.scale:g}, expected more than 0"
+            )
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:

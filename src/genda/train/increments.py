@@ -81,7 +81,7 @@ class IncrementTask:
         self._config = config
         self._space = space = _space(config, saved)
         digest = _digest(space.autoencoder)
-        if saved is not None and not torch.equal(saved["space"], digest):
+        if saved is not None and not torch.equal(saved.get("space", torch.empty(0)), digest):
             raise ValueError(f"{config.autoencoder}: found another autoencoder than that of the run to resume")
         self.normalisation = space.normalisation
         pairs = self._pairs(config.data.train)
