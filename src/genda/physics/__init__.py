@@ -1,0 +1,6 @@
+"""Physics: what the laws of the atmosphere say about a state, as differentiable functions of it."""
+
+from genda.physics.derivatives import Derivatives, Differentiation
+from genda.physics.vertical import Column
+
+__all__ = ["Column", "Derivatives", "Differentiation"]
