@@ -203,6 +203,53 @@ def test_vertical_motion_of_an_overturning_and_what_it_warms(grid, settings):
         assert rms(sum(terms.values())[:, i] - warming, grid) < tolerance * rms(warming, grid)
 
 
+def test_the_lift_of_an_overturning_moves_wind_humidity_and_geopotential():
+    """ω = g p²/p_s with g = -V (1 - 3 s²) / (2a) lifts u = (30 + 10 L) c, q = 0.01 + 0.002 L and T = 280, with L = ln(p / p_s).
+
+    u_t and q_t have -10 c ω/p and -0.002 ω/p. With G = g p/p_s = ω/p, T_v,t = G T [κ (1 + 0.608 q)² - 0.608 · 0.002], and its
+    integral in ln p is that of e^L times a parabola. The ground at 1000 hPa, with Φ_φ = 500 c, adds R_d T_v g - v 500 c / a.
+    """
+    grid, levels = LatLonGrid.gaussian(16, 32), tuple(range(1000, 10, -10))
+    c, s = angles(grid)[0].cos(), angles(grid)[0].sin()
+    speed, ground, kappa = 5.0, 1e5, R_D / C_P
+    depth = torch.log(torch.tensor(levels, dtype=torch.float64) / 1000).view(-1, 1, 1)
+    names = level_names("zuvtq", levels)
+
+    def by_depth(value):
+        return lambda p: value(np.log(p / ground))
+
+    v = by_depth(lambda d: speed * np.exp(d) * s * c)
+    u, q = by_depth(lambda d: (30 + 10 * d) * c), by_depth(lambda d: 0.01 + 0.002 * d)
+    x = state(names, grid, u=u, v=v, q=q, t=280.0, z=500 * s)
+    terms = PrimitiveEquations(grid, names, closure="free", surface_pressure=ground).terms(x)
+    lift = -speed * (1 - 3 * s**2) / (2 * A)
+    along = lift * depth.exp()  # ω / p
+    torch.testing.assert_close(terms["u"]["vertical advection"][0], -10 * c * along, rtol=1e-8, atol=1e-14)
+    torch.testing.assert_close(terms["q"]["vertical advection"][0], -0.002 * along, rtol=1e-8, atol=1e-17)
+    moist, slope = 1 + 0.608 * 0.01, 0.608 * 0.002
+    parabola = 280 * (kappa * moist**2 - slope), 280 * kappa * 2 * moist * slope, 280 * kappa * slope**2
+
+    def integral(d):
+        return d.exp() * (parabola[0] + parabola[1] * (d - 1) + parabola[2] * (d**2 - 2 * d + 2))
+
+    thickness = R_D * lift * (integral(torch.zeros_like(depth)) - integral(depth))
+    assert rms(terms["z"]["thickness"][0] - thickness, grid) < 1e-3 * rms(thickness, grid)
+    surface = (R_D * 280 * moist * lift - speed * s * c * 500 * c / A).expand(len(levels), *grid.shape)
+    torch.testing.assert_close(terms["z"]["surface"][0], surface, rtol=1e-8, atol=1e-12)
+
+
+def test_the_ground_below_the_lowest_level_has_its_own_slope_of_geopotential():
+    """With Φ = 0 at 850 hPa, T = 270 + 10 s and q = 0.005 + 0.002 s below it, Φ_φ(p_s) = -R_d ln(p_s / 850 hPa) T_v,φ."""
+    latitude, wave = angles(GRID)[0], rossby_haurwitz(GRID)  # whose divergence is zero
+    c, s = latitude.cos(), latitude.sin()
+    t, q = 270 + 10 * s, 0.005 + 0.002 * s
+    x = state(THREE, GRID, u=wave["u"], v=wave["v"], t=t, q=q)
+    found = PrimitiveEquations(GRID, THREE, closure="free").terms(x)["z"]["surface"][0, 0]
+    slope = 10 * c * (1 + 0.608 * q) + 0.608 * t * 0.002 * c
+    expected = wave["v"] * R_D * np.log(SURFACE / 85000) * slope / A
+    assert rms(found - expected, GRID) < 1e-8 * rms(expected, GRID)
+
+
 def test_the_rigid_closure_takes_the_mean_divergence_out_of_the_column():
     """∫ ∇·V dp with ∇·V ~ p to 1000 hPa and constant below; its share p / p_s is what the closure takes out of ω."""
     names = level_names("uv", ERA5_LEVELS)
