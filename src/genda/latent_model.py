@@ -285,12 +285,13 @@ def load_autoencoder(name: str | Path) -> AutoencoderModel:
 
 
 def save_latent_model(directory: Path, model: LatentModel) -> None:
-    """Write the directory, each file whole or not at all, the card last; network and modes in half precision."""
+    """Write the directory, each file whole or not at all, the card last; the network in half precision, modes in bytes."""
     save_autoencoder(directory / AUTOENCODER, model.space)
     network = {f"network.{name}": value.half() for name, value in model.denoiser.network.state_dict().items()}
     rest = {"mean": model.mean, "scale": model.scale, "static": model.static, "floor": model.floor}
     base = dict(model.denoiser.base.state_dict())
-    base["modes"] = base["modes"].half()
+    base["step"] = base["modes"].abs().amax(dim=(1, 2, 3)) / 127
+    base["modes"] = (base["modes"] / base["step"].view(-1, 1, 1, 1)).round().to(torch.int8)
     card = IncrementCard(
         architecture=model.architecture,
         leads=model.leads,
@@ -318,6 +319,7 @@ def load_latent_model(name: str | Path) -> LatentModel:
         network = build_increment_network(card.architecture, latent, (nlat, nlon))
     count = len(modes["variance"]) if "variance" in modes else 0
     shapes = {"modes": (count, latent, nlat, 2), "variance": (count,), "wavenumber": (count,), "rest": ()}
+    shapes |= {"step": (count,)} if "step" in modes else {}
     check_tensors(directory / BASE, modes, shapes)
     leads, maps, channels = len(card.leads), len(card.architecture.static), len(space.channels)
     expected = {f"network.{name}": tuple(value.shape) for name, value in network.state_dict().items()}
@@ -325,12 +327,24 @@ def load_latent_model(name: str | Path) -> LatentModel:
     expected |= {"mean": (leads, latent, nlat, nlon), "scale": (leads, latent, 1, 1)}
     check_tensors(directory / WEIGHTS, tensors, expected)
     _load(network, tensors, "network.")
-    base = ZonalGaussian(
-        modes["modes"].float(), modes["variance"].float(), modes["wavenumber"], modes["rest"].float(), nlon
-    )
+    base = ZonalGaussian(_modes(modes), modes["variance"].float(), modes["wavenumber"], modes["rest"].float(), nlon)
     denoiser = IncrementDenoiser(network, base, card.architecture.sees_base).eval().requires_grad_(False)
     mean, scale, static, floor = (tensors[name].float() for name in ("mean", "scale", "static", "floor"))
     return LatentModel(space, denoiser, mean, scale, static, floor, card.leads, card.architecture, card.training)
+
+
+def _modes(tensors: dict[str, Tensor]) -> Tensor:
+    """Modes of a Gaussian from bytes, or from half precision, orthonormal again within each wavenumber; leading ones move least."""
+    modes, wavenumber = tensors["modes"].float(), tensors["wavenumber"]
+    if "step" in tensors:
+        modes = modes * tensors["step"].view(-1, 1, 1, 1)
+    for m in set(wavenumber.tolist()):
+        own = (wavenumber == m).nonzero().flatten().flip(0)  # from the largest variance down
+        rounded = torch.view_as_complex(modes[own]).flatten(1)
+        q, r = torch.linalg.qr(rounded.T)
+        phase = r.diagonal() / r.diagonal().abs()
+        modes[own] = torch.view_as_real((q * phase).T.reshape(-1, *modes.shape[1:3]).contiguous())
+    return modes
 
 
 class _Format(BaseModel):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from genda.diffusion.increments import IncrementDenoiser
 from genda.latent_model import load_autoencoder, load_latent_model, read_normalisation
 from genda.train import train
 from genda.train.pairs import read_pairs
@@ -59,13 +60,19 @@ def test_the_trained_prior_loads_as_it_was(increments):
     e, sigma = torch.randn(2, 4, 4, 8), torch.tensor([0.5, 2.0])
     condition = model.condition(np.array(["2001-03-01", "2001-09-01"], "datetime64[ns]"), 48)
     context = torch.randn(2, 5, 4, 8)
-    denoiser = run.task.objective.denoiser
+    trained = run.task.objective.denoiser
+    gaussians = [d.base(e, sigma) for d in (model.denoiser, trained)]
+    assert float((gaussians[0] - gaussians[1]).norm() / gaussians[1].norm()) < 0.01  # modes are stored in bytes
+    modes = torch.view_as_complex(model.denoiser.base.modes).flatten(1)
+    same = model.denoiser.base.wavenumber.unsqueeze(1) == model.denoiser.base.wavenumber
+    torch.testing.assert_close((modes @ modes.mH).abs() * same, torch.eye(len(modes)), rtol=0, atol=1e-5)
+    denoiser = IncrementDenoiser(trained.network, model.denoiser.base, trained.sees_base)
     with torch.no_grad():
         newest = denoiser.eval()(e, sigma, condition, context)
         with averaged(run):
             expected = denoiser(e, sigma, condition, context)
     found = model.denoiser(e, sigma, condition, context)
-    torch.testing.assert_close(found, expected, rtol=0, atol=3e-4)  # stored in half precision
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-4)  # the network in half precision
     assert float((found - expected).square().mean().sqrt()) < 0.5 * float((newest - expected).square().mean().sqrt())
 
 
@@ -111,6 +118,17 @@ def test_without_an_autoencoder_the_errors_of_states_are_diffused(data, tmp_path
     expected = about.background + model.mean[0] + model.scale[0] * e
     torch.testing.assert_close(about.decode(e), expected)
     torch.testing.assert_close(model.floor, torch.zeros(2, 2), rtol=0, atol=1e-9)
+
+
+def test_training_begins_with_the_network_of_another_prior(data, autoencoder, increments, tmp_path):
+    initial, directory = increments[0].out / "model", autoencoder[0].out / "model"
+    still = {"initial": str(initial), "max_images": 8, "optimiser": {"warmup_images": 8, "lr": 1e-9}}
+    begun = train(small.increment_config(data, tmp_path / "run", directory, **still)).task.network.state_dict()
+    for name, expected in load_latent_model(initial).denoiser.network.state_dict().items():
+        torch.testing.assert_close(begun[name], expected, rtol=0, atol=1e-6)
+    other = small.increment_config(data, tmp_path / "other", None, initial=str(initial))
+    with pytest.raises(ValueError, match="initial: found a network of another architecture or latent"):
+        train(other)
 
 
 def test_a_run_is_not_resumed_on_another_autoencoder(data, autoencoder, tmp_path):

@@ -120,11 +120,14 @@ class IncrementConfig(TrainConfig):
 
     Attributes:
         autoencoder: a shipped model's name or a directory; without one the errors of the states themselves are diffused.
+        initial: a shipped model's name or a directory whose network training begins with, of the same architecture and latent;
+            the Gaussian and all statistics are fitted anew. Without one the network begins at random.
         context_dropout: share of samples whose network is not shown the background.
     """
 
     kind: Literal["increments"]
     autoencoder: str | None = None
+    initial: str | None = None
     architecture: IncrementArchitecture
     base: BaseFit = BaseFit()
     noise: NoiseConfig = NoiseConfig(p_mean=0.0, p_std=1.3)

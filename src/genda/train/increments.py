@@ -26,6 +26,7 @@ from genda.latent_model import (
     build_increment_network,
     increment_condition,
     load_autoencoder,
+    load_latent_model,
     save_latent_model,
 )
 from genda.methods.zonal_covariance import ZonalCovariance
@@ -109,6 +110,8 @@ class IncrementTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "weights"))
             network = build_increment_network(config.architecture, space.spec.latent, grid.shape)
+        if saved is None and config.initial is not None:
+            _begin_with(network, config.initial)
         denoiser = IncrementDenoiser(network, base, config.architecture.sees_base)
         self.objective = IncrementObjective(denoiser, area, mean, scale, floor, digest).to(device)
         self.network = network
@@ -275,6 +278,21 @@ def _floor(space: AutoencoderModel, pairs: Pairs, count: int = 64) -> Tensor:
         lost = decoded(truth) - decoded(background) - (truth - background)
         rows.append((lost**2).mean(dim=(0, 2, 3)))
     return torch.stack(rows)
+
+
+def _begin_with(network: nn.Module, initial: str) -> None:
+    """The weights of a finished prior's network.
+
+    Raises:
+        ValueError: for a network of another architecture or latent.
+    """
+    weights = load_latent_model(initial).denoiser.network.state_dict()
+    found, expected = ({k: tuple(v.shape) for k, v in w.items()} for w in (weights, network.state_dict()))
+    if found != expected:
+        raise ValueError(
+            f"initial: found a network of another architecture or latent in {initial}, expected this one's"
+        )
+    network.load_state_dict(weights)
 
 
 def _fitted_base(increments: Tensor, grid: Any, config: IncrementConfig) -> ZonalGaussian:
