@@ -21,17 +21,20 @@ def circular_pad(x: Tensor, width: int) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """A stride-1 convolution of odd kernel size, circular in longitude and zero-padded in latitude.
+    """A convolution of odd kernel size, circular in longitude and zero-padded in latitude.
 
     Args:
         in_channels: channels read.
         out_channels: channels written.
         kernel: odd kernel size.
         gain: factor on the Xavier-uniform initial weights; 0 starts at the zero map.
+        stride: of rows and columns, whose numbers it divides.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, gain: float = 1.0) -> None:
-        super().__init__(in_channels, out_channels, kernel, padding=(kernel // 2, 0))
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, gain: float = 1.0, stride: int = 1
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=(kernel // 2, 0), stride=stride)
         nn.init.xavier_uniform_(self.weight)
         with torch.no_grad():
             self.weight.mul_(gain)
@@ -39,7 +42,8 @@ class Conv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(circular_pad(input, self.kernel_size[1] // 2), self.weight, self.bias, padding=self.padding)
+        padded = circular_pad(input, self.kernel_size[1] // 2)
+        return F.conv2d(padded, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

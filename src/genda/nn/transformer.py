@@ -24,18 +24,25 @@ Angles = tuple[Tensor, Tensor]
 """Cosine and sine by which queries and keys are rotated, each (lat, lon, head / 2)."""
 
 
-def grid_angles(tokens: tuple[int, int], head: int) -> Angles:
+def grid_angles(tokens: tuple[int, int], head: int, finest: int | None = None) -> Angles:
     """Angles of a global grid of tokens (lat, lon) for heads of ``head`` channels.
+
+    Args:
+        tokens: rows and columns.
+        head: channels.
+        finest: columns of the finest of several grids whose tokens meet, at whose cells' centres the angles are then taken;
+            those of this grid where None.
 
     Raises:
         ValueError: for heads that do not divide by four.
     """
     if head % 4:
         raise ValueError(f"attention: found heads of {head} channels, expected a multiple of 4")
-    count = head // 4
-    longitude = 2 * math.pi * torch.arange(tokens[1]) / tokens[1]
+    count, columns = head // 4, finest or tokens[1]
+    within = 0.5 * (columns / tokens[1] - 1)  # of a coarse cell's centre, in columns of the finest
+    longitude = 2 * math.pi * (torch.arange(tokens[1]) * (columns / tokens[1]) + within) / columns
     latitude = math.pi * (torch.arange(tokens[0]) + 0.5) / tokens[0]
-    waves = torch.logspace(0, math.log2(max(2.0, tokens[1] / 2)), count, base=2.0).round()
+    waves = torch.logspace(0, math.log2(max(2.0, columns / 2)), count, base=2.0).round()
     eastward = (longitude[:, None] * waves).expand(tokens[0], -1, -1)
     poleward = (latitude[:, None] * waves).unsqueeze(1).expand(-1, tokens[1], -1)
     angle = torch.cat([eastward, poleward], dim=-1)

@@ -182,6 +182,11 @@ class PrimitiveEquations(nn.Module):
             masks[equation.field] = kept & ~near_ground(below)
         return self.layout.join(masks, self.levels) if masks else torch.zeros_like(x, dtype=torch.bool)
 
+    @property
+    def has_wind_column(self) -> bool:
+        """Whether there is wind on enough levels for divergence to be integrated."""
+        return self.wind_levels in self._columns
+
     def vertical_velocity(self, x: Tensor) -> Tensor:
         """ω, Pa s⁻¹, shape (batch, level, lat, lon) on :attr:`wind_levels`.
 
@@ -298,7 +303,7 @@ class PrimitiveEquations(nn.Module):
         return Air(own, fields, slopes, levels, divergence, omega, surface)
 
     def _wind_column(self) -> Column:
-        if self.wind_levels not in self._columns:
+        if not self.has_wind_column:
             found = len(self.wind_levels)
             raise ValueError(f"channels: found u and v on {found} common levels, expected at least {LEAST_LEVELS}")
         return self._columns[self.wind_levels]
