@@ -74,7 +74,7 @@ def untrained() -> LatentModel:
     ones = torch.ones(len(names))
     whole = AutoencoderModel(autoencoder, ones, normalisation, names, grid, space.autoencoder)
     latent, coarse = space.autoencoder.latent, grid.coarsened(space.autoencoder.patch)
-    network = build_increment_network(prior.architecture, latent, coarse.shape)
+    network = build_increment_network(prior.architecture, space.autoencoder, names, coarse.shape)
     count = prior.base.modes
     generator = torch.Generator().manual_seed(0)
     wavenumber = torch.arange(count) * (coarse.shape[1] // 2 - 1) // count

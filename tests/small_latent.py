@@ -50,11 +50,11 @@ def latent_model(
     base = ZonalGaussian.truncated(list(covariance.spectra), covariance.shape, modes)
     architecture = IncrementArchitecture(unet=UNetConfig(base=8, multipliers=(1,), blocks=1, patch=1, head=None))
     torch.manual_seed(0)
-    network = build_increment_network(architecture, latent, coarse.shape)
+    network = build_increment_network(architecture, spec, channels, coarse.shape)
     denoiser = IncrementDenoiser(network, base).eval().requires_grad_(False)
     mean = torch.zeros(1, latent, *coarse.shape)
     static = torch.zeros(0, *coarse.shape)
-    return LatentModel(space, denoiser, mean, scale[None], static, floor[None], (24,), architecture, {"data": "test"})
+    return LatentModel(space, denoiser, mean, scale[None], static, floor[None], (24,), architecture, card={"data": "test"})
 
 
 def saved(directory: Path) -> Path:

@@ -38,6 +38,7 @@ from genda.diffusion.zonal_gaussian import ZonalGaussian
 from genda.grid import LatLonGrid
 from genda.nn.autoencoder import Autoencoder
 from genda.nn.layers import Conv2d
+from genda.nn.observation_encoder import ConvolutionalEncoder, ObservationConditioned, VirtualReconstruction
 from genda.nn.transformer import DiT
 from genda.nn.unet import UNet
 from genda.state import Normalisation, Times, season
@@ -70,11 +71,24 @@ class DiTConfig(Strict):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
+class ObservationSpec(Strict):
+    """Arguments of an encoder of :mod:`genda.nn.observation_encoder`; ``scales`` is its depth where it is convolutional."""
+
+    encoder: Literal["virtual", "convolutional"] = "virtual"
+    width: int = Field(default=64, ge=1)
+    scales: int = Field(default=3, ge=1)
+    head: int = Field(default=32, ge=4)
+
+
 class IncrementArchitecture(Strict):
-    """The network of increments: a UNet or a DiT; ``sees_base`` as in :class:`genda.diffusion.increments.IncrementDenoiser`."""
+    """The network of increments: a UNet or a DiT, with an encoder of observations where it is shown any.
+
+    ``sees_base`` as in :class:`genda.diffusion.increments.IncrementDenoiser`.
+    """
 
     unet: UNetConfig | None = None
     dit: DiTConfig | None = None
+    observations: ObservationSpec | None = None
     static: tuple[str, ...] = ()
     sees_base: bool = True
 
@@ -163,6 +177,7 @@ class LatentModel:
         floor: variance of errors that the latent can't hold, shape (lead, channel).
         leads: hours, as the data names them.
         architecture: what was built.
+        error: variance of background errors, shape (lead, channel), of a network that is shown observations.
         card: how it was made.
     """
 
@@ -174,6 +189,7 @@ class LatentModel:
     floor: Tensor
     leads: tuple[int, ...]
     architecture: IncrementArchitecture
+    error: Tensor | None = None
     card: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -195,8 +211,9 @@ class LatentModel:
             ValueError: for a lead that it was not trained on.
         """
         i = self._index(lead)
+        error = None if self.error is None else self.error[i]
         return IncrementPrior(
-            self.space.autoencoder, self.denoiser, self.mean[i], self.scale[i], self.static, self.floor[i]
+            self.space.autoencoder, self.denoiser, self.mean[i], self.scale[i], self.static, self.floor[i], error
         ).eval()
 
     def condition(self, times: Times, lead: int) -> Tensor:
@@ -228,13 +245,35 @@ def build_autoencoder(spec: AutoencoderSpec, channels: int, grid: LatLonGrid) ->
     return Autoencoder(channels, grid=grid.shape, **spec.model_dump())
 
 
-def build_increment_network(architecture: IncrementArchitecture, latent: int, grid: tuple[int, int]) -> nn.Module:
-    """A freshly initialised network of increments on a latent grid (lat, lon)."""
-    inputs, context = latent * (2 if architecture.sees_base else 1), latent + len(architecture.static)
+def build_increment_network(
+    architecture: IncrementArchitecture, spec: AutoencoderSpec, names: Sequence[str], grid: tuple[int, int]
+) -> nn.Module:
+    """A freshly initialised network of increments.
+
+    Args:
+        architecture: what to build.
+        spec: of the autoencoder in whose latent increments lie.
+        names: channels of the states.
+        grid: of the latent, (lat, lon).
+    """
+    inputs, maps = spec.latent * (2 if architecture.sees_base else 1), spec.latent + len(architecture.static)
+    network: nn.Module
     if architecture.dit is not None:
-        return DiT(inputs, latent, grid, context, 3, **architecture.dit.model_dump())
-    assert architecture.unet is not None
-    return UNet(inputs + context, latent, 3, grid=grid, **architecture.unet.model_dump())
+        network = DiT(inputs, spec.latent, grid, maps, 3, **architecture.dit.model_dump())
+    else:
+        assert architecture.unet is not None
+        network = UNet(inputs + maps, spec.latent, 3, grid=grid, **architecture.unet.model_dump())
+    seen = architecture.observations
+    if seen is None:
+        return network
+    identifiers = [item.field.id for item in parse_channels(names)]
+    fields = [list(dict.fromkeys(identifiers)).index(name) for name in identifiers]
+    encoder = (
+        VirtualReconstruction(fields, maps, grid, spec.patch, seen.width, seen.scales, seen.head)
+        if seen.encoder == "virtual"
+        else ConvolutionalEncoder(len(names), maps, spec.patch, seen.width, seen.scales)
+    )
+    return ObservationConditioned(network, encoder, maps, spec.patch)
 
 
 def save_autoencoder(directory: Path, model: AutoencoderModel) -> None:
@@ -289,6 +328,7 @@ def save_latent_model(directory: Path, model: LatentModel) -> None:
     save_autoencoder(directory / AUTOENCODER, model.space)
     network = {f"network.{name}": value.half() for name, value in model.denoiser.network.state_dict().items()}
     rest = {"mean": model.mean, "scale": model.scale, "static": model.static, "floor": model.floor}
+    rest |= {} if model.error is None else {"error": model.error}
     base = dict(model.denoiser.base.state_dict())
     base["step"] = base["modes"].abs().amax(dim=(1, 2, 3)) / 127
     base["modes"] = (base["modes"] / base["step"].view(-1, 1, 1, 1)).round().to(torch.int8)
@@ -316,7 +356,7 @@ def load_latent_model(name: str | Path) -> LatentModel:
     latent, patch = space.spec.latent, space.spec.patch
     nlat, nlon = space.grid.shape[0] // patch, space.grid.shape[1] // patch
     with torch.random.fork_rng(devices=[]):
-        network = build_increment_network(card.architecture, latent, (nlat, nlon))
+        network = build_increment_network(card.architecture, space.spec, space.channels, (nlat, nlon))
     count = len(modes["variance"]) if "variance" in modes else 0
     shapes = {"modes": (count, latent, nlat, 2), "variance": (count,), "wavenumber": (count,), "rest": ()}
     shapes |= {"step": (count,)} if "step" in modes else {}
@@ -325,12 +365,15 @@ def load_latent_model(name: str | Path) -> LatentModel:
     expected = {f"network.{name}": tuple(value.shape) for name, value in network.state_dict().items()}
     expected |= {"static": (maps, nlat, nlon), "floor": (leads, channels)}
     expected |= {"mean": (leads, latent, nlat, nlon), "scale": (leads, latent, 1, 1)}
+    seen = card.architecture.observations is not None
+    expected |= {"error": (leads, channels)} if seen else {}
     check_tensors(directory / WEIGHTS, tensors, expected)
     _load(network, tensors, "network.")
     base = ZonalGaussian(_modes(modes), modes["variance"].float(), modes["wavenumber"], modes["rest"].float(), nlon)
     denoiser = IncrementDenoiser(network, base, card.architecture.sees_base).eval().requires_grad_(False)
     mean, scale, static, floor = (tensors[name].float() for name in ("mean", "scale", "static", "floor"))
-    return LatentModel(space, denoiser, mean, scale, static, floor, card.leads, card.architecture, card.training)
+    error = tensors["error"].float() if seen else None
+    return LatentModel(space, denoiser, mean, scale, static, floor, card.leads, card.architecture, error, card.training)
 
 
 def _modes(tensors: dict[str, Tensor]) -> Tensor:

@@ -43,7 +43,7 @@ def test_the_papers_sizes_fit_each_other():
     prior = read_config(CONFIGS / "losda-era5.yaml").architecture
     with torch.device("meta"):
         autoencoder = build_autoencoder(space, 69, grid)
-        network = build_increment_network(prior, space.latent, (32, 64))
+        network = build_increment_network(prior, space, ERA5_CHANNELS, (32, 64))
         latent = autoencoder.encode(torch.empty(1, 69, 128, 256)).mean
         context = torch.empty(1, space.latent + len(prior.static), 32, 64)
         estimate = network(torch.cat([latent, latent], dim=1), torch.empty(1), torch.empty(1, 3), context)

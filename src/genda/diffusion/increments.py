@@ -15,6 +15,9 @@ Decoding differences about x_b itself leaves in place what the latent can't hold
 latent is lost, not that of the state. Without the network this is 3D-Var with the Gaussian's covariance; the network adds what
 depends on the flow. Dropping the context now and then in training makes the same network the prior of errors of any background.
 
+A network may be shown observations as well (:class:`genda.nn.observation_encoder.ObservationConditioned`): then the denoiser is that
+of p(e | x_b, y) as far as the network knows, and without them, dropped now and then too, that of p(e | x_b).
+
 References:
     methods.md §6, §7 (LO-SDA, Align-DA: diffusion of z itself, z_b by cross-attention); Karras et al. 2022 for the preconditioning.
 """
@@ -33,8 +36,10 @@ from torch import Tensor, nn
 
 from genda.diffusion.denoiser import per_sample
 from genda.diffusion.hybrid_gaussian import EnsembleBase
+from genda.diffusion.observed_maps import observed_maps
 from genda.linalg import Diagonal
 from genda.nn.autoencoder import Autoencoder
+from genda.nn.observation_encoder import folded
 from genda.observations.operators import Composed, LinearOperator
 from genda.problem import Problem, Source
 
@@ -75,12 +80,14 @@ class IncrementPrior(nn.Module):
         scale: s, shape (latent, 1, 1).
         static: maps given as context beside z_b, on the latent's grid, shape (static, lat, lon); may be empty.
         floor: variance of the part of an error that the latent can't hold, by channel of the state, shape (channel,).
+        error: variance of background errors by channel of the state, shape (channel,), of a network that is shown observations.
     """
 
     mean: Tensor
     scale: Tensor
     static: Tensor
     floor: Tensor
+    error: Tensor | None
 
     def __init__(
         self,
@@ -90,21 +97,34 @@ class IncrementPrior(nn.Module):
         scale: Tensor,
         static: Tensor,
         floor: Tensor,
+        error: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.autoencoder, self.denoiser = autoencoder, denoiser
-        for name, value in (("mean", mean), ("scale", scale), ("static", static), ("floor", floor)):
+        for name, value in (("mean", mean), ("scale", scale), ("static", static), ("floor", floor), ("error", error)):
             self.register_buffer(name, value)
 
-    def context(self, latent: Tensor) -> Tensor:
-        """What the network is shown of a background, (batch, latent, lat, lon) to (batch, latent + static, lat, lon)."""
-        return torch.cat([latent, self.static.to(latent).expand(len(latent), -1, -1, -1)], dim=1)
+    def context(self, latent: Tensor, observations: Tensor) -> Tensor:
+        """What the network is shown.
+
+        Args:
+            latent: z_b, shape (batch, latent, lat, lon).
+            observations: shape (1, k, lat, lon); k = 0 for a network that is shown none.
+
+        Returns:
+            shape (batch, latent + static + k, lat, lon).
+        """
+        maps = (v.to(latent).expand(len(latent), -1, -1, -1) for v in (self.static, observations))
+        return torch.cat([latent, *maps], dim=1)
 
     @torch.no_grad()
     def about(self, background: Tensor, condition: Tensor | None) -> Increments:
         """The prior given one background, shape (channel, lat, lon), and a condition, shape (k,)."""
         latent = self.autoencoder.encode(background.unsqueeze(0)).mean
-        return Increments(self, background, latent, self.autoencoder.decode(latent), condition, self.denoiser)
+        nothing = torch.zeros_like(background.unsqueeze(0))
+        patch = background.shape[-1] // latent.shape[-1]
+        unseen = latent[:, :0] if self.error is None else folded(nothing, nothing, patch)
+        return Increments(self, background, latent, self.autoencoder.decode(latent), condition, self.denoiser, unseen)
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,7 @@ class Increments:
         decoded: decode(z_b), shape (1, channel, lat, lon).
         condition: shape (k,), or None.
         denoiser: of increments; that of the prior, or another about the same network.
+        observations: as the network is shown them, shape (1, k, lat, lon); zeros show none.
     """
 
     prior: IncrementPrior
@@ -126,6 +147,7 @@ class Increments:
     decoded: Tensor
     condition: Tensor | None
     denoiser: IncrementDenoiser
+    observations: Tensor
     _bends: deque[tuple[Tensor, Tensor]] = field(default_factory=lambda: deque(maxlen=2), repr=False, compare=False)
 
     @torch.no_grad()
@@ -140,6 +162,17 @@ class Increments:
         denoiser = IncrementDenoiser(self.denoiser.network, base, self.denoiser.sees_base, ensemble.correction)
         return replace(self, denoiser=denoiser)
 
+    def shown(self, problem: Problem) -> Increments:
+        """The same with the network told the observations of states.
+
+        Raises:
+            ValueError: for a network that was not trained to see any, and as :func:`genda.diffusion.observed_maps.observed_maps`.
+        """
+        if self.prior.error is None:
+            raise ValueError("prior: found a network that sees no observations, expected one trained to (observations: …)")
+        values, density = observed_maps(problem, self.background, self.prior.error)
+        return replace(self, observations=folded(values, density, self.background.shape[-1] // self.latent.shape[-1]))
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of an increment, (latent, lat, lon)."""
@@ -150,7 +183,7 @@ class Increments:
         """E[e | e_t, x_b], with ``x_t`` the noisy increments e_t."""
         batch = len(x_t)
         given = None if self.condition is None else self.condition.to(x_t).expand(batch, -1)
-        context = self.prior.context(self.latent).expand(batch, -1, -1, -1)
+        context = self.prior.context(self.latent, self.observations).expand(batch, -1, -1, -1)
         estimate: Tensor = self.denoiser(x_t, sigma, given, context)
         return estimate
 

@@ -36,7 +36,7 @@ from genda.diffusion.gaussian import GaussianDenoiser, own_covariance
 from genda.diffusion.guided import Guided
 from genda.guidance import observation_space
 from genda.guidance.gaussian import kalman_increment
-from genda.observations.operators import LinearOperator
+from genda.observations.operators import LinearOperator, tangent_matrix
 from genda.problem import Problem, Source
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class LatentOptimisation(Guided):
             return None
         if len(source.values) > observation_space.DENSE:
             return None
-        rows = observation_space.tangent_matrix(source.operator)
+        rows = tangent_matrix(source.operator)
         if rows is None:
             return None
         linear = replace(source, operator=LinearOperator(rows, self._shape))

@@ -18,12 +18,11 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from genda.guidance.gaussian import kalman_increment
-from genda.observations.operators import Operator, Stack
+from genda.observations.operators import Operator, tangent_matrix
 from genda.problem import Source
 
 DENSE = 20_000
@@ -118,14 +117,6 @@ class FactorNearby:
 def solved(factor: Tensor, misfit: Tensor) -> Tensor:
     """(H P Hᵀ + R)^{-1} d by a Cholesky factor, (batch, m) to the same."""
     return torch.cholesky_solve(misfit.to(factor).T, factor).T.to(misfit)
-
-
-def tangent_matrix(operator: Operator) -> sp.csr_array | None:
-    """The matrix of a tangent that is the same everywhere, (m, size of the state); None where there is none."""
-    if not isinstance(operator, Stack):
-        return getattr(operator, "matrix", None)
-    parts = [part for part in map(tangent_matrix, operator.operators) if part is not None]
-    return sp.csr_array(sp.vstack(parts)) if len(parts) == len(operator.operators) else None
 
 
 def touched(operator: Operator) -> np.ndarray[tuple[int], np.dtype[np.intp]] | None:

@@ -409,3 +409,11 @@ def _interval_overlap(target_edges: Array, edges: Array) -> Array:
     upper = np.minimum(target_edges[1:, None], edges[None, 1:])
     lower = np.maximum(target_edges[:-1, None], edges[None, :-1])
     return np.asarray(np.maximum(upper - lower, 0.0))
+
+
+def tangent_matrix(operator: Operator) -> sp.csr_array | None:
+    """The matrix of a tangent that is the same everywhere, (m, size of the state); None where there is none."""
+    if not isinstance(operator, Stack):
+        return getattr(operator, "matrix", None)
+    parts = [part for part in map(tangent_matrix, operator.operators) if part is not None]
+    return sp.csr_array(sp.vstack(parts)) if len(parts) == len(operator.operators) else None

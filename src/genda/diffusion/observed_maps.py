@@ -1,0 +1,52 @@
+r"""Observations as maps on the grid of the state, for a network to see.
+
+With innovations d = y - H x_b of a sparse H, what they are expected to be if the observation were perfect,
+σ_b² = |H| diag(B), and the share w = σ_b² / (σ_b² + R) of an innovation that is the background's error, a grid point is given
+the mean of the innovations that read it, in units of σ_b and weighted by how much and how well,
+
+    value = |H|ᵀ (w d / σ_b) / |H|ᵀ w,          density = min(1, |H|ᵀ w)
+
+A column at a grid point is thus itself, a station between grid points touches its neighbours, and the network is told how far to
+believe either.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genda.linalg import Diagonal
+from genda.observations.operators import tangent_matrix
+from genda.problem import Problem
+
+
+def observed_maps(problem: Problem, background: Tensor, error_variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and density, each (1, channel, lat, lon); both zero where nothing is observed.
+
+    Args:
+        problem: observations of states.
+        background: x_b, shape (channel, lat, lon).
+        error_variance: of backgrounds, diag(B), shape (channel,).
+
+    Raises:
+        ValueError: naming the source, for an operator that is no matrix or correlated errors.
+    """
+    flat = error_variance.double().cpu().view(-1, 1, 1).expand(background.shape).flatten().numpy()
+    signal, weight = torch.zeros(2, background.numel(), dtype=torch.float64)
+    for source in problem.sources:
+        matrix = tangent_matrix(source.operator)
+        if matrix is None:
+            raise ValueError(
+                f"{source.name}: found an operator that is no matrix, expected one: a network is shown values on the grid"
+            )
+        if not isinstance(source.covariance, Diagonal):
+            raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
+        reads = abs(matrix)
+        variance = torch.as_tensor(reads @ flat)
+        share = variance / (variance + source.covariance.variance.double().cpu() / source.weight)
+        innovation = source.misfit(background.unsqueeze(0))[0].double().cpu()
+        signal += torch.as_tensor(reads.T @ (share * innovation / variance.sqrt()).numpy())
+        weight += torch.as_tensor(reads.T @ share.numpy())
+    values = torch.where(weight > 0, signal / weight.clamp(min=1e-12), 0.0)
+    shape = (1, *background.shape)
+    return values.to(background).view(shape), weight.clamp(max=1.0).to(background).view(shape)
