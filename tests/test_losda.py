@@ -62,8 +62,9 @@ def test_members_from_opposite_noise_are_verified_as_such(case, capsys):
     count = analysis.sizes["number"]
     write_netcdf(to_dataset(read_state(case / "analysis.nc")), case / "unmarked.nc")
     write_netcdf(analysis.isel(number=[*range(1, count, 2), *range(0, count, 2)]), case / "reordered.nc")
-    write_netcdf(analysis.isel(number=slice(0, count - 1)), case / "broken.nc")
-    for name in ("analysis.nc", "unmarked.nc", "reordered.nc", "broken.nc"):
+    write_netcdf(analysis.isel(number=slice(0, count - 1)), case / "alone.nc")
+    write_netcdf(analysis.isel(number=slice(0, count - 2)), case / "whole.nc")
+    for name in ("analysis.nc", "unmarked.nc", "reordered.nc", "alone.nc", "whole.nc"):
         code, out, err = run(capsys, "verify", case / name, "--truth", case / "truth.nc", "--json")
         assert code == 0, err
         metrics = json.loads(out)["rows"][0]["metrics"]
@@ -73,7 +74,11 @@ def test_members_from_opposite_noise_are_verified_as_such(case, capsys):
     assert scores["analysis.nc"]["spread_skill"] < 0.95 * scores["unmarked.nc"]["spread_skill"]
     assert scores["analysis.nc"]["crps"] > scores["unmarked.nc"]["crps"]
     assert scores["reordered.nc"] == pytest.approx(scores["analysis.nc"], rel=1e-6)
-    assert scores["broken.nc"]["spread_skill"] > scores["analysis.nc"]["spread_skill"]  # members like any others
+    assert scores["alone.nc"] == scores["whole.nc"]  # a member whose opposite is missing does not count
+    write_netcdf(analysis.isel(number=slice(0, 2)), case / "pair.nc")
+    code, out, err = run(capsys, "verify", case / "pair.nc", "--truth", case / "truth.nc", "--json")
+    assert code == 0, err
+    assert "spread_skill" not in json.loads(out)["rows"][0]["metrics"]  # of one pair the mean alone is scored
 
 
 def test_without_observations_samples_are_about_the_background(case, capsys):

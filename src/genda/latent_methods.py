@@ -67,7 +67,7 @@ def latent_sampler(**changes: Any) -> Sampler:
     """How increments are sampled, with any setting changed; chosen on validation dates, see docs/results/losda-search.md.
 
     Increments have unit variance and their largest patterns a hundred times as much and more: a first level of 40 leaves a
-    trace of the start in the mean where an ensemble's covariance joins. Below a level of 0.2 there is nothing left to tell.
+    trace of the start in the mean where an ensemble's covariance joins. Below a level of 0.2 a latent has nothing left to tell.
     Members come in pairs from opposite noise, whose mean is as good as that of many more.
     """
     return Sampler(
@@ -84,14 +84,18 @@ def diffda_walk(**changes: Any) -> Sampler:
     return Sampler(**(walk | {"antithetic": True} | changes))
 
 
-def usual_sampler(method: str, **changes: Any) -> Sampler:
+def usual_sampler(method: str, encoded: bool, **changes: Any) -> Sampler:
     """How a method of :data:`LATENT_METHODS` samples where nothing is said, with any setting changed.
 
-    DPS moves by small steps: every doubling of their number brings it nearer, see docs/results/losda-search.md.
+    DPS moves by small steps: every doubling of their number brings it nearer, see docs/results/losda-search.md. Where states are
+    not ``encoded`` nothing is lost to a latent that would hide what is left below the last level: it is lower.
     """
     if method == "diffda":
         return diffda_walk(**changes)
-    return latent_sampler(**({"steps": 128, "sigma_min": 0.02} | changes if method == "latent-dps" else changes))
+    usual: dict[str, Any] = {} if encoded else {"sigma_min": 0.02}
+    if method == "latent-dps":
+        usual = {"steps": 128, "sigma_min": 0.02}
+    return latent_sampler(**(usual | changes))
 
 
 def make_latent_method(
@@ -138,11 +142,12 @@ def make_latent_method(
         raise ValueError(
             f"method {name!r}: found a prior of background errors, expected one of its methods, {expected}"
         )
-    prior, device, sampler = model.prior(lead), known_device(device), sampler or usual_sampler(name)
+    prior, device = model.prior(lead), known_device(device)
+    sampler = sampler or usual_sampler(name, model.space.encoded)
     if name == "latent-3d-var":
         return LatentVariational(prior, scale=scale, device=device)
     if name == "diffda":
-        if model.space.spec.kind != "identity":
+        if model.space.encoded:
             found = f"a latent of kind {model.space.spec.kind}"
             raise ValueError(
                 f"diffda: found {found}, expected a prior of the errors of states, without autoencoder, such as diffda"

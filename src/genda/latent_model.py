@@ -154,6 +154,11 @@ class AutoencoderModel:
     card: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def encoded(self) -> bool:
+        """Whether latents are other than the states themselves."""
+        return self.spec.kind != "identity"
+
+    @property
     def reach(self) -> Tensor:
         """How much state, in units of the loss, a unit of each latent channel decodes to by the linear map, shape (latent,)."""
         weights, synthesis = self.weights.sqrt(), self.autoencoder.synthesis
@@ -416,6 +421,15 @@ def latent_card(directory: Path) -> dict[str, Any] | None:
     space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard).model_dump(mode="json")
     document = read_document(directory / CARD, IncrementCard).model_dump(mode="json")
     return {"channels": space["channels"], "grid": space["grid"], **document, "autoencoder": space["autoencoder"]}
+
+
+def has_autoencoder(directory: Path) -> bool:
+    """Whether the latents of a prior of increments are other than the states themselves, as its card tells.
+
+    Raises:
+        FileNotFoundError, ValueError: where the card is missing or wrong.
+    """
+    return read_document(directory / AUTOENCODER / CARD, AutoencoderCard).autoencoder.kind != "identity"
 
 
 def latent_digests(directory: Path) -> tuple[str, str, str]:

@@ -82,5 +82,9 @@ def test_what_cannot_be_joined_is_refused():
         EnsembleBase(torch.ones(7, 1), 0.5, 0.5, 1.0).joined(zonal(), deviations)
     with pytest.raises(ValueError, match="found Identity, expected a zonal Gaussian"):
         EnsembleBase(torch.ones(18, 1), 0.5, 0.5, 1.0).joined(torch.nn.Identity(), deviations)
-    with pytest.raises(ValueError, match="found weights -1, 1, expected none below 0"):
+    with pytest.raises(ValueError, match="found weights -1, 1, expected finite ones"):
         EnsembleBase(torch.ones(18, 1), -1.0, 1.0, 1.0)
+    with pytest.raises(ValueError, match="found weights nan, 1, expected finite ones"):
+        EnsembleBase(torch.ones(18, 1), float("nan"), 1.0, 1.0)
+    with pytest.raises(ValueError, match="found a correction of -7, expected a share from 0 to 1"):
+        EnsembleBase(torch.ones(18, 1), 0.5, 0.5, -7.0)

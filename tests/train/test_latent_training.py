@@ -1,5 +1,6 @@
 """Autoencoders and priors of increments: what training them yields, and what is refused."""
 
+import json
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from genda.diffusion.increments import IncrementDenoiser
 from genda.latent_model import load_autoencoder, load_latent_model, read_normalisation
 from genda.train import train
+from genda.train.config import IncrementConfig
 from genda.train.pairs import read_pairs
 from genda.train.run import averaged
 
@@ -123,12 +125,21 @@ def test_without_an_autoencoder_the_errors_of_states_are_diffused(data, tmp_path
 def test_training_begins_with_the_network_of_another_prior(data, autoencoder, increments, tmp_path):
     initial, directory = increments[0].out / "model", autoencoder[0].out / "model"
     still = {"initial": str(initial), "max_images": 8, "optimiser": {"warmup_images": 8, "lr": 1e-9}}
-    begun = train(small.increment_config(data, tmp_path / "run", directory, **still)).task.network.state_dict()
+    config = small.increment_config(data, tmp_path / "run", directory, **still)
+    begun = train(config).task.network.state_dict()
     for name, expected in load_latent_model(initial).denoiser.network.state_dict().items():
         torch.testing.assert_close(begun[name], expected, rtol=0, atol=1e-6)
-    other = small.increment_config(data, tmp_path / "other", None, initial=str(initial))
-    with pytest.raises(ValueError, match="initial: found a network of another architecture or latent"):
-        train(other)
+    card = load_latent_model(config.out / "model").card
+    assert card["initial"] == load_latent_model(initial).card
+    assert card["config"]["initial"] == "model"
+    assert str(tmp_path) not in json.dumps(card)
+    document = config.model_dump(mode="json")
+    turned = document["architecture"] | {"static": ["land_sea_mask", "sin_latitude"]}
+    other = document | {"architecture": turned, "out": tmp_path / "other"}
+    with pytest.raises(ValueError, match="found another architecture, expected this run's"):
+        train(IncrementConfig.model_validate(other))
+    with pytest.raises(ValueError, match="found another autoencoder"):
+        train(small.increment_config(data, tmp_path / "none", None, initial=str(initial)))
 
 
 def test_a_run_is_not_resumed_on_another_autoencoder(data, autoencoder, tmp_path):

@@ -16,10 +16,11 @@ from genda.diffusion.sampler import Sampler
 from genda.latent_methods import (
     EnsembleShare,
     checked_settings,
+    latent_optimisation,
     make_latent_method,
     usual_sampler,
 )
-from genda.latent_model import LatentModel, latent_digests, load_latent_model
+from genda.latent_model import LatentModel, has_autoencoder, latent_digests, load_latent_model
 from genda.methods import Method
 
 
@@ -69,25 +70,32 @@ def latent_method(spec: LatentSpec, lead: int) -> Method:
     )
 
 
-def antithetic(spec: LatentSpec, members: int) -> bool:
-    """Whether so many members come in pairs from opposite noise."""
-    return spec.method not in ("latent-3d-var", "latent-floor") and _sampler(spec).pairs(members)
+def antithetic(spec: LatentSpec) -> bool:
+    """Whether members come in pairs from opposite noise."""
+    return _samples(spec) and _sampler(spec).antithetic
 
 
 def resolved(spec: LatentSpec, members: int) -> dict[str, object]:
     """All that a row's numbers depend on, what it leaves to the code included, with the suite's ``members``."""
-    given = spec.model_dump(mode="json", exclude={"only"})
-    own = {"members": spec.members or members}
-    return given | own if spec.method == "latent-floor" else given | own | {"sampler": asdict(_sampler(spec))}
+    found = spec.model_dump(mode="json", exclude={"only"}) | {"members": spec.members or members}
+    if _samples(spec):
+        found["sampler"] = asdict(_sampler(spec))
+    if spec.method == "losda":
+        found["optimisation"] = asdict(latent_optimisation(_sampler(spec), spec.optimisation)) | {"sampler": None}
+    return found
+
+
+def _samples(spec: LatentSpec) -> bool:
+    return spec.method not in ("latent-3d-var", "latent-floor")
 
 
 def _sampler(spec: LatentSpec) -> Sampler:
-    usual = usual_sampler(spec.method)
+    usual = usual_sampler(spec.method, has_autoencoder(model_directory(spec.model)))
     return checked_settings("sampler", Sampler, asdict(usual) | dict(spec.sampler))
 
 
-def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:
-    """Refuse a row whose model does not fit the suite's prior.
+def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int, members: int) -> None:
+    """Refuse a row whose model does not fit the suite's prior, or whose members, the suite's by default, can't be scored.
 
     Raises:
         ValueError: naming the row, what was found and what was expected.
@@ -106,8 +114,12 @@ def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int) -> None:
         )
     if spec.method == "latent-floor":
         model.prior(lead)
-    else:
-        latent_method(spec, lead)
+        return
+    latent_method(spec, lead)
+    count = spec.members or members
+    if antithetic(spec) and not _sampler(spec).pairs(count):
+        found = f"found {count} members of a sampler that draws pairs from opposite noise"
+        raise ValueError(f"methods.{name}: members: {found}, expected an even number from 4")
 
 
 def weights_of(spec: LatentSpec) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ class TwinExperiment:
         _check_fits(self.suite, self._archive.truth(chosen[0]))
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
-                check_latent(self.model, name, spec, self.suite.lead)
+                check_latent(self.model, name, spec, self.suite.lead, self.suite.members)
                 for card in (latent_model_of(spec.model).card, latent_model_of(spec.model).space.card):
                     _check_unseen(spec.model, card, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
@@ -176,7 +176,7 @@ class TwinExperiment:
             channels=self.channels,
             grid=self.model.grid,
             std=self.std,
-            antithetic=isinstance(spec, LatentSpec) and antithetic(spec, len(values)),
+            antithetic=isinstance(spec, LatentSpec) and antithetic(spec),
         )
         if len(values) == 1:
             return statistics
@@ -329,7 +329,12 @@ class TwinExperiment:
 
 
 def _check_unseen(prior: str, training: Mapping[str, Any], times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
-    """Refuse to judge a prior on dates it was trained on; a card without a training period is taken at its word."""
+    """Refuse to judge a prior on dates it was trained on, or the network it began with was.
+
+    A card without a training period is taken at its word.
+    """
+    if isinstance(training.get("initial"), dict):
+        _check_unseen(prior, training["initial"], times)
     if "first_time" not in training or "last_time" not in training:
         return
     first, last = (np.datetime64(training[name]) for name in ("first_time", "last_time"))

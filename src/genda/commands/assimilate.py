@@ -85,7 +85,7 @@ def assimilate_files(
     coarse = [at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
     changes = {} if steps is None else {"steps": steps}
     sampler = (
-        usual_sampler(method or "losda", **changes)
+        usual_sampler(method or "losda", prior.space.encoded, **changes)
         if isinstance(prior, LatentModel)
         else library.default_sampler(prior, **changes)
     )
@@ -149,7 +149,7 @@ def assimilate_files(
     }
     drawn = analysis.members.values.shape[1]
     dataset = to_dataset(analysis.members)
-    if sampler.pairs(drawn):
+    if sampler.antithetic and drawn > 1:
         dataset = dataset.assign_coords(
             {PAIR: ("number", np.arange(drawn) // 2, {"long_name": "members from opposite noise"})}
         )

@@ -14,7 +14,7 @@ from genda.state import State
 
 Progress = Callable[[int, int], None]
 PAIR = "pair"
-"""Coordinate of an analysis file's members that come in pairs from opposite noise, the same number for both of a pair."""
+"""Coordinate of an analysis file's members that come in pairs from opposite noise, one number for both; a last one may be alone."""
 
 
 @dataclass(frozen=True)

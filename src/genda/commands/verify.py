@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from genda import assimilation as library
 from genda.commands.outcome import PAIR, Outcome, at, iso
@@ -33,15 +34,15 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
             raise ValueError(
                 f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}"
             )
-        order = _pairs(analysis)
+        values, antithetic = _scored(state, analysis)
         rows = {
             "analysis": field_statistics(
-                state.values if order is None else state.values[:, order],
+                values,
                 reference.values,
                 times=state.times,
                 channels=state.channels,
                 grid=state.grid,
-                antithetic=order is not None,
+                antithetic=antithetic,
             )
         }
         table = ScoreTable(rows)
@@ -58,14 +59,21 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
     return Outcome("\n".join(texts), document)
 
 
-def _pairs(analysis: Path) -> list[int] | None:
-    """The members of a file in the order of their pairs; None where they are not at least two whole pairs."""
+def _scored(state: State, analysis: Path) -> tuple[Tensor, bool]:
+    """What of a file can be scored, and whether it is members in pairs from opposite noise.
+
+    Of such members the whole pairs count, in their order; of fewer than two pairs the mean alone, for they tell no spread.
+    """
     with open_dataset(analysis) as file:
         if PAIR not in file.coords or file[PAIR].dims != ("number",):
-            return None
+            return state.values, False
         pair = file[PAIR].values
-    _, sizes = np.unique(pair, return_counts=True)
-    return np.argsort(pair, kind="stable").tolist() if len(sizes) >= 2 and (sizes == 2).all() else None
+    numbers, sizes = np.unique(pair, return_counts=True)
+    whole = np.isin(pair, numbers[sizes == 2])
+    if whole.sum() < 4:
+        return state.values.mean(dim=1), False
+    order = np.argsort(pair, kind="stable")
+    return state.values[:, order[whole[order]].tolist()], True
 
 
 def _scorable(table: pd.DataFrame, state: State) -> pd.DataFrame:

@@ -21,6 +21,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,15 +55,17 @@ class EnsembleBase:
     correction: float
 
     def __post_init__(self) -> None:
-        if self.static_weight < 0 or self.ensemble_weight < 0:
+        if not (0 <= self.static_weight < math.inf and 0 <= self.ensemble_weight < math.inf):
             found = f"found weights {self.static_weight:g}, {self.ensemble_weight:g}"
-            raise ValueError(f"ensemble base: {found}, expected none below 0")
+            raise ValueError(f"ensemble base: {found}, expected finite ones of 0 or more")
+        if not 0 <= self.correction <= 1:
+            raise ValueError(f"ensemble base: found a correction of {self.correction:g}, expected a share from 0 to 1")
 
     def joined(self, zonal: nn.Module, deviations: Tensor) -> HybridGaussian:
         """The Gaussian of a day, with ``deviations`` A of its members, shape (member, channel, lat, lon).
 
         Raises:
-            ValueError: for another Gaussian than a zonal one, or a taper of other points.
+            ValueError: for another Gaussian than a zonal one, a single member, or a taper of other points.
         """
         if not isinstance(zonal, ZonalGaussian):
             raise ValueError(f"ensemble base: found {type(zonal).__name__}, expected a zonal Gaussian")

@@ -248,9 +248,17 @@ class Increments:
         return Source(source.values, operator, Diagonal(variance), source.name, source.weight)
 
     def _representativeness(self, source: Source) -> Tensor:
-        """Variance of what the latent can't hold of each observation, (m,), taken as one error of the whole neighbourhood."""
-        field = self.prior.floor.sqrt().view(1, -1, 1, 1).expand(1, *self.background.shape)
-        return source.operator.tangent(self.background.unsqueeze(0), field)[0] ** 2
+        """Variance of what the latent can't hold of each observation, (m,).
+
+        Taken as one error of the whole neighbourhood in each channel, independent of the others'.
+        """
+        background = self.background.unsqueeze(0)
+        variance = torch.zeros(len(source.values)).to(background)
+        for channel, floor in enumerate(self.prior.floor.tolist()):
+            field = torch.zeros_like(background)
+            field[:, channel] = floor**0.5
+            variance += source.operator.tangent(background, field)[0] ** 2
+        return variance
 
 
 class NearlyLinear(Composed):

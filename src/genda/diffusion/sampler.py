@@ -66,7 +66,7 @@ class Sampler:
         corrections: Langevin corrections after each step.
         correction_size: tau, their step in units of the mean squared score.
         fresh: noise drawn anew at every level, in units of ancestral sampling's; makes steps first-order.
-        antithetic: members 2k and 2k + 1 have opposite noise, where :meth:`pairs` are drawn.
+        antithetic: members 2k and 2k + 1 have opposite noise; see :meth:`pairs` for how many of them can be scored.
         jump, repeats: of RePaint's walk; one repeat walks straight.
     """
 
@@ -121,7 +121,7 @@ class Sampler:
         return vp_cosine_schedule(self.steps, self.sigma_min, self.sigma_max)
 
     def pairs(self, members: int) -> bool:
-        """Whether so many members come in pairs from opposite noise: an even number from four, so that each half can be scored."""
+        """Whether so many members are pairs from opposite noise, each half of which can be scored: an even number from four."""
         return self.antithetic and members >= 4 and members % 2 == 0
 
     def walk(self) -> Iterator[tuple[int, int]]:
@@ -171,11 +171,8 @@ class Sampler:
         chunks = []
         for first in range(first_member, first_member + members, size):
             numbers = range(first, min(first + size, first_member + members))
-            chunks.append(
-                self._batch(
-                    denoiser, shape, MemberNoise(seed, numbers, self.pairs(members)), start, dtype, device, progress
-                )
-            )
+            noise = MemberNoise(seed, numbers, self.antithetic)
+            chunks.append(self._batch(denoiser, shape, noise, start, dtype, device, progress))
         return torch.cat(chunks)
 
     def churned(self, t: float) -> float:

@@ -26,7 +26,7 @@ from genda.observations.operators import Operator, tangent_matrix
 from genda.problem import Source
 
 DENSE = 20_000
-"""Elements and observations at most for which a matrix is written out (1.6 GB in single precision)."""
+"""Elements and observations at most for which a matrix is written out (3.2 GB in double precision)."""
 
 NEAR = 16.0
 """Ratio of noise levels up to which the factor of one serves at the other."""

@@ -36,7 +36,8 @@ class LatentSampling:
         prior: of increments.
         guidance: such as ``MMPS`` or ``partial(SDA, gamma=0.0)``.
         sampler: settings of the walk through noise levels.
-        ensemble: makes how the covariance of the problem's ensemble, if it has one, joins the prior's Gaussian; None leaves it out.
+        ensemble: gives how the covariance of the problem's ensemble joins the prior's Gaussian, asked only where a problem has
+            one, for its taper takes seconds; None leaves ensembles out.
         near: give observations the derivatives of the decoder's linear map, which is far cheaper.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.

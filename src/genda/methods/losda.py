@@ -9,7 +9,7 @@ by the minimiser of misfit and distance from it (:mod:`genda.guidance.latent_opt
         e_t = e* + σ_{i+1} (√(1 - f) (e_t - e*)/σ_i + √f ε)
 
 with f = 0, the step made second-order by the estimate e* of the step before (``multistep``) or by Heun's correction, unless the
-sampler draws a share f of the noise anew (``fresh``), which re-injects the solution as ReSample does.
+sampler draws a share f = ``fresh`` (1 - (σ_{i+1}/σ_i)²) of the noise anew, which re-injects the solution as ReSample does.
 
 References:
     Fei et al. 2025, arXiv 2510.22562; Song et al. 2024, arXiv 2307.08123 (ReSample), see methods.md §6 for what is reconstructed.
@@ -33,8 +33,8 @@ class LatentOptimisationGuidance:
 
     Attributes:
         sampler: whose levels are scheduled.
-        every: optimise at every n-th step,
-        last: of this last share of them; 0 never optimises.
+        every: among the scheduled share, optimise at every n-th step, counted from the last.
+        last: share of the steps, the last ones, that is scheduled; 0 never optimises.
         metric, reach, optimiser: see :class:`genda.guidance.latent_optimisation.LatentOptimisation`.
     """
 

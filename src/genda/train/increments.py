@@ -80,6 +80,7 @@ class IncrementTask:
 
     def __init__(self, config: IncrementConfig, device: torch.device, saved: dict[str, Tensor] | None) -> None:
         self._config = config
+        self._began: dict[str, Any] | None = None
         self._space = space = _space(config, saved)
         digest = _digest(space.autoencoder)
         if saved is not None and not torch.equal(saved.get("space", torch.empty(0)), digest):
@@ -110,8 +111,8 @@ class IncrementTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "weights"))
             network = build_increment_network(config.architecture, space.spec.latent, grid.shape)
-        if saved is None and config.initial is not None:
-            _begin_with(network, config.initial)
+        if config.initial is not None:
+            self._begin_with(network, load_latent_model(config.initial), saved is None)
         denoiser = IncrementDenoiser(network, base, config.architecture.sees_base)
         self.objective = IncrementObjective(denoiser, area, mean, scale, floor, digest).to(device)
         self.network = network
@@ -153,8 +154,29 @@ class IncrementTask:
             "ratio_without_context": round(float(ratios["hidden"].mean()), 5),
         }
 
+    def _begin_with(self, network: nn.Module, initial: LatentModel, fresh: bool) -> None:
+        """Take the weights of a finished prior's network, unless a run goes on, and remember how it was trained.
+
+        Raises:
+            ValueError: for a network of another architecture, latent or climatology, which would mean something else by them.
+        """
+        same = {
+            "architecture": initial.architecture == self._config.architecture,
+            "autoencoder": torch.equal(_digest(initial.space.autoencoder), _digest(self._space.autoencoder)),
+            "climatology": torch.equal(initial.normalisation.mean, self.normalisation.mean)
+            and torch.equal(initial.normalisation.std, self.normalisation.std),
+            "leads": initial.leads == self.leads,
+        }
+        other = [name for name, equal in same.items() if not equal]
+        if other:
+            raise ValueError(f"initial: {self._config.initial}: found another {', '.join(other)}, expected this run's")
+        if fresh:
+            network.load_state_dict(initial.denoiser.network.state_dict())
+        self._began = initial.card
+
     def save_model(self, directory: Path, card: dict[str, Any]) -> None:
         objective = self.objective
+        card = card | ({} if self._began is None else {"initial": self._began})
         values = (objective.mean[0], objective.scale, self._static[0], objective.floor)
         save_latent_model(
             directory,
@@ -278,21 +300,6 @@ def _floor(space: AutoencoderModel, pairs: Pairs, count: int = 64) -> Tensor:
         lost = decoded(truth) - decoded(background) - (truth - background)
         rows.append((lost**2).mean(dim=(0, 2, 3)))
     return torch.stack(rows)
-
-
-def _begin_with(network: nn.Module, initial: str) -> None:
-    """The weights of a finished prior's network.
-
-    Raises:
-        ValueError: for a network of another architecture or latent.
-    """
-    weights = load_latent_model(initial).denoiser.network.state_dict()
-    found, expected = ({k: tuple(v.shape) for k, v in w.items()} for w in (weights, network.state_dict()))
-    if found != expected:
-        raise ValueError(
-            f"initial: found a network of another architecture or latent in {initial}, expected this one's"
-        )
-    network.load_state_dict(weights)
 
 
 def _fitted_base(increments: Tensor, grid: Any, config: IncrementConfig) -> ZonalGaussian:

@@ -53,7 +53,7 @@ def _without_places(config: TrainConfig) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(config.model_dump_json(exclude={"out", "device", "threads"}))
     document["data"]["path"] = config.data.path.name
     for model in (document, document["data"]):
-        for key in ("autoencoder", "normalisation"):
+        for key in ("autoencoder", "normalisation", "initial"):
             if isinstance(model.get(key), str):
                 model[key] = Path(model[key]).name
     return document
