@@ -54,7 +54,9 @@ def latent_model(
     denoiser = IncrementDenoiser(network, base).eval().requires_grad_(False)
     mean = torch.zeros(1, latent, *coarse.shape)
     static = torch.zeros(0, *coarse.shape)
-    return LatentModel(space, denoiser, mean, scale[None], static, floor[None], (24,), architecture, card={"data": "test"})
+    return LatentModel(
+        space, denoiser, mean, scale[None], static, floor[None], (24,), architecture, card={"data": "test"}
+    )
 
 
 def saved(directory: Path) -> Path:

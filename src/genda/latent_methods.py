@@ -29,7 +29,16 @@ from genda.methods.losda import LatentOptimisationGuidance
 from genda.parallel import known_device
 from genda.problem import Problem
 
-LATENT_METHODS = ("losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "diffda")
+LATENT_METHODS = (
+    "losda",
+    "latent-dps",
+    "latent-mmps",
+    "latent-3d-var",
+    "latent-prior",
+    "diffda",
+    "phyda",
+    "phyda-plus",
+)
 T = TypeVar("T")
 
 
@@ -121,7 +130,7 @@ def make_latent_method(
         model: a prior of background errors.
         lead: in h.
         sampler: None for :func:`usual_sampler`.
-        optimisation: of LO-SDA, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
+        optimisation: of LO-SDA and PhyDA+, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
             :class:`genda.guidance.latent_optimisation.Optimiser`.
         gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
         iterations: of MMPS.
@@ -155,14 +164,24 @@ def make_latent_method(
         points = torch.as_tensor(sphere(model.grid)).float()
         distance = torch.cdist(points, points)
         return DiffDA(prior, distance, width, sampler, batch, device, progress)
+    optimised = latent_optimisation(sampler, optimisation or {})
     guidance: dict[str, LatentGuidance] = {
-        "losda": latent_optimisation(sampler, optimisation or {}),
+        "losda": optimised,
+        "phyda-plus": optimised,
+        "phyda": lambda about, _: about,
         "latent-dps": partial(_dps, sampler, gamma),
         "latent-mmps": partial(MMPS, iterations=iterations),
         "latent-prior": lambda about, _: about,
     }
     base = None if ensemble is None else partial(ensemble.base, model)
-    return LatentSampling(prior, guidance[name], sampler, base, batch=batch, device=device, progress=progress)
+    shown = name in ("phyda", "phyda-plus")
+    if shown and prior.error is None:
+        raise ValueError(
+            f"{name}: found a network that sees no observations, expected a prior trained to, such as phyda"
+        )
+    return LatentSampling(
+        prior, guidance[name], sampler, base, shown=shown, batch=batch, device=device, progress=progress
+    )
 
 
 def _dps(sampler: Sampler, gamma: float | None, about: Increments, problem: Problem) -> SDA:

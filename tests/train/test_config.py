@@ -10,6 +10,7 @@ from genda.grid import LatLonGrid
 from genda.latent_model import build_autoencoder, build_increment_network
 from genda.train.config import read_config
 from genda.train.data import sample_order
+from genda.variables import ERA5_CHANNELS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

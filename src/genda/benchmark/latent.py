@@ -37,7 +37,17 @@ class LatentSpec(Strict):
         only: scenarios it takes part in; all where empty.
     """
 
-    method: Literal["losda", "latent-dps", "latent-mmps", "latent-3d-var", "latent-prior", "latent-floor", "diffda"]
+    method: Literal[
+        "losda",
+        "latent-dps",
+        "latent-mmps",
+        "latent-3d-var",
+        "latent-prior",
+        "latent-floor",
+        "diffda",
+        "phyda",
+        "phyda-plus",
+    ]
     model: str = "losda"
     members: int | None = Field(default=None, ge=2)
     ensemble: EnsembleShare | None = None
@@ -80,7 +90,7 @@ def resolved(spec: LatentSpec, members: int) -> dict[str, object]:
     found = spec.model_dump(mode="json", exclude={"only"}) | {"members": spec.members or members}
     if _samples(spec):
         found["sampler"] = asdict(_sampler(spec))
-    if spec.method == "losda":
+    if spec.method in ("losda", "phyda-plus"):
         found["optimisation"] = asdict(latent_optimisation(_sampler(spec), spec.optimisation)) | {"sampler": None}
     return found
 

@@ -15,7 +15,7 @@ Decoding differences about x_b itself leaves in place what the latent can't hold
 latent is lost, not that of the state. Without the network this is 3D-Var with the Gaussian's covariance; the network adds what
 depends on the flow. Dropping the context now and then in training makes the same network the prior of errors of any background.
 
-A network may be shown observations as well (:class:`genda.nn.observation_encoder.ObservationConditioned`): then the denoiser is that
+A network may be shown observations too (:class:`genda.nn.observation_encoder.ObservationConditioned`): then the denoiser is that
 of p(e | x_b, y) as far as the network knows, and without them, dropped now and then too, that of p(e | x_b).
 
 References:
@@ -169,7 +169,9 @@ class Increments:
             ValueError: for a network that was not trained to see any, and as :func:`genda.diffusion.observed_maps.observed_maps`.
         """
         if self.prior.error is None:
-            raise ValueError("prior: found a network that sees no observations, expected one trained to (observations: …)")
+            raise ValueError(
+                "prior: found a network that sees no observations, expected one trained to (observations: …)"
+            )
         values, density = observed_maps(problem, self.background, self.prior.error)
         return replace(self, observations=folded(values, density, self.background.shape[-1] // self.latent.shape[-1]))
 

@@ -38,6 +38,7 @@ class LatentSampling:
         sampler: settings of the walk through noise levels.
         ensemble: gives how the covariance of the problem's ensemble joins the prior's Gaussian, asked only where a problem has
             one, for its taper takes seconds; None leaves ensembles out.
+        shown: let the network see the observations, beside what the guidance makes of them; it must have been trained to.
         near: give observations the derivatives of the decoder's linear map, which is far cheaper.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.
@@ -48,6 +49,7 @@ class LatentSampling:
     guidance: LatentGuidance
     sampler: Sampler = field(default_factory=Sampler)
     ensemble: Callable[[], EnsembleBase] | None = None
+    shown: bool = False
     near: bool = True
     batch: int | None = None
     device: torch.device | str = "cpu"
@@ -59,6 +61,8 @@ class LatentSampling:
         about = self.prior.to(self.device).about(background, problem.condition)
         if self.ensemble is not None and problem.ensemble is not None:
             about = about.joined_by(problem.ensemble.to(self.device), self.ensemble())
+        if self.shown:
+            about = about.shown(problem)
         latent = about.observed(problem, self.near)
         seed = int(torch.randint(2**62, (), generator=generator))
         e = self.sampler.sample(

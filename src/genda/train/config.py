@@ -115,6 +115,50 @@ class BaseFit(Strict):
     radius: float = Field(default=1.4e7, gt=0)
 
 
+class ObservationConfig(Strict):
+    """Observations simulated in training for a network that is shown them.
+
+    Attributes:
+        density: least and largest share of the columns that are observed; drawn log-uniformly.
+        noise: standard deviation of the noise in units of each channel's, of those samples that have any.
+        noisy: share of samples with noise.
+        hidden: share of samples whose observations are not shown.
+    """
+
+    density: tuple[float, float] = (0.005, 0.1)
+    noise: float = Field(default=0.1, ge=0)
+    noisy: float = Field(default=0.5, ge=0, le=1)
+    hidden: float = Field(default=0.15, ge=0, le=1)
+
+    @field_validator("density")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError(f"found {value[0]:g} to {value[1]:g}, expected rising shares in (0, 1]")
+        return value
+
+
+class PhysicsConfig(Strict):
+    """The physics term of the loss, see :mod:`genda.train.physics`.
+
+    Attributes:
+        residual: of :mod:`genda.physics.residuals`: tendencies against the truth's, two times, or balances.
+        weight: c, the factor of the term.
+        schedule, level: how it depends on the noise level; ``level`` is where a step lies.
+        excess: take only what a state leaves over beyond the mean of truths.
+        share: of each batch that it is taken of.
+        rows: share of rows and levels that a draw keeps.
+    """
+
+    residual: Literal["tendencies", "two-times", "balances"] = "tendencies"
+    weight: float = Field(default=1.0, ge=0)
+    schedule: Literal["reciprocal", "step", "constant"] = "reciprocal"
+    level: float = Field(default=1.0, gt=0)
+    excess: bool = False
+    share: float = Field(default=1.0, gt=0, le=1)
+    rows: float = Field(default=1.0, gt=0, le=1)
+
+
 class IncrementConfig(TrainConfig):
     """A prior of background errors in an autoencoder's latent space.
 
@@ -123,6 +167,8 @@ class IncrementConfig(TrainConfig):
         initial: a shipped model's name or a directory whose network training begins with, of the same architecture and latent;
             the Gaussian and all statistics are fitted anew. Without one the network begins at random.
         context_dropout: share of samples whose network is not shown the background.
+        observations: simulated for a network with an encoder of them (``architecture.observations``).
+        physics: the equations as part of the loss; None leaves them out.
     """
 
     kind: Literal["increments"]
@@ -132,6 +178,8 @@ class IncrementConfig(TrainConfig):
     base: BaseFit = BaseFit()
     noise: NoiseConfig = NoiseConfig(p_mean=0.0, p_std=1.3)
     context_dropout: float = Field(default=0.1, ge=0, le=1)
+    observations: ObservationConfig = ObservationConfig()
+    physics: PhysicsConfig | None = None
 
 
 KINDS: Mapping[str, type[TrainConfig]] = {

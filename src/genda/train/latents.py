@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -19,16 +17,24 @@ class Latents:
     error. ``truth`` holds latents of the truth until :meth:`scale` makes increments of them.
 
     Attributes:
+        pairs: the states.
         truth, background: shape (sample, latent, lat, lon).
         date, lead, turn: of each sample, shape (sample,).
-        times: of the dates.
+        times: of each sample.
     """
 
     def __init__(
-        self, truth: Tensor, background: Tensor, date: Tensor, lead: Tensor, turn: Tensor, times: Times
+        self, pairs: Pairs, truth: Tensor, background: Tensor, date: Tensor, lead: Tensor, turn: Tensor
     ) -> None:
-        self.truth, self.background, self.date, self.lead, self.turn = truth, background, date, lead, turn
-        self.times: Times = times[date.numpy()]
+        self.pairs, self.truth, self.background, self.date, self.lead, self.turn = (
+            pairs,
+            truth,
+            background,
+            date,
+            lead,
+            turn,
+        )
+        self.times: Times = pairs.times[date.numpy()]
 
     @staticmethod
     @torch.no_grad()
@@ -48,9 +54,7 @@ class Latents:
                 leads.append(torch.full((len(truth),), lead))
                 turned.append(torch.full((len(truth),), turn))
         date = torch.arange(len(pairs.times)).repeat(len(truths))
-        return Latents(
-            torch.cat(truths), torch.cat(backgrounds), date, torch.cat(leads), torch.cat(turned), pairs.times
-        )
+        return Latents(pairs, torch.cat(truths), torch.cat(backgrounds), date, torch.cat(leads), torch.cat(turned))
 
     def statistics(self, space: AutoencoderModel, area: Tensor) -> tuple[Tensor, Tensor]:
         """Mean errors by turn and lead, (turn, lead, latent, lat, lon), and scales by lead and channel, (lead, latent, 1, 1).
@@ -98,7 +102,7 @@ class Latents:
 
 
 @torch.no_grad()
-def floor(space: AutoencoderModel, pairs: Pairs, count: int = 64) -> Tensor:
+def floor_variance(space: AutoencoderModel, pairs: Pairs, count: int = 64) -> Tensor:
     """Variance of errors that the latent can't hold, (lead, channel)."""
     chosen = slice(None, None, max(1, len(pairs.times) // count))
 
@@ -115,8 +119,8 @@ def floor(space: AutoencoderModel, pairs: Pairs, count: int = 64) -> Tensor:
 
 def error_variance(pairs: Pairs, area: Tensor) -> Tensor:
     """Mean square of background errors, (lead, channel); ``area`` weights of latitudes, (lat,)."""
-    rows: Sequence[Tensor] = [
+    rows = [
         ((pairs.truth.float() - pairs.background[:, lead].float()) ** 2 * area.view(-1, 1)).mean(dim=(0, 2, 3))
         for lead in range(len(pairs.leads))
     ]
-    return torch.stack(list(rows))
+    return torch.stack(rows)

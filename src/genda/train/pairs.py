@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genda.forecast.climate import NoFramesError, open_backgrounds, with_truth
+from genda.forecast.climate import NoFramesError, open_backgrounds, open_nature_run, with_truth
 from genda.grid import LatLonGrid
 from genda.state import Normalisation, Times, from_dataset
 from genda.train.config import DataConfig
@@ -82,3 +82,20 @@ def channel_weights(config: DataConfig, normalisation: Normalisation, grid: LatL
     error = pairs.background.float() - pairs.truth.float().unsqueeze(1)
     area = torch.as_tensor(grid.area_weights).float().view(-1, 1)
     return 1 / (error**2 * area).mean(dim=(0, 1, 3, 4))
+
+
+def truth_before(config: DataConfig, times: Times, normalisation: Normalisation) -> tuple[Tensor, float]:
+    """Truths one step of the data set before the times given, NaN where there is none.
+
+    Returns:
+        normalised by the climatology of the later time, in half precision, shape (time, channel, lat, lon), and the step in s.
+    """
+    truth = open_nature_run(config.path)
+    known = truth["time"].values.astype("datetime64[ns]")
+    step = np.diff(known).min()
+    before = times - step
+    there = np.isin(before, known)
+    state = from_dataset(truth.sel(time=before[there]), config.names)
+    values = torch.full((len(times), *state.values.shape[1:]), torch.nan, dtype=torch.float16)
+    values[torch.as_tensor(there)] = normalisation.normalise(state.values, times[there]).half()
+    return values, float(step / np.timedelta64(1, "s"))
