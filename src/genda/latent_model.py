@@ -261,22 +261,23 @@ def build_increment_network(
         names: channels of the states.
         grid: of the latent, (lat, lon).
     """
+    seen = architecture.observations
     inputs, maps = spec.latent * (2 if architecture.sees_base else 1), spec.latent + len(architecture.static)
+    context = maps + (0 if seen is None else seen.width)
     network: nn.Module
     if architecture.dit is not None:
-        network = DiT(inputs, spec.latent, grid, maps, 3, **architecture.dit.model_dump())
+        network = DiT(inputs, spec.latent, grid, context, 3, **architecture.dit.model_dump())
     else:
         assert architecture.unet is not None
-        network = UNet(inputs + maps, spec.latent, 3, grid=grid, **architecture.unet.model_dump())
-    seen = architecture.observations
+        network = UNet(inputs + context, spec.latent, 3, grid=grid, **architecture.unet.model_dump())
     if seen is None:
         return network
     identifiers = [item.field.id for item in parse_channels(names)]
     fields = [list(dict.fromkeys(identifiers)).index(name) for name in identifiers]
     encoder = (
-        VirtualReconstruction(fields, maps, grid, spec.patch, seen.width, seen.scales, seen.head)
+        VirtualReconstruction(fields, seen.width, grid, spec.patch, seen.width, seen.scales, seen.head)
         if seen.encoder == "virtual"
-        else ConvolutionalEncoder(len(names), maps, spec.patch, seen.width, seen.scales)
+        else ConvolutionalEncoder(len(names), seen.width, spec.patch, seen.width, seen.scales)
     )
     return ObservationConditioned(network, encoder, maps, spec.patch)
 

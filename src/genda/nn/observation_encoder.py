@@ -13,7 +13,7 @@ The **convolutional** encoder beside it, for comparison, has convolutions on x_0
 
 References:
     PhyDA (arXiv 2505.12882), equations 9 to 11; Kim et al. 2022 (reversible instance normalisation); Gordon et al. 2020, arXiv
-    1910.13556 (the density beside the signal); the last layer begins at zero as in Zhang et al. 2023, arXiv 2302.05543.
+    1910.13556 (the density beside the signal).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class VirtualReconstruction(nn.Module):
         self.token_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.joined = nn.Linear(width, width)
-        self.out = Conv2d(width, out_channels, gain=0.0)
+        self.out = Conv2d(width, out_channels)
         self._shapes = [(grid[0] // 2**s, grid[1] // 2**s) for s in range(1, scales + 1)]
         angles = [grid_angles(shape, head, finest=self._shapes[0][1]) for shape in self._shapes]
         for name, parts in zip(("cosine", "sine"), zip(*angles, strict=True), strict=True):
@@ -136,7 +136,7 @@ class ConvolutionalEncoder(nn.Module):
         self._patch = patch
         self.stem = Conv2d(2 * channels * patch**2, width, kernel=1)
         self.convolutions = nn.ModuleList(Conv2d(width, width) for _ in range(depth))
-        self.out = Conv2d(width, out_channels, gain=0.0)
+        self.out = Conv2d(width, out_channels)
 
     def forward(self, values: Tensor, density: Tensor) -> Tensor:
         """As :meth:`VirtualReconstruction.forward`."""
@@ -148,12 +148,12 @@ class ConvolutionalEncoder(nn.Module):
 
 
 class ObservationConditioned(nn.Module):
-    """A network of maps whose context also holds observations: what an encoder makes of them is added to the other maps.
+    """A network whose context also holds observations: what an encoder makes of them stands beside the other maps.
 
     Args:
         network: ``(inputs, c_noise, condition, context)``, see :class:`genda.nn.unet.UNet` and :class:`genda.nn.transformer.DiT`.
-        encoder: of observations, into as many maps as the context has without them.
-        maps: their number.
+        encoder: of observations.
+        maps: number of the other maps.
         patch: how many times finer the observations' grid is than that of the maps.
     """
 
@@ -165,7 +165,8 @@ class ObservationConditioned(nn.Module):
         """``context`` (batch, maps + 2 · channel · patch², lat, lon), the last as :func:`folded` has them."""
         maps, observations = context[:, : self._maps], context[:, self._maps :]
         values, density = F.pixel_shuffle(observations, self._patch).chunk(2, dim=1)
-        out: Tensor = self.network(inputs, c_noise, condition, maps + self.encoder(values, density))
+        joined = torch.cat([maps, self.encoder(values, density)], dim=1)
+        out: Tensor = self.network(inputs, c_noise, condition, joined)
         return out
 
 

@@ -181,6 +181,9 @@ class ResidualNorm(nn.Module):
         residual: R.
         area_weights: of latitudes, shape (lat,).
         scale: root mean square of each plane for truths, shape (plane,); a plane of scale 0 is left out.
+
+    Raises:
+        ValueError: where that leaves none.
     """
 
     scale: Tensor
@@ -188,6 +191,8 @@ class ResidualNorm(nn.Module):
 
     def __init__(self, residual: Residual, area_weights: Tensor, scale: Tensor) -> None:
         super().__init__()
+        if not bool((scale > 0).any()):
+            raise ValueError("residual: found no equation that these channels allow, expected u, v, z on three levels")
         self.residual = residual
         self.register_buffer("scale", scale)
         self.register_buffer("area", area_weights.view(-1, 1), persistent=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +217,7 @@ class IncrementTask:
             raise ValueError(f"initial: {self._config.initial}: found another {', '.join(other)}, expected this run's")
         if fresh:
             part = network.network if isinstance(network, ObservationConditioned) and unseeing else network
-            part.load_state_dict(initial.denoiser.network.state_dict())
+            part.load_state_dict(widened(initial.denoiser.network.state_dict(), part.state_dict()))
         self._began = initial.card
 
     def save_model(self, directory: Path, card: dict[str, Any]) -> None:
@@ -284,3 +284,12 @@ def _digest(autoencoder: nn.Module) -> Tensor:
 def _fitted_base(increments: Tensor, grid: Any, config: IncrementConfig) -> ZonalGaussian:
     covariance = ZonalCovariance.fit(increments, grid, config.base.radius)
     return ZonalGaussian.truncated(list(covariance.spectra), covariance.shape, config.base.modes)
+
+
+def widened(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a network that reads further maps after those it read before: zero for them, so that it begins as it was."""
+    result = {}
+    for name, like in expected.items():
+        result[name] = weight = torch.zeros_like(like)
+        weight[tuple(slice(size) for size in weights[name].shape)] = weights[name].to(like)
+    return result

@@ -1,0 +1,145 @@
+"""Training of a network that is shown observations, with the equations in its loss."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from genda.diffusion.observed_maps import observed_maps
+from genda.grid import LatLonGrid
+from genda.latent_model import load_latent_model
+from genda.linalg import Diagonal
+from genda.nn.autoencoder import Autoencoder
+from genda.nn.observation_encoder import folded
+from genda.observations.operators import LinearOperator
+from genda.physics import PrimitiveEquations, ResidualNorm, TendencyResidual
+from genda.physics.residuals import mean_squares
+from genda.problem import Problem, Source
+from genda.state import State, to_dataset
+from genda.train import train
+from genda.train.config import ObservationConfig, PhysicsConfig
+from genda.train.networks import SimulatedNetworks
+from genda.train.physics import PhysicsTerm
+
+from . import small
+
+NAMES = tuple(f"{field}{level}" for level in (850, 500, 200) for field in "zuvt")
+SEEN = {"encoder": "virtual", "width": 16, "scales": 1, "head": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """States on three levels whose background error is one number a date, everywhere alike."""
+    generator = torch.Generator().manual_seed(1)
+    size = torch.tensor([{"z": 300.0, "t": 5.0}.get(name[0], 8.0) for name in NAMES]).view(-1, 1, 1)
+    middle = torch.tensor([{"z": 3e4, "t": 250.0}.get(name[0], 0.0) for name in NAMES]).view(-1, 1, 1)
+    count, path = 40, tmp_path_factory.mktemp("data") / "nature.zarr"
+    values = middle + size * torch.randn(count, len(NAMES), *small.GRID.shape, generator=generator)
+    times = np.datetime64("2001-01-01", "ns") + np.arange(count) * np.timedelta64(12, "h")
+    marks = {"split": ("time", ["train"] * 32 + ["validation"] * 8), "written": ("time", [1] * count)}
+    to_dataset(State(values, NAMES, small.GRID, times)).assign_coords(marks).to_zarr(path)
+    shift = torch.randn(count, 1, 1, 1, 1, generator=generator)
+    background = to_dataset(State(values.unsqueeze(1) + 0.3 * size * shift, NAMES, small.GRID, times))
+    background = background.rename(number="lead").assign_coords(marks | {"lead": [24]})
+    background.to_zarr(path, group="background")
+    return path
+
+
+def config(data, out, **changes):
+    made = small.increment_config(data, out, None).model_dump(mode="json")
+    made["data"] |= {"channels": NAMES}
+    made["architecture"] = {"unet": {"base": 16, "multipliers": [1], "blocks": 1, "patch": 1}, "observations": SEEN}
+    return type(small.increment_config(data, out, None)).model_validate(made | changes)
+
+
+def test_a_network_learns_from_what_it_is_shown_and_is_stored(data, tmp_path):
+    shown = {"density": [0.05, 0.3], "noise": 0.0, "hidden": 0.2}
+    noise, validation = {"p_mean": 2.0, "p_std": 0.7}, {"every_images": 10_000, "samples": 8, "sigmas": [5.0, 15.0]}
+    settings = {
+        "context_dropout": 1.0,
+        "observations": shown,
+        "noise": noise,
+        "validation": validation,
+        "max_images": 1200,
+        "batch": 8,
+    }
+    run = train(config(data, tmp_path / "run", **settings))
+    with torch.no_grad():
+        scores = run.task.validate()
+    assert scores["ratio_observed"] < 0.8 * scores["ratio_to_base"]
+    model = load_latent_model(tmp_path / "run" / "model")
+    variance = model.error[0]
+    assert variance.shape == (len(NAMES),)
+    torch.testing.assert_close(variance, torch.full_like(variance, 0.09), rtol=0.8, atol=0)
+
+
+def test_training_sees_what_an_analysis_will(data, tmp_path):
+    """The maps of simulated columns are those of a problem with the same columns."""
+    run = train(config(data, tmp_path / "run", max_images=8))
+    samples, space = run.task._train, run.task._space
+    variance = torch.rand(1, len(NAMES)) + 0.1
+    networks = SimulatedNetworks(variance, ObservationConfig(density=(0.2, 0.2), noise=0.5, noisy=1.0, hidden=0.0), 1)
+    index = np.array([3, 20])
+    maps = networks.maps(samples, index, [5, 6])
+    values, density = maps.chunk(2, dim=1)
+    for i, date in enumerate(samples.date[index].tolist()):
+        seen = density[i, 0] > 0
+        background = samples.pairs.background[date, 0].float()
+        rows = seen.expand(len(NAMES), -1, -1).flatten().nonzero().flatten()
+        observed = (values[i] * variance[0].sqrt().view(-1, 1, 1) + background).flatten()[rows]
+        matrix = sp.csr_array(sp.eye_array(background.numel()).tocsr()[rows.numpy()])
+        source = Source(
+            observed, LinearOperator(matrix, tuple(background.shape)), Diagonal(torch.full((len(rows),), 0.25))
+        )
+        found = observed_maps(Problem(tuple(background.shape), (source,)), background, variance[0])
+        torch.testing.assert_close(folded(*found, 1)[0], maps[i], rtol=1e-4, atol=1e-5)
+    assert not networks.maps(samples, index, None).any()
+    assert space.encoded is False
+
+
+@pytest.mark.parametrize("schedule", ["reciprocal", "step", "constant"])
+def test_the_term_is_the_weighted_residual_of_the_decoded_estimate(schedule):
+    grid = LatLonGrid.gaussian(8, 16)
+    residual = TendencyResidual(PrimitiveEquations(grid, NAMES))
+    generator = torch.Generator().manual_seed(0)
+    std = torch.tensor([{"z": 300.0, "t": 5.0}.get(name[0], 8.0) for name in NAMES])
+    truth = torch.tensor([{"z": 3e4, "t": 250.0}.get(name[0], 0.0) for name in NAMES]).view(-1, 1, 1)
+    truth = truth + std.view(-1, 1, 1) * torch.randn(3, len(NAMES), 8, 16, generator=generator)
+    area = torch.as_tensor(grid.area_weights).float()
+    norm = ResidualNorm(residual, area, mean_squares(*residual.of_truth(truth, truth), area).mean(dim=0).sqrt())
+    settings = PhysicsConfig(weight=3.0, schedule=schedule, level=1.0)
+    term = PhysicsTerm(Autoencoder(len(NAMES), len(NAMES), (8, 16), kind="identity", patch=1), norm, std, settings)
+    background = truth + 0.1 * std.view(-1, 1, 1) * torch.randn(truth.shape, generator=generator)
+    sigma, error_std = torch.tensor([0.5, 0.9, 2.0]), torch.tensor([0.4, 0.6, 0.8])
+    latent, mean, scale = torch.randn(truth.shape), 0.2 * torch.ones(1, 1, 1, 1), 0.5 * torch.ones(3, 1, 1, 1)
+    mean = mean.expand(3, len(NAMES), 8, 16)
+    right = ((truth - background) / std.view(-1, 1, 1) - mean) / scale
+    arguments = (sigma, error_std, latent, mean, scale, background, truth, torch.tensor(0))
+    assert float(term(right, *arguments)) < 1e-6
+    halfway = background + std.view(-1, 1, 1) * mean
+    squares = torch.stack(list(norm(halfway, truth).values())).mean(dim=0)
+    weight = {"reciprocal": 1 / error_std**2, "step": torch.tensor([1.0, 1.0, 0.0]), "constant": torch.ones(3)}[
+        schedule
+    ]
+    assert float(term(0 * right, *arguments)) == pytest.approx(float((3.0 * weight * squares).mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("residual", ["tendencies", "two-times", "balances"])
+def test_every_residual_trains_and_resumes_to_the_same_bits(data, tmp_path, residual):
+    physics = {"residual": residual, "weight": 0.1, "rows": 0.5, "share": 0.5}
+    whole = train(config(data, tmp_path / "whole", physics=physics, max_images=16))
+    assert math.isfinite(whole.task.validate()["ratio_to_base"])
+    half = config(data, tmp_path / "half", physics=physics, max_images=16, max_minutes=1e-6)
+    train(half)
+    resumed = train(half.model_copy(update={"max_minutes": None}), resume=True)
+    for name, expected in whole.task.network.state_dict().items():
+        torch.testing.assert_close(resumed.task.network.state_dict()[name], expected, rtol=0, atol=0)
+
+
+def test_channels_without_an_equation_are_refused(data, tmp_path):
+    made = config(data, tmp_path / "run", physics={}).model_dump(mode="json")
+    made["data"]["channels"] = ["t850", "u500"]
+    with pytest.raises(ValueError, match="found no equation that these channels allow"):
+        train(type(config(data, tmp_path)).model_validate(made))
