@@ -27,6 +27,7 @@ from genda.verify import (
     SPECDIV,
     SPREAD_SKILL,
     STATE_RMSE,
+    TENDENCIES,
     Metric,
     ScoreTable,
     Statistics,
@@ -45,6 +46,7 @@ METRICS = (
     KINETIC_ENERGY,
     GEOSTROPHIC,
     HYDROSTATIC,
+    TENDENCIES,
     STATE_RMSE,
 )
 

@@ -40,6 +40,7 @@ from genda.verify.metrics import (
     SPREAD,
     SPREAD_SKILL,
     STATE_RMSE,
+    TENDENCIES,
     Metric,
 )
 from genda.verify.scores import area_mean, bias, channel_mean, mae, mse, rmse
@@ -84,6 +85,7 @@ __all__ = [
     "SPREAD",
     "SPREAD_SKILL",
     "STATE_RMSE",
+    "TENDENCIES",
     "BatchSpectralDivergence",
     "Estimate",
     "LevelBin",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genda.verify import balance, decomposition, ensemble, scores
+from genda.verify import balance, decomposition, ensemble, scores, tendencies
 from genda.verify.scores import Array
 from genda.verify.spectra import BANDS
 
@@ -162,6 +162,13 @@ HYDROSTATIC = Metric(
     lambda s, _: np.sqrt(s["hydrostatic_residual"] / s["hydrostatic_residual_truth"])[..., 0, :],
     balance.hydrostatic_layers,
 )
+TENDENCIES = Metric(
+    "tendencies",
+    "Error of tendencies / truth's",
+    ("tendency_error",),
+    lambda s, _: np.sqrt(s["tendency_error"])[..., 0, :],
+    tendencies.equations,
+)
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
@@ -185,5 +192,6 @@ METRICS: Mapping[str, Metric] = {
         KINETIC_ENERGY,
         GEOSTROPHIC,
         HYDROSTATIC,
+        TENDENCIES,
     )
 }

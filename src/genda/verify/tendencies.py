@@ -1,0 +1,79 @@
+r"""Tendencies: how far the change that the equations give a state is from that of the truth, equation by equation.
+
+    e² = mean over levels of  <|K(x) - K(y)|²> / <|K(y)|²>,      K of :mod:`genda.physics.primitive_equations`
+
+Wind and mass that do not fit each other, or a column whose winds do not fit each other, show here first: a tendency is a small
+difference of large terms, and what is out of balance moves at once. Of an ensemble the members are scored. Each level counts
+in units of its own tendencies, so that none rules the others.
+
+References:
+    PhyDA (arXiv 2505.12882), equation 8; Daley 1991, Atmospheric Data Analysis, chapter 6 (imbalance, and forecasts from it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from genda.grid import LatLonGrid
+from genda.physics import PrimitiveEquations
+from genda.physics.enforcement import NEEDS, Equation
+from genda.physics.fields import LevelFields
+from genda.variables import channel
+from genda.verify.scores import Array, normalised_weights
+from genda.verify.spectra import has_harmonics
+
+INTERIOR = 3
+"""Levels that an equation needs for one to lie inside the column, where vertical derivatives are two-sided."""
+
+
+def equations(channels: Sequence[str]) -> tuple[str, ...]:
+    """Fields whose tendency the channels tell somewhere inside the column, of u, v, t, q, z."""
+    try:
+        layout = LevelFields(tuple(channels))
+    except ValueError:  # a toy model's variables
+        return ()
+    return tuple(field for field in NEEDS if len(Equation.of(field, layout).levels) >= INTERIOR)
+
+
+def tendency_error(
+    fields: Tensor, truth: Tensor, channels: Sequence[str], grid: LatLonGrid, weights: Tensor | Array
+) -> Tensor | None:
+    """e² by equation.
+
+    Args:
+        fields: physical units, shape (..., channel, lat, lon).
+        truth: shape (channel, lat, lon).
+        channels: identifiers, in order.
+        grid: where the values stand.
+        weights: shape (lat,) or (lat, lon).
+
+    Returns:
+        shape (..., equation) in the order of :func:`equations`, float64; None where channels or grid tell no tendency.
+    """
+    names = equations(channels)
+    if not names or not grid.is_global or not has_harmonics(grid):
+        return None
+    dynamics = _dynamics(grid, tuple(channels)).to(fields.device)
+    y = truth.double().unsqueeze(0)
+    where = dynamics.enforced(y)[0] * normalised_weights(weights, truth)
+    expected = dynamics(y)[0]
+    size = (where * expected**2).sum(dim=(-2, -1))
+    states = fields.reshape(-1, *truth.shape).double()
+    shares = torch.stack(
+        [(where * (dynamics(x.unsqueeze(0))[0] - expected) ** 2).sum(dim=(-2, -1)) / size for x in states]
+    )
+    columns = [
+        [i for i, name in enumerate(channels) if channel(name).field.id == field and float(size[i]) > 0]
+        for field in names
+    ]
+    found = torch.stack([shares[:, own].mean(dim=1) for own in columns], dim=1)
+    return found.view(*fields.shape[:-3], len(names))
+
+
+@lru_cache(maxsize=4)
+def _dynamics(grid: LatLonGrid, channels: tuple[str, ...]) -> PrimitiveEquations:
+    return PrimitiveEquations(grid, channels)
