@@ -13,10 +13,9 @@ from genda.checkpoint import UNetConfig
 from genda.diffusion.increments import IncrementDenoiser
 from genda.diffusion.zonal_gaussian import ZonalGaussian
 from genda.grid import LatLonGrid
+from genda.latent_card import AutoencoderSpec, IncrementArchitecture
 from genda.latent_model import (
     AutoencoderModel,
-    AutoencoderSpec,
-    IncrementArchitecture,
     LatentModel,
     build_autoencoder,
     build_increment_network,

@@ -12,7 +12,7 @@ LAYERS = (
     {"problem"},
     {"diffusion", "physics", "parallel"},
     {"checkpoint"},
-    {"latent_model"},
+    {"latent_card", "latent_model"},
     {"guidance"},
     {"methods", "forecast"},
     {"latent_methods"},

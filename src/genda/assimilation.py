@@ -27,8 +27,9 @@ from genda.grid import LatLonGrid
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import DEFAULT_GAMMA, SDA, default_gammas, stable_gammas
+from genda.latent_card import is_latent
 from genda.latent_methods import LATENT_METHODS, make_latent_method
-from genda.latent_model import LatentModel, is_latent, load_latent_model
+from genda.latent_model import LatentModel, load_latent_model
 from genda.linalg import Diagonal
 from genda.methods import Method
 from genda.methods.fusion import Fusion, Guidance

@@ -13,6 +13,7 @@ from pydantic import Field
 from genda.assets import model_directory
 from genda.checkpoint import Model, Strict
 from genda.diffusion.sampler import Sampler
+from genda.latent_card import has_autoencoder, latent_digests
 from genda.latent_methods import (
     EnsembleShare,
     checked_settings,
@@ -20,7 +21,7 @@ from genda.latent_methods import (
     make_latent_method,
     usual_sampler,
 )
-from genda.latent_model import LatentModel, has_autoencoder, latent_digests, load_latent_model
+from genda.latent_model import LatentModel, load_latent_model
 from genda.methods import Method
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from genda.assets import model_directory
 from genda.checkpoint import read_card
 from genda.commands.outcome import Outcome
-from genda.latent_model import latent_card
+from genda.latent_card import latent_card
 
 
 def inspect_model(name: str) -> Outcome:

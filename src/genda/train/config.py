@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from genda.checkpoint import Architecture, Strict, first_complaint
 from genda.diffusion.loss import VALIDATION_SIGMAS
-from genda.latent_model import AutoencoderSpec, IncrementArchitecture
+from genda.latent_card import AutoencoderSpec, IncrementArchitecture
 from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS
 
 

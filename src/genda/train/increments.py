@@ -18,9 +18,9 @@ from genda.diffusion.increments import IncrementDenoiser
 from genda.diffusion.loss import draw_noise
 from genda.diffusion.noise import derived_seed
 from genda.diffusion.zonal_gaussian import ZonalGaussian
+from genda.latent_card import AutoencoderSpec
 from genda.latent_model import (
     AutoencoderModel,
-    AutoencoderSpec,
     LatentModel,
     build_autoencoder,
     build_increment_network,

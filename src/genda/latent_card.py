@@ -1,0 +1,147 @@
+"""Cards of latent models: what is in ``model.json`` of an autoencoder and of a prior of background errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from genda.checkpoint import CARD, GridCard, Strict, UNetConfig, read_document
+
+AUTOENCODER = "autoencoder"
+"""Folder of a prior's directory that holds its autoencoder."""
+
+
+class AutoencoderSpec(Strict):
+    """Arguments of :class:`genda.nn.autoencoder.Autoencoder` that do not follow from the data."""
+
+    kind: Literal["conv", "transformer", "linear", "identity"] = "conv"
+    latent: int = Field(default=48, ge=1)
+    patch: int = Field(default=2, ge=1)
+    width: int = Field(default=128, ge=1)
+    depth: int = Field(default=3, ge=1)
+    windows: tuple[tuple[int, int], ...] = ((6, 6), (2, 12), (12, 2), (0, 0))
+    head: int = Field(default=32, ge=4)
+
+
+class DiTConfig(Strict):
+    """Arguments of :class:`genda.nn.transformer.DiT` that do not follow from the data."""
+
+    conditioning: Literal["concatenate", "cross", "both"] = "both"
+    patch: int = Field(default=2, ge=1)
+    width: int = Field(default=256, ge=8)
+    depth: int = Field(default=8, ge=1)
+    head: int = Field(default=32, ge=4)
+    windows: tuple[tuple[int, int], ...] = ((0, 0),)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class ObservationSpec(Strict):
+    """Arguments of an encoder of :mod:`genda.nn.observation_encoder`; ``scales`` is its depth where it is convolutional."""
+
+    encoder: Literal["virtual", "convolutional"] = "virtual"
+    width: int = Field(default=64, ge=1)
+    scales: int = Field(default=3, ge=1)
+    head: int = Field(default=32, ge=4)
+
+
+class IncrementArchitecture(Strict):
+    """The network of increments: a UNet or a DiT, with an encoder of observations where it is shown any.
+
+    ``sees_base`` as in :class:`genda.diffusion.increments.IncrementDenoiser`.
+    """
+
+    unet: UNetConfig | None = None
+    dit: DiTConfig | None = None
+    observations: ObservationSpec | None = None
+    static: tuple[str, ...] = ()
+    sees_base: bool = True
+
+    @model_validator(mode="after")
+    def _one_network(self) -> IncrementArchitecture:
+        if (self.unet is None) == (self.dit is None):
+            raise ValueError(
+                f"found {'no network' if self.unet is None else 'unet and dit'}, expected one of unet, dit"
+            )
+        return self
+
+
+class AutoencoderCard(Strict):
+    """``model.json`` of an autoencoder."""
+
+    format: Literal["genda-autoencoder"] = "genda-autoencoder"
+    version: Literal[1] = 1
+    channels: tuple[str, ...]
+    grid: GridCard
+    autoencoder: AutoencoderSpec
+    harmonics: int = Field(ge=0)
+    sha256: str
+    training: dict[str, Any] = Field(default={})
+
+
+class IncrementCard(Strict):
+    """``model.json`` of a prior of increments."""
+
+    format: Literal["genda-increments"] = "genda-increments"
+    version: Literal[1] = 1
+    architecture: IncrementArchitecture
+    leads: tuple[int, ...] = Field(min_length=1)
+    sha256: str
+    base_sha256: str
+    training: dict[str, Any] = Field(default={})
+
+
+class StateCard(BaseModel):
+    """What the cards of all models of states have."""
+
+    channels: tuple[str, ...]
+    harmonics: int = Field(ge=0)
+
+
+class _Format(BaseModel):
+    format: str = ""
+
+
+def is_latent(directory: Path) -> bool:
+    """Whether a directory holds a prior of increments.
+
+    Raises:
+        ValueError: for an autoencoder, which is no prior.
+    """
+    found = read_document(directory / CARD, _Format).format
+    if found == "genda-autoencoder":
+        raise ValueError(f"{directory}: found an autoencoder, expected a prior of states or of background errors")
+    return found == "genda-increments"
+
+
+def latent_card(directory: Path) -> dict[str, Any] | None:
+    """The document of a latent model's card, that of a prior with its autoencoder's channels and grid; None for other models."""
+    found = read_document(directory / CARD, _Format).format
+    if found == "genda-autoencoder":
+        return read_document(directory / CARD, AutoencoderCard).model_dump(mode="json")
+    if found != "genda-increments":
+        return None
+    space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard).model_dump(mode="json")
+    document = read_document(directory / CARD, IncrementCard).model_dump(mode="json")
+    return {"channels": space["channels"], "grid": space["grid"], **document, "autoencoder": space["autoencoder"]}
+
+
+def has_autoencoder(directory: Path) -> bool:
+    """Whether the latents of a prior of increments are other than the states themselves, as its card tells.
+
+    Raises:
+        FileNotFoundError, ValueError: where the card is missing or wrong.
+    """
+    return read_document(directory / AUTOENCODER / CARD, AutoencoderCard).autoencoder.kind != "identity"
+
+
+def latent_digests(directory: Path) -> tuple[str, str, str]:
+    """Digests of network, base and autoencoder, as the cards tell them.
+
+    Raises:
+        FileNotFoundError, ValueError: where a card is missing or wrong.
+    """
+    card = read_document(directory / CARD, IncrementCard)
+    space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard)
+    return card.sha256, card.base_sha256, space.sha256
