@@ -8,8 +8,9 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
     {"variables", "grid", "linalg", "assets", "atomic"},
-    {"state", "sphere", "nn", "observations"},
-    {"problem"},
+    {"files"},
+    {"state", "sphere", "nn", "observations", "regrid"},
+    {"problem", "data"},
     {"diffusion", "physics", "parallel"},
     {"checkpoint"},
     {"latent_model"},

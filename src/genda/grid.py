@@ -147,15 +147,25 @@ class LatLonGrid:
     def area_weights(self) -> Array:
         """Weight of each row, shape (latitudes,), mean 1: quadrature weights or exact cell areas."""
         if self.is_gaussian:
-            weights = np.polynomial.legendre.leggauss(len(self.latitude))[1][::-1]
+            weights = self._gaussian_weights
         else:
             sines = np.sin(np.radians(self.row_edges))
             weights = sines[:-1] - sines[1:]
         return np.asarray(weights / weights.mean())
 
+    @property
+    def _gaussian_weights(self) -> Array:
+        return np.asarray(np.polynomial.legendre.leggauss(len(self.latitude))[1][::-1])
+
     @cached_property
     def row_edges(self) -> Array:
-        """Latitudes between rows, shape (latitudes + 1,), from north to south; a global grid ends at the poles."""
+        """Latitudes between rows, shape (latitudes + 1,), from north to south; a global grid ends at the poles.
+
+        Between them lies the area that :attr:`area_weights` gives a row. On a Gaussian grid these are not the midpoints; they
+        separate its latitudes all the same (Chebyshev, Markov, Stieltjes).
+        """
+        if self.is_gaussian:
+            return np.degrees(np.arcsin(1.0 - np.concatenate([[0.0], self._gaussian_weights.cumsum()]).clip(max=2.0)))
         lat = np.asarray(self.latitude)
         inner = 0.5 * (lat[:-1] + lat[1:])
         north = 90.0 if self.is_global else min(90.0, lat[0] + (lat[0] - inner[0]))

@@ -35,12 +35,13 @@ from genda.checkpoint import (
 )
 from genda.diffusion.increments import IncrementDenoiser, IncrementPrior
 from genda.diffusion.zonal_gaussian import ZonalGaussian
+from genda.files import Times
 from genda.grid import LatLonGrid
 from genda.nn.autoencoder import Autoencoder
 from genda.nn.layers import Conv2d
 from genda.nn.transformer import DiT
 from genda.nn.unet import UNet
-from genda.state import Normalisation, Times, season
+from genda.state import Normalisation, season
 from genda.variables import channels as parse_channels
 
 BASE, AUTOENCODER = "base.safetensors", "autoencoder"

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genda.diffusion.noise import derived_seed
+from genda.files import Times, open_dataset
 from genda.grid import LatLonGrid
 from genda.latent_model import read_normalisation
-from genda.state import Normalisation, State, Times, open_dataset, read_state, season
+from genda.state import Normalisation, State, read_state, season
 from genda.train.config import DataConfig
 
 GEOMETRY = ("sin_latitude", "cos_longitude", "sin_longitude")
