@@ -15,6 +15,7 @@ over runs and steps, is put together when times are asked for, so that a folder 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -240,7 +241,9 @@ def _open_grib(path: Path) -> list[xr.Dataset]:
         raise ModuleNotFoundError(
             f"{path}: found GRIB without the package cfgrib, expected it: pip install 'genda[grib]'"
         ) from None
-    cubes: Sequence[xr.Dataset] = cfgrib.open_datasets(str(path), indexpath="")  # no index file beside the user's data
+    with warnings.catch_warnings():  # of xarray to cfgrib
+        warnings.simplefilter("ignore", FutureWarning)
+        cubes: Sequence[xr.Dataset] = cfgrib.open_datasets(str(path), indexpath="")  # no index beside the user's data
     if not cubes:
         raise ValueError("no messages")
     return list(cubes)

@@ -117,6 +117,20 @@ class LatLonGrid:
             np.reshape(self.latitude, (-1, factor)).mean(axis=1), np.reshape(self.longitude, (-1, factor)).mean(axis=1)
         )
 
+    def within(self, north: float, west: float, south: float, east: float) -> LatLonGrid:
+        """The points of a rectangle in degrees, its edges included; one that crosses the prime meridian may start west of it.
+
+        Raises:
+            ValueError: where fewer than two rows or columns lie inside, or edges are in the wrong order.
+        """
+        if not north > south or not 0 < east - west <= 360:
+            found = f"found {north:g}/{west:g}/{south:g}/{east:g}"
+            raise ValueError(f"area: {found}, expected north above south and west before east")
+        lat, lon = np.asarray(self.latitude), np.asarray(self.longitude)
+        inside = np.mod(lon - west + _TOLERANCE, 360.0) <= east - west + 2 * _TOLERANCE
+        rows = (lat <= north + _TOLERANCE) & (lat >= south - _TOLERANCE)
+        return LatLonGrid.from_coordinates(lat[rows], lon[inside])[0]
+
     @property
     def shape(self) -> tuple[int, int]:
         """(latitudes, longitudes)."""
