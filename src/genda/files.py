@@ -95,7 +95,7 @@ class Gridded:
             if piece.data_vars and piece.sizes.get("time", 1):
                 pieces.append(piece)
         if len(pieces) < 2:
-            return pieces[0] if pieces else self.parts[0][[]]
+            return pieces[0] if pieces else self.parts[0]
         try:
             merged = xr.merge(pieces, compat="no_conflicts", join="outer")
         except xr.MergeError as error:
