@@ -21,7 +21,7 @@ LAYERS = (
     {"assimilation", "cycle", "sample", "verify"},
     {"report", "train", "usable"},
     {"benchmark"},
-    {"demo", "commands"},
+    {"demo", "commands", "earth2studio"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

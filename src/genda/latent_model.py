@@ -225,7 +225,15 @@ def increment_condition(times: Times, lead: int, leads: int) -> Tensor:
 
 
 def build_autoencoder(spec: AutoencoderSpec, channels: int, grid: LatLonGrid) -> Autoencoder:
-    """A freshly initialised autoencoder (from torch's global generator)."""
+    """A freshly initialised autoencoder (from torch's global generator).
+
+    Raises:
+        ValueError: for a region: the Gaussian of errors that goes with a latent is homogeneous along circles of latitude.
+    """
+    if not grid.periodic:
+        raise ValueError(
+            f"autoencoder: found a region of {grid.shape}, expected whole circles; train a prior of states"
+        )
     return Autoencoder(channels, grid=grid.shape, **spec.model_dump())
 
 

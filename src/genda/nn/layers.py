@@ -1,9 +1,9 @@
 """Building blocks for networks on a latitude-longitude grid: convolutions that close the circle of longitude.
 
-Longitude is periodic, so a column's western neighbour of the first is the last; beyond the poles there is nothing
-that a translation-invariant kernel could read, so latitude is padded with zeros (paper 001 §3.4). Residual blocks are
-those of the DDPM++ network of Song et al. (2021) as tuned by Karras et al. (2022, arXiv 2206.00364, Table 1): group norm,
-SiLU, convolution, twice, the second norm scaled and shifted by an embedding of the noise level.
+Where the grid is a whole circle, the western neighbour of the first column is the last. Beyond the poles, and beyond the sides of
+a region, there is nothing that a translation-invariant kernel could read, so these are padded with zeros (paper 001 §3.4). Residual
+blocks are those of the DDPM++ network of Song et al. (2021) as tuned by Karras et al. (2022, arXiv 2206.00364, Table 1): group
+norm, SiLU, convolution, twice, the second norm scaled and shifted by an embedding of the noise level.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ def circular_pad(x: Tensor, width: int) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """A stride-1 convolution of odd kernel size, circular in longitude and zero-padded in latitude.
+    """A stride-1 convolution of odd kernel size, zero-padded in latitude, in longitude circular or zero-padded.
 
     Args:
         in_channels: channels read.
         out_channels: channels written.
         kernel: odd kernel size.
         gain: factor on the Xavier-uniform initial weights; 0 starts at the zero map.
+        periodic: whether columns close the circle; False on a region.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, gain: float = 1.0) -> None:
-        super().__init__(in_channels, out_channels, kernel, padding=(kernel // 2, 0))
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, gain: float = 1.0, periodic: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=(kernel // 2, 0 if periodic else kernel // 2))
+        self.periodic = periodic
         nn.init.xavier_uniform_(self.weight)
         with torch.no_grad():
             self.weight.mul_(gain)
@@ -39,7 +43,8 @@ class Conv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(circular_pad(input, self.kernel_size[1] // 2), self.weight, self.bias, padding=self.padding)
+        padded = circular_pad(input, self.kernel_size[1] // 2) if self.periodic else input
+        return F.conv2d(padded, self.weight, self.bias, padding=self.padding)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -122,6 +127,7 @@ class ResidualBlock(nn.Module):
         attention: whether self-attention follows.
         head: channels of an attention head, None for one head.
         resample: factor 0.5 (mean of 2 x 2), 1 or 2 (repetition) applied to the input of both branches.
+        periodic: whether columns close the circle.
     """
 
     def __init__(
@@ -133,15 +139,16 @@ class ResidualBlock(nn.Module):
         attention: bool = False,
         head: int | None = 64,
         resample: float = 1,
+        periodic: bool = True,
     ) -> None:
         super().__init__()
         self.resample = resample
         self.norm1 = group_norm(in_channels)
-        self.conv1 = Conv2d(in_channels, out_channels)
+        self.conv1 = Conv2d(in_channels, out_channels, periodic=periodic)
         self.affine = nn.Linear(embedding, 2 * out_channels)
         self.norm2 = group_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = Conv2d(out_channels, out_channels, gain=1e-5)
+        self.conv2 = Conv2d(out_channels, out_channels, gain=1e-5, periodic=periodic)
         self.skip = (
             nn.Identity()
             if in_channels == out_channels and resample == 1

@@ -1,8 +1,8 @@
 """Frames of a training store in random order, as fast as a GPU takes them.
 
-zarr-python spends a millisecond on a chunk, tensorstore (extra ``loader``) a twentieth of that, and on all cores. It reads what lies
-in the store as it lies there, so it is used where that is what :func:`genda.state.read_times` gives too, as in every store of ``genda
-data prepare``; otherwise frames are read in the general way, and the log says so. Both give the same values.
+zarr-python spends a millisecond on a chunk, tensorstore (extra ``loader``) a twentieth of that, and on all cores. It gives what is
+stored as it is stored, so it is used where :func:`genda.state.read_times` gives the same, as in every store of ``genda data
+prepare``; otherwise frames are read in the general way, and the log says so.
 """
 
 from __future__ import annotations
