@@ -123,7 +123,8 @@ class Gridded:
         """A coordinate along time such as ``split``, in the order of :attr:`times`; None where no file has it."""
         for part in self.parts:
             if name in part.variables and part[name].dims == ("time",):
-                return np.asarray(part[name].values[np.argsort(part["time"].values)])
+                values = np.asarray(part[name].values[np.argsort(part["time"].values)])
+                return values.astype(object).astype(str) if values.dtype.kind in "TO" else values
         return None
 
 

@@ -63,7 +63,7 @@ def prepare_data(
     times = _chosen_times(files, start, end, every)
     own = files.coordinate("split")
     if own is not None and train_until is None:
-        split = own.astype(str)[np.isin(files.times, times)]
+        split = own[np.isin(files.times, times)]
     else:
         until = None if train_until is None or validation_until is None else (train_until, validation_until)
         split = split_times(times, until, np.timedelta64(round(gap_days * 24), "h"))
@@ -106,7 +106,7 @@ def data_stats(
         own = files.coordinate("split")
         if own is None:
             raise ValueError(f"{location}: found no coordinate 'split', expected one for --split {split}")
-        times = times[np.isin(times, files.times[own.astype(str) == split])]
+        times = times[np.isin(times, files.times[own == split])]
     files.close()
     step = None if interval is None else np.timedelta64(round(interval * 3600), "s")
     names = None if channels == "all" else _channels(channels)

@@ -53,7 +53,7 @@ class Preparation:
     grid: LatLonGrid | None
     method: RegridMethod
     times: Times
-    split: NDArray[np.str_]
+    split: NDArray[Any]
 
     def recipe(self, grid: LatLonGrid, members: int | None) -> dict[str, Any]:
         """What decides the store's values; a store of another recipe is refused."""

@@ -20,6 +20,9 @@ from torch import Tensor
 from genda.files import Times, open_gridded
 from genda.state import read_times
 
+READ_BYTES = 2**26
+"""Size of what is read at a time."""
+
 
 @dataclass
 class Moments:
@@ -100,15 +103,17 @@ def data_statistics(
     weights = torch.as_tensor(state.grid.area_weights).view(-1, 1)
     values, differences = Moments(), Moments()
     earlier: dict[np.datetime64, Tensor] = {}
-    for i, time in enumerate(times):
-        fields = read_times(files, state.channels, times[i : i + 1]).values
-        values.add(fields, weights)
-        before = earlier.get(time - interval)
-        if before is not None:
-            differences.add(fields.double() - before.double(), weights)
-        earlier = {key: kept for key, kept in earlier.items() if key > time - interval} | {time: fields}
+    step = max(1, READ_BYTES // (4 * state.values.numel()))
+    for start in range(0, times.size, step):
+        block = read_times(files, state.channels, times[start : start + step])
+        for time, fields in zip(block.times, block.values, strict=True):
+            values.add(fields, weights)
+            before = earlier.get(time - interval)
+            if before is not None:
+                differences.add(fields.double() - before.double(), weights)
+            earlier = {key: kept for key, kept in earlier.items() if key > time - interval} | {time: fields}
         if progress is not None:
-            progress(i + 1, times.size)
+            progress(min(start + step, times.size), times.size)
     files.close()
     nothing = torch.full_like(values.std, torch.nan)
     return DataStatistics(
