@@ -50,6 +50,7 @@ def test_grib_holds_what_eccodes_decodes():
     pytest.importorskip("cfgrib")
     for name, count in (("era5-levels-members.grib", 160), ("pl_regular_ll.grib", 192)):
         path, seen = shared(name), 0
+        beside = sorted(path.parent.iterdir())
         state = read_state(path)
         with path.open("rb") as file:
             while (message := eccodes.codes_grib_new_from_file(file)) is not None:
@@ -70,6 +71,7 @@ def test_grib_holds_what_eccodes_decodes():
                 )
                 seen += 1
         assert seen == count
+        assert sorted(path.parent.iterdir()) == beside  # no index is left there
 
 
 def test_what_cannot_be_opened_is_named(tmp_path, monkeypatch):

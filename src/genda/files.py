@@ -242,9 +242,10 @@ def _open_grib(path: Path) -> list[xr.Dataset]:
         raise ModuleNotFoundError(
             f"{path}: found GRIB without the package cfgrib, expected it: pip install 'genda[grib]'"
         ) from None
+    without_index = {"indexpath": ""}  # which would be written beside the data
     with warnings.catch_warnings():  # of xarray to cfgrib
         warnings.simplefilter("ignore", FutureWarning)
-        cubes: Sequence[xr.Dataset] = cfgrib.open_datasets(str(path), indexpath="")  # no index beside the user's data
+        cubes: Sequence[xr.Dataset] = cfgrib.open_datasets(str(path), backend_kwargs=without_index)
     if not cubes:
         raise ValueError("no messages")
     return list(cubes)
