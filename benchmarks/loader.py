@@ -3,7 +3,8 @@
     python benchmarks/loader.py --grid 48x96 --channels embedded --base 64
     python benchmarks/loader.py --grid 121x240 --channels era5 --base 192 --device cuda --batch 16
 
-Random fields are written to a store as ``genda data prepare`` writes one. The last column is what the loader gives on its own.
+Random fields are written to a store as ``genda data prepare`` writes one. The last columns are
+what the loader gives on its own, and the general way through xarray and zarr-python.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import numpy as np
 import torch
 
 from genda.data.prepare import Preparation, prepare_store
+from genda.files import Times, open_gridded
 from genda.grid import LatLonGrid
-from genda.state import Normalisation, State, to_dataset
+from genda.state import State, read_times, to_dataset
 from genda.train import train
 from genda.train.config import PriorConfig
-from genda.train.data import OnDisk, sample_order
+from genda.train.data import sample_order
+from genda.train.frames import FrameReader, frame_reader
 from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS, channels
 
 
@@ -42,11 +45,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = write_store(Path(folder), names, grid, arguments.frames)
         speed = {kind: loop_speed(store, Path(folder) / kind, names, kind, arguments) for kind in ("float32", "disk")}
-        alone = loader_speed(store, names, arguments.batch, arguments.steps)
-    print("| grid | channels | network | device | in memory, images/s | from Zarr | ratio | loader alone |")
-    print("|---|---|---|---|---|---|---|---|")
+        files = open_gridded(store)
+        fast = reading_speed(frame_reader(store, names), files.times, arguments.batch, arguments.steps)
+        general = reading_speed(lambda times: read_times(files, names, times).values, files.times, arguments.batch, 4)
+    print("| grid | channels | network | device | in memory, images/s | from Zarr | ratio | loader alone | by xarray |")
+    print("|---|---|---|---|---|---|---|---|---|")
     row = f"| {arguments.grid} | {len(names)} | {arguments.base} | {arguments.device} | {speed['float32']:.1f} | "
-    print(row + f"{speed['disk']:.1f} | {speed['disk'] / speed['float32']:.2f} | {alone:.0f} |")
+    print(row + f"{speed['disk']:.1f} | {speed['disk'] / speed['float32']:.2f} | {fast:.0f} | {general:.0f} |")
 
 
 def write_store(folder: Path, names: tuple[str, ...], grid: LatLonGrid, frames: int) -> Path:
@@ -84,16 +89,11 @@ def loop_speed(store: Path, out: Path, names: tuple[str, ...], storage: str, arg
     return float(np.median([entry["images_per_s"] for entry in log[1:] if "images_per_s" in entry]))
 
 
-def loader_speed(store: Path, names: tuple[str, ...], batch: int, steps: int) -> float:
-    """Images a second of the loader with nothing else to do."""
-    from genda.files import open_gridded
-
-    times = open_gridded(store).times
-    nothing = Normalisation(torch.zeros(1, len(names), 1, 1), torch.ones(len(names)))
-    data = OnDisk(store, names, times, nothing)
+def reading_speed(read: FrameReader, times: Times, batch: int, steps: int) -> float:
+    """Images a second in random order with nothing else to do."""
     started = time.perf_counter()
     for step in range(steps):
-        data[sample_order(step * batch, batch, len(times), 0)]
+        read(np.sort(times[sample_order(step * batch, batch, len(times), 0)]))
     return steps * batch / (time.perf_counter() - started)
 
 
