@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--frames", type=int, default=512)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--readers", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -44,7 +45,13 @@ def main() -> None:
     grid = LatLonGrid.gaussian(*map(int, arguments.grid.split("x")))
     with tempfile.TemporaryDirectory() as folder:
         store = write_store(Path(folder), names, grid, arguments.frames)
-        speed = {kind: loop_speed(store, Path(folder) / kind, names, kind, arguments) for kind in ("float32", "disk")}
+        speed = {"float32": 0.0, "disk": 0.0}
+        for turn in range(
+            arguments.repeats
+        ):  # in turn, and the best of each: whatever else runs here slows down either
+            for kind, best in speed.items():
+                out = Path(folder) / f"{kind}-{turn}"
+                speed[kind] = max(best, loop_speed(store, out, names, kind, arguments))
         files = open_gridded(store)
         fast = reading_speed(frame_reader(store, names), files.times, arguments.batch, arguments.steps)
         general = reading_speed(lambda times: read_times(files, names, times).values, files.times, arguments.batch, 4)
@@ -86,7 +93,7 @@ def loop_speed(store: Path, out: Path, names: tuple[str, ...], storage: str, arg
     }
     train(PriorConfig.model_validate(document))
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return float(np.median([entry["images_per_s"] for entry in log[1:] if "images_per_s" in entry]))
+    return float(np.max([entry["images_per_s"] for entry in log[1:] if "images_per_s" in entry]))
 
 
 def reading_speed(read: FrameReader, times: Times, batch: int, steps: int) -> float:
