@@ -8,9 +8,11 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
     {"variables", "grid", "linalg", "assets", "atomic"},
-    {"state", "sphere", "nn", "observations"},
+    {"files"},
+    {"state", "sphere", "nn", "observations", "regrid"},
     {"problem"},
-    {"diffusion", "physics", "parallel"},
+    {"diffusion", "physics", "parallel", "workers"},
+    {"data"},
     {"checkpoint"},
     {"latent_card", "latent_model"},
     {"guidance"},
@@ -19,7 +21,7 @@ LAYERS = (
     {"assimilation", "cycle", "sample", "verify"},
     {"report", "train", "usable"},
     {"benchmark"},
-    {"demo", "commands"},
+    {"demo", "commands", "earth2studio"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -11,8 +11,9 @@ import small_model
 from command_line import run
 from genda import assimilation as library
 from genda.demo import simulate_columns
+from genda.files import open_dataset
 from genda.observations.table import write_table
-from genda.state import State, open_dataset, read_state, to_dataset, write_netcdf
+from genda.state import State, read_state, to_dataset, write_netcdf
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Analysis": "assimilation",
+    "Earth2StudioModel": "earth2studio",
     "LatLonGrid": "grid",
     "Model": "checkpoint",
     "State": "state",

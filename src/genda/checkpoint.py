@@ -152,6 +152,7 @@ def build_network(architecture: Architecture, channels: int, grid: LatLonGrid) -
         out_channels=channels,
         condition=2 if architecture.condition == "season" else 0,
         grid=grid.shape,
+        periodic=grid.periodic,
         **architecture.network.model_dump(),
     )
 

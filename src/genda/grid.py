@@ -117,6 +117,20 @@ class LatLonGrid:
             np.reshape(self.latitude, (-1, factor)).mean(axis=1), np.reshape(self.longitude, (-1, factor)).mean(axis=1)
         )
 
+    def within(self, north: float, west: float, south: float, east: float) -> LatLonGrid:
+        """The points of a rectangle in degrees, its edges included; one that crosses the prime meridian may start west of it.
+
+        Raises:
+            ValueError: where fewer than two rows or columns lie inside, or edges are in the wrong order.
+        """
+        if not north > south or not 0 < east - west <= 360:
+            found = f"found {north:g}/{west:g}/{south:g}/{east:g}"
+            raise ValueError(f"area: {found}, expected north above south and west before east")
+        lat, lon = np.asarray(self.latitude), np.asarray(self.longitude)
+        inside = np.mod(lon - west + _TOLERANCE, 360.0) <= east - west + 2 * _TOLERANCE
+        rows = (lat <= north + _TOLERANCE) & (lat >= south - _TOLERANCE)
+        return LatLonGrid.from_coordinates(lat[rows], lon[inside])[0]
+
     @property
     def shape(self) -> tuple[int, int]:
         """(latitudes, longitudes)."""
@@ -147,15 +161,25 @@ class LatLonGrid:
     def area_weights(self) -> Array:
         """Weight of each row, shape (latitudes,), mean 1: quadrature weights or exact cell areas."""
         if self.is_gaussian:
-            weights = np.polynomial.legendre.leggauss(len(self.latitude))[1][::-1]
+            weights = self._gaussian_weights
         else:
             sines = np.sin(np.radians(self.row_edges))
             weights = sines[:-1] - sines[1:]
         return np.asarray(weights / weights.mean())
 
+    @property
+    def _gaussian_weights(self) -> Array:
+        return np.asarray(np.polynomial.legendre.leggauss(len(self.latitude))[1][::-1])
+
     @cached_property
     def row_edges(self) -> Array:
-        """Latitudes between rows, shape (latitudes + 1,), from north to south; a global grid ends at the poles."""
+        """Latitudes between rows, shape (latitudes + 1,), from north to south; a global grid ends at the poles.
+
+        Between them lies the area that :attr:`area_weights` gives a row. On a Gaussian grid these are not the midpoints; they
+        separate its latitudes all the same (Chebyshev, Markov, Stieltjes).
+        """
+        if self.is_gaussian:
+            return np.degrees(np.arcsin(1.0 - np.concatenate([[0.0], self._gaussian_weights.cumsum()]).clip(max=2.0)))
         lat = np.asarray(self.latitude)
         inner = 0.5 * (lat[:-1] + lat[1:])
         north = 90.0 if self.is_global else min(90.0, lat[0] + (lat[0] - inner[0]))

@@ -32,6 +32,7 @@ from genda.checkpoint import (
 )
 from genda.diffusion.increments import IncrementDenoiser, IncrementPrior
 from genda.diffusion.zonal_gaussian import ZonalGaussian
+from genda.files import Times
 from genda.grid import LatLonGrid
 from genda.latent_card import (
     AUTOENCODER,
@@ -46,7 +47,7 @@ from genda.nn.layers import Conv2d
 from genda.nn.observation_encoder import ConvolutionalEncoder, ObservationConditioned, VirtualReconstruction
 from genda.nn.transformer import DiT
 from genda.nn.unet import UNet
-from genda.state import Normalisation, Times, season
+from genda.state import Normalisation, season
 from genda.variables import channels as parse_channels
 
 BASE = "base.safetensors"
@@ -165,7 +166,15 @@ def increment_condition(times: Times, lead: int, leads: int) -> Tensor:
 
 
 def build_autoencoder(spec: AutoencoderSpec, channels: int, grid: LatLonGrid) -> Autoencoder:
-    """A freshly initialised autoencoder (from torch's global generator)."""
+    """A freshly initialised autoencoder (from torch's global generator).
+
+    Raises:
+        ValueError: for a region: the Gaussian of errors that goes with a latent is homogeneous along circles of latitude.
+    """
+    if not grid.periodic:
+        raise ValueError(
+            f"autoencoder: found a region of {grid.shape}, expected whole circles; train a prior of states"
+        )
     return Autoencoder(channels, grid=grid.shape, **spec.model_dump())
 
 

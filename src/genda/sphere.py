@@ -141,7 +141,10 @@ def _kind(grid: LatLonGrid) -> str:
         return "legendre-gauss"
     if grid.is_global and math.isclose(grid.latitude[0], 90.0, abs_tol=1e-3):
         return "equiangular"
-    raise ValueError(f"grid {grid.shape}: spherical harmonics expect a global Gaussian grid or rows at both poles")
+    raise ValueError(
+        f"grid {grid.shape}: spherical harmonics expect a global Gaussian grid or rows at both poles; "
+        "elsewhere use an isotropic base"
+    )
 
 
 def degree_power(coefficients: Tensor) -> Tensor:

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from genda.atomic import replacing
+from genda.files import Gridded, Times, canonical, open_gridded
 from genda.grid import LatLonGrid
 from genda.variables import FIELDS, STANDARD_GRAVITY, Channel, Field, channels
-
-Times = NDArray[np.datetime64]
 
 _DAYS_PER_YEAR = 365.2425
 _UNIT_SPELLINGS = {
@@ -37,14 +37,6 @@ _UNIT_SPELLINGS = {
 }
 _GEOPOTENTIAL_HEIGHT_NAMES = ("geopotential_height", "gh")
 _GEOPOTENTIAL_HEIGHT_UNITS = {"m", "gpm", "metre", "meter", "metres", "meters"}
-_PRESSURE_COORDINATES = ("level", "isobaricInhPa", "pressure_level", "plev", "isobaricInPa")
-_COORDINATE_ALIASES = {
-    "lat": "latitude",
-    "lon": "longitude",
-    "valid_time": "time",
-    "member": "number",
-    "realization": "number",
-}
 
 
 @dataclass(frozen=True)
@@ -169,11 +161,11 @@ def _harmonic_basis(times: Times, harmonics: int) -> Tensor:
 def read_state(
     path: str | Path, names: Sequence[str] | None = None, times: slice | Times | None = None, group: str | None = None
 ) -> State:
-    """Read a netCDF file or a Zarr store.
+    """Read a netCDF or GRIB file, a Zarr store or a folder of them, see :mod:`genda.files`.
 
     Args:
-        path: a ``.nc`` file or a Zarr directory.
-        names: channels to read; all that the file holds when None.
+        path: where they are; a URL of a Zarr store too.
+        names: channels to read; all that are there when None.
         times: a label slice or the exact times to read; all when None.
         group: group inside the file.
 
@@ -181,31 +173,25 @@ def read_state(
         FileNotFoundError: if there is nothing at ``path``.
         ValueError: naming file, variable, what was found and what was expected.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    with open_dataset(path, group) as dataset:
-        try:
-            if times is not None:
-                dataset = dataset.sel(time=times)
-            return from_dataset(dataset, names)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
+    files = open_gridded(path, group)
+    try:
+        return read_times(files, names, times)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
+    finally:
+        files.close()
 
 
-def open_dataset(path: Path, group: str | None = None) -> xr.Dataset:
-    """Open a netCDF file or Zarr store lazily.
+def read_times(files: Gridded, names: Sequence[str] | None = None, times: slice | Times | None = None) -> State:
+    """Channels and times of files that are open; arguments as of :func:`read_state`.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: naming the variable, what was found and what was expected.
     """
-    try:
-        if path.is_dir():
-            dataset: xr.Dataset = xr.open_zarr(path, group=group, consolidated=None, chunks=None)
-            return dataset
-        return xr.open_dataset(path, group=group, engine="h5netcdf")
-    except Exception as error:  # h5py, zarr and xarray raise a dozen types for a damaged file
-        raise ValueError(f"{path}: expected a netCDF-4 file or Zarr store, found something else ({error})") from error
+    if isinstance(times, slice):
+        times = files.times[pd.DatetimeIndex(files.times).slice_indexer(times.start, times.stop)]
+    fields = FIELDS if names is None else tuple(c.field for c in channels(names))
+    return _stacked(files.at(times, {name for item in fields for name in spellings(item)}), names)
 
 
 def from_dataset(dataset: xr.Dataset, names: Sequence[str] | None = None) -> State:
@@ -218,12 +204,12 @@ def from_dataset(dataset: xr.Dataset, names: Sequence[str] | None = None) -> Sta
     Raises:
         ValueError: naming the variable, what was found and what was expected.
     """
-    dataset = dataset.rename({old: new for old, new in _COORDINATE_ALIASES.items() if old in dataset.dims})
-    for coordinate in ("latitude", "longitude"):
-        if coordinate not in dataset.coords or dataset[coordinate].ndim != 1:
-            raise ValueError(f"{coordinate}: no one-dimensional coordinate found, expected a regular or Gaussian grid")
+    return read_times(Gridded(canonical(dataset)), names)
+
+
+def _stacked(dataset: xr.Dataset, names: Sequence[str] | None) -> State:
     grid, rows, columns = LatLonGrid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values)
-    wanted = channels(names) if names is not None else _present_channels(dataset)
+    wanted = channels(names) if names is not None else present_channels(dataset)
     if not wanted:
         raise ValueError(
             f"no known variable: found {', '.join(map(str, dataset.data_vars))}, expected e.g. geopotential"
@@ -234,16 +220,14 @@ def from_dataset(dataset: xr.Dataset, names: Sequence[str] | None = None) -> Sta
     times = np.asarray(dataset["time"].values, dtype="datetime64[ns]")
     if times.size == 0:
         raise ValueError("time: found no times, expected at least one")
-    if np.unique(times).size != times.size:
-        raise ValueError("time: found duplicate times")
-    order = (
-        ("time", "number", "latitude", "longitude") if "number" in dataset.dims else ("time", "latitude", "longitude")
-    )
-    slices = []
-    for item in wanted:
-        values = _slice(dataset, item, order)[..., rows, :][..., columns]
-        slices.append(_checked(values, item))
-    stacked = np.stack(slices, axis=-3)
+    leading = ("time", "number") if "number" in dataset.dims else ("time",)
+    shape = (*(dataset.sizes[name] for name in leading), len(wanted), *grid.shape)
+    stacked = np.empty(shape, dtype=np.float32)
+    for item in dict.fromkeys(c.field for c in wanted):
+        index = [i for i, c in enumerate(wanted) if c.field == item]
+        values = read_field(dataset, item, [wanted[i].level_hpa for i in index], leading)
+        for i, slab in zip(index, np.moveaxis(values, -3, 0), strict=True):
+            stacked[..., i, :, :] = _checked(slab[..., rows, :][..., columns], wanted[i])
     return State(torch.from_numpy(stacked), tuple(c.id for c in wanted), grid, times)
 
 
@@ -303,46 +287,79 @@ def write_netcdf(dataset: xr.Dataset, path: str | Path, attributes: Mapping[str,
         dataset.assign_attrs(attributes or {}).to_netcdf(partial, engine="h5netcdf", encoding=encoding)
 
 
-def _present_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
+def present_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:
+    """The channels of a data set, in table order; a level on which the first time of a variable has no value does not count."""
     found: list[Channel] = []
     for item in FIELDS:
-        name = _variable_name(dataset, item)
+        name = variable_name(dataset, item)
         if name is None:
             continue
         if item.on_levels:
-            levels, dimension = _levels(dataset[name])
-            found += [Channel(item, level) for i, level in enumerate(levels) if _holds(dataset[name], dimension, i)]
+            first = dataset[name].isel(time=0) if "time" in dataset[name].dims else dataset[name]
+            missing = np.isnan(_values(first.transpose("level", ...))).reshape(first.sizes["level"], -1).all(axis=1)
+            found += [Channel(item, int(v)) for v, gone in zip(first["level"].values, missing, strict=True) if not gone]
         else:
             found.append(Channel(item, None))
     return tuple(found)
 
 
-def _holds(array: xr.DataArray, dimension: str | None, index: int) -> bool:
-    """Whether a level has any value: variables on different levels share one padded level axis in a file."""
-    level = array if dimension is None else array.isel({dimension: index})
-    first = level.isel(time=0) if "time" in level.dims else level
-    return not bool(np.isnan(_values(first)).all())
+def spellings(item: Field) -> tuple[str, ...]:
+    """The names a field is read under."""
+    return (item.name, item.id, *item.aliases, *(_GEOPOTENTIAL_HEIGHT_NAMES if item.id == "z" else ()))
 
 
-def _variable_name(dataset: xr.Dataset, item: Field) -> str | None:
-    heights = _GEOPOTENTIAL_HEIGHT_NAMES if item.id == "z" else ()
-    names: tuple[str, ...] = (item.name, item.id, *item.aliases, *heights)
-    return next((name for name in names if name in dataset.data_vars), None)
+def variable_name(dataset: xr.Dataset, item: Field) -> str | None:
+    """What a data set calls a field; None where it has none.
+
+    Raises:
+        ValueError: for a field on levels that has none.
+    """
+    name = next((name for name in spellings(item) if name in dataset.data_vars), None)
+    if name is not None and item.on_levels and "level" not in dataset[name].dims:
+        found = f"found dimensions {dataset[name].dims}"
+        raise ValueError(f"{name}: {found}, expected a pressure coordinate such as 'level' in hPa")
+    return name
 
 
-def _levels(array: xr.DataArray) -> tuple[list[int], str | None]:
-    """Levels in hPa and the name of the level dimension (None for a single scalar level)."""
-    for name in _PRESSURE_COORDINATES:
-        if name in array.coords:
-            values = np.atleast_1d(np.asarray(array[name].values, dtype=np.float64))
-            in_pascal = str(array[name].attrs.get("units", "")).lower() == "pa" or values.max() > 1100
-            levels = [round(v) for v in (values / 100 if in_pascal else values)]
-            if len(set(levels)) != len(levels):
-                raise ValueError(f"{array.name}: found duplicate levels {levels}")
-            return levels, name if name in array.dims else None
-    raise ValueError(
-        f"{array.name}: found dimensions {array.dims}, expected a pressure coordinate such as 'level' in hPa"
-    )
+def read_field(
+    dataset: xr.Dataset, item: Field, levels: Sequence[int | None], leading: tuple[str, ...]
+) -> NDArray[np.float32]:
+    """Values of a field in its own units, dims ``leading``, level, latitude, longitude (one level at the surface).
+
+    Raises:
+        ValueError: for a variable, level, dimension or unit that is not as expected, or values that cannot be read.
+    """
+    name = variable_name(dataset, item)
+    if name is None:
+        raise ValueError(f"{item.name} is missing: found {', '.join(map(str, dataset.data_vars))}")
+    array = dataset[name]
+    if item.on_levels:
+        there = array["level"].values.tolist()
+        for level in levels:
+            if level not in there:
+                raise ValueError(f"{item.name}: found levels {there} hPa, expected {level} hPa among them")
+        array = array.isel(level=[there.index(level) for level in levels])
+    order = (*leading, "level", "latitude", "longitude")
+    unexpected = [str(d) for d in array.dims if d not in order]
+    if unexpected:
+        raise ValueError(f"{name}: found unexpected dimensions {', '.join(unexpected)}, expected {', '.join(order)}")
+    factor = unit_factor(item, name, dataset[name].attrs.get("units"))
+    values = _values(array.expand_dims([d for d in order if d not in array.dims]).transpose(*order))
+    return np.asarray(values * np.float32(factor), dtype=np.float32)
+
+
+def unit_factor(item: Field, name: str, units: str | None) -> float:
+    """What values of a variable are multiplied by to be in the field's own units; geopotential height becomes geopotential.
+
+    Raises:
+        ValueError: for other units.
+    """
+    found = str(units or ("m" if name in _GEOPOTENTIAL_HEIGHT_NAMES else item.units)).strip()
+    if item.id == "z" and found.lower() in _GEOPOTENTIAL_HEIGHT_UNITS:
+        return STANDARD_GRAVITY
+    if found.lower() not in _UNIT_SPELLINGS[item.units]:
+        raise ValueError(f"{name}: found units {found!r}, expected {item.units!r}")
+    return 1.0
 
 
 def _values(array: xr.DataArray) -> NDArray[np.floating[Any]]:
@@ -350,32 +367,6 @@ def _values(array: xr.DataArray) -> NDArray[np.floating[Any]]:
         return np.asarray(array.values)
     except Exception as error:  # h5py and the codecs of zarr raise a dozen types for a damaged chunk
         raise ValueError(f"{array.name}: found values that cannot be read ({' '.join(str(error).split())})") from error
-
-
-def _slice(dataset: xr.Dataset, item: Channel, order: tuple[str, ...]) -> NDArray[np.float32]:
-    """One channel with unit-converted values, dims in ``order``."""
-    name = _variable_name(dataset, item.field)
-    if name is None:
-        raise ValueError(f"{item.field.name} is missing: found {', '.join(map(str, dataset.data_vars))}")
-    array = dataset[name]
-    if item.level_hpa is not None:
-        levels, dimension = _levels(array)
-        if item.level_hpa not in levels:
-            raise ValueError(f"{item.field.name}: found levels {levels} hPa, expected {item.level_hpa} hPa among them")
-        if dimension is not None:
-            array = array.isel({dimension: levels.index(item.level_hpa)})
-    unexpected = [str(d) for d in array.dims if d not in order]
-    if unexpected:
-        raise ValueError(f"{name}: found unexpected dimensions {', '.join(unexpected)}, expected {', '.join(order)}")
-    array = array.expand_dims([d for d in order if d not in array.dims]).transpose(*order)
-    values: NDArray[np.float32] = np.ascontiguousarray(_values(array), dtype=np.float32)
-    unstated = "m" if name in _GEOPOTENTIAL_HEIGHT_NAMES else item.field.units
-    units = str(dataset[name].attrs.get("units", unstated)).strip()
-    if item.field.id == "z" and units.lower() in _GEOPOTENTIAL_HEIGHT_UNITS:
-        return values * np.float32(STANDARD_GRAVITY)
-    if units.lower() not in _UNIT_SPELLINGS[item.field.units]:
-        raise ValueError(f"{name}: found units {units!r}, expected {item.field.units!r}")
-    return values
 
 
 def _checked(values: NDArray[np.float32], item: Channel) -> NDArray[np.float32]:

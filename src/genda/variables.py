@@ -62,6 +62,19 @@ FIELDS: tuple[Field, ...] = (
     ),
 )
 
+STATIC_FIELDS: tuple[Field, ...] = (
+    Field(
+        "geopotential_at_surface",
+        "geopotential_at_surface",
+        "surface_geopotential",
+        "m2 s-2",
+        (-6.0e3, 9.0e4),
+        False,
+    ),
+    Field("lsm", "land_sea_mask", "land_binary_mask", "1", (0.0, 1.0), False),
+)
+"""Maps that never change, which a network may be given beside a state; no channels."""
+
 _BY_ID = {key: field for field in FIELDS for key in (field.id, field.name, *field.aliases)}
 _LEVEL_CHANNEL = re.compile(r"([a-z]+)(\d{1,4})")
 

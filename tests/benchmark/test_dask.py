@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from genda.benchmark import cluster, read_results, read_suite, run_suite
+from genda import workers as cluster
+from genda.benchmark import read_results, read_suite, run_suite
 from genda.benchmark.runner import pairs
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")

@@ -80,6 +80,16 @@ def test_rows_that_do_not_divide_are_padded_and_columns_refused():
         call(network, torch.randn(1, 5, 8, 14, dtype=torch.float64))
 
 
+def test_on_a_region_nothing_wraps_around():
+    """The convolution is torch's own with zeros around, a turned field is another field, and any number of columns is taken."""
+    convolution, x = Conv2d(5, 3, periodic=False).double(), torch.randn(1, 5, 8, 16, dtype=torch.float64)
+    expected = nn.functional.conv2d(x, convolution.weight, convolution.bias, padding=1)
+    torch.testing.assert_close(convolution(x), expected, rtol=0, atol=1e-12)
+    network = randomised(**SMALL, periodic=False)
+    assert (call(network, x.roll(4, -1)) - call(network, x).roll(4, -1)).abs().max() > 1e-3
+    assert call(network, x[..., :13]).shape == (1, 3, 8, 13)
+
+
 def test_a_condition_of_the_wrong_size_is_refused():
     network, x = randomised(**SMALL), torch.zeros(1, 5, 8, 16, dtype=torch.float64)
     with pytest.raises(ValueError, match="condition: found none, expected 2"):

@@ -10,11 +10,8 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -23,10 +20,10 @@ import numpy as np
 import torch
 
 from genda.atomic import replacing
-from genda.benchmark.cluster import on_cluster
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.suite import Suite
 from genda.verify import Statistics
+from genda.workers import side_by_side
 
 FAILURES = (FloatingPointError, np.linalg.LinAlgError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 """What a method may do on a case without stopping the suite: its pair is recorded as failed."""
@@ -87,7 +84,7 @@ def run_suite(
         data: as for :func:`genda.benchmark.experiment.experiment_of`.
         workers: processes side by side.
         dask: address of a scheduler whose workers see ``directory``; instead of processes here. See
-            :func:`genda.benchmark.cluster.on_cluster` for what it raises.
+            :func:`genda.workers.on_cluster` for what it raises.
         progress: called with the number of finished pairs and of all.
 
     Raises:
@@ -101,34 +98,10 @@ def run_suite(
     done = len(wanted) - len(missing)
     if progress is not None:
         progress(done, len(wanted))
-    for _ in _results(missing, workers, dask, directory):
+    for _ in side_by_side(run_pair, missing, workers, dask, directory):
         done += 1
         if progress is not None:
             progress(done, len(wanted))
-
-
-def _results(missing: list[Pair], workers: int, dask: str | None, directory: Path) -> Iterator[None]:
-    if dask is not None:
-        yield from on_cluster(run_pair, missing, dask, directory)
-    elif workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            jobs = [pool.submit(run_pair, pair) for pair in missing]
-            try:
-                for job in as_completed(jobs):
-                    job.result()
-                    yield
-            except BrokenProcessPool:
-                raise OSError(f"workers: one of {workers} processes died, expected memory enough for all") from None
-            finally:
-                pool.shutdown(cancel_futures=True)  # after an error nothing else is begun
-    else:
-        for pair in missing:
-            run_pair(pair)
-            yield
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def run_pair(pair: Pair) -> None:

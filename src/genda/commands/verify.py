@@ -11,9 +11,10 @@ from torch import Tensor
 
 from genda import assimilation as library
 from genda.commands.outcome import PAIR, Outcome, at, iso
+from genda.files import open_dataset
 from genda.observations.flags import Flag
 from genda.observations.table import read_table
-from genda.state import State, open_dataset, read_state
+from genda.state import State, read_state
 from genda.usable import observable
 from genda.verify import BIAS, CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
 

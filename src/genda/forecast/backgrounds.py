@@ -26,11 +26,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genda.data.store import consolidate, coordinates_of, create_fields
 from genda.forecast.nature import PERTURBED_PARAMETERS, NatureModel
 from genda.forecast.pressure import to_pressure_levels
-from genda.forecast.store import Run, consolidate, coordinates_of, create_fields, modal_state
+from genda.forecast.store import Run, modal_state
 from genda.forecast.timeline import FRAMES_PER_DAY, Stream, Timeline
-from genda.variables import EMBEDDED_LEVELS, FIELDS
+from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS
 
 LEADS = (24, 48)
 """Leads in hours, as played."""
@@ -165,7 +166,7 @@ def create_group(run: Run, model: NatureModel, pairs: tuple[Pair, ...], variant:
     dataset = xr.Dataset(
         {"parameter_strength": (("time", "parameter"), np.stack([pair.strength for pair in pairs]))},
         coords={
-            **coordinates_of(model.grid),
+            **coordinates_of(model.grid, EMBEDDED_LEVELS),
             "time": ("time", times.astype("datetime64[ns]"), time_attributes),
             "lead": ("lead", np.array(LEADS, dtype=np.int32), {"units": "h", "long_name": "lead as played"}),
             "split": ("time", np.array([pair.split for pair in pairs], dtype=object)),
@@ -176,7 +177,7 @@ def create_group(run: Run, model: NatureModel, pairs: tuple[Pair, ...], variant:
     encoding = {"time": {"units": "hours since 1970-01-01", "dtype": "int64"}}
     dataset.to_zarr(run.out, group="background", mode="w", zarr_format=3, consolidated=False, encoding=encoding)
     group = zarr.open_group(run.out, mode="r+", path="background")
-    create_fields(group, model.grid, (("time", len(pairs), 1), ("lead", len(LEADS), len(LEADS))))
+    create_fields(group, EMBEDDED_CHANNELS, model.grid, (("time", len(pairs), 1), ("lead", len(LEADS), len(LEADS))))
     group.attrs["coordinates"] = "split source_day written"
     consolidate(run.out)
 

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from genda.data.store import consolidate, coordinates_of, create_fields
 from genda.forecast.backgrounds import LEADS, VARIANTS, Pair, Start, days_of_year_apart, forecast, scattered
 from genda.forecast.nature import PERTURBED_PARAMETERS, NatureModel
-from genda.forecast.store import Run, consolidate, coordinates_of, create_fields
+from genda.forecast.store import Run
 from genda.forecast.timeline import Timeline
-from genda.variables import FIELDS
+from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS
 
 MEMBERS = 16
 APART = 3
@@ -72,7 +73,7 @@ def create_group(run: Run, model: NatureModel, pairs: Sequence[Pair], members: i
             )
         return
     coordinates = {
-        **coordinates_of(model.grid),
+        **coordinates_of(model.grid, EMBEDDED_LEVELS),
         "time": ("time", times.astype("datetime64[ns]"), {"standard_name": "time", "long_name": "verification time"}),
         "member": ("member", np.arange(members, dtype=np.int32), {"standard_name": "realization"}),
         "split": ("time", np.array([pair.split for pair in pairs], dtype=object)),
@@ -86,7 +87,7 @@ def create_group(run: Run, model: NatureModel, pairs: Sequence[Pair], members: i
         encoding={"time": {"units": "hours since 1970-01-01", "dtype": "int64"}},
     )
     group = zarr.open_group(run.out, mode="r+", path="ensemble")
-    create_fields(group, model.grid, (("time", len(pairs), 1), ("member", members, members)))
+    create_fields(group, EMBEDDED_CHANNELS, model.grid, (("time", len(pairs), 1), ("member", members, members)))
     group.attrs["coordinates"] = "split written"
     consolidate(run.out)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -25,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genda.atomic import replacing
+from genda.data.store import consolidate, coordinates_of, create_fields
 from genda.forecast.nature import NatureModel
 from genda.forecast.timeline import CHUNK_DAYS, FRAMES_PER_DAY, Stream, Timeline
-from genda.grid import LatLonGrid
-from genda.variables import EMBEDDED_LEVELS, FIELDS
+from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def create_store(run: Run, model: NatureModel) -> None:
             ),
         },
         coords={
-            **coordinates_of(grid),
+            **coordinates_of(grid, EMBEDDED_LEVELS),
             "time": ("time", timeline.time.astype("datetime64[ns]"), {"standard_name": "time"}),
             "split": ("time", timeline.split.astype(object), {"long_name": "train, validation, test or gap"}),
             "stream": ("time", timeline.stream_of_frame, {"long_name": "independent integration the frame is from"}),
@@ -105,66 +104,12 @@ def create_store(run: Run, model: NatureModel) -> None:
         encoding = {"time": {"units": "hours since 1970-01-01", "dtype": "int64"}}
         coordinates.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
         group = zarr.open_group(partial, mode="a")
-        create_fields(group, grid, (("time", timeline.time.size, CHUNK_DAYS * FRAMES_PER_DAY),))
+        create_fields(group, EMBEDDED_CHANNELS, grid, (("time", timeline.time.size, CHUNK_DAYS * FRAMES_PER_DAY),))
         group.attrs["coordinates"] = "split stream written"
         consolidate(partial)
         os.replace(partial, run.out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def create_fields(group: Any, grid: LatLonGrid, leading: Sequence[tuple[str, int, int]]) -> None:
-    """Empty arrays of :data:`genda.variables.FIELDS` and ``written``.
-
-    Args:
-        group: the Zarr group to make them in.
-        grid: of every field.
-        leading: name, length and chunk of the dimensions before level, latitude and longitude; the first is written along.
-    """
-    names, sizes, chunks = (tuple(part) for part in zip(*leading, strict=True))
-    for field in FIELDS:
-        level = ("level",) if field.on_levels else ()
-        inner = (*((len(EMBEDDED_LEVELS),) if field.on_levels else ()), *grid.shape)
-        group.create_array(
-            field.name,
-            shape=(*sizes, *inner),
-            chunks=(*chunks, *inner),
-            dtype="float32",
-            fill_value=float("nan"),
-            dimension_names=(*names, *level, "latitude", "longitude"),
-            attributes={"units": field.units, "standard_name": field.standard_name},
-        )
-    group.create_array(
-        "written",
-        shape=sizes[:1],
-        chunks=chunks[:1],
-        dtype="int8",
-        fill_value=0,
-        dimension_names=names[:1],
-        attributes={"long_name": "1 where finished"},
-    )
-
-
-def consolidate(path: Path) -> None:
-    """Gather the store's metadata in one file, which xarray looks for first."""
-    import zarr
-
-    with warnings.catch_warnings():  # consolidated metadata is not in the Zarr 3 text yet; readers cope
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(path)
-
-
-def coordinates_of(grid: LatLonGrid) -> dict[str, Any]:
-    """Level, latitude and longitude with CF attributes, for :class:`xarray.Dataset`."""
-    return {
-        "level": (
-            "level",
-            np.array(EMBEDDED_LEVELS, dtype=np.int32),
-            {"units": "hPa", "standard_name": "air_pressure", "positive": "down"},
-        ),
-        "latitude": ("latitude", np.array(grid.latitude), {"units": "degrees_north", "standard_name": "latitude"}),
-        "longitude": ("longitude", np.array(grid.longitude), {"units": "degrees_east", "standard_name": "longitude"}),
-    }
 
 
 def description() -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Building blocks for networks on a latitude-longitude grid: convolutions that close the circle of longitude.
 
-Longitude is periodic, so a column's western neighbour of the first is the last; beyond the poles there is nothing
-that a translation-invariant kernel could read, so latitude is padded with zeros (paper 001 §3.4). Residual blocks are
-those of the DDPM++ network of Song et al. (2021) as tuned by Karras et al. (2022, arXiv 2206.00364, Table 1): group norm,
-SiLU, convolution, twice, the second norm scaled and shifted by an embedding of the noise level.
+Where the grid is a whole circle, the western neighbour of the first column is the last. Beyond the poles, and beyond the sides of
+a region, there is nothing that a translation-invariant kernel could read, so these are padded with zeros (paper 001 §3.4). Residual
+blocks are those of the DDPM++ network of Song et al. (2021) as tuned by Karras et al. (2022, arXiv 2206.00364, Table 1): group
+norm, SiLU, convolution, twice, the second norm scaled and shifted by an embedding of the noise level.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def circular_pad(x: Tensor, width: int) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution of odd kernel size, circular in longitude and zero-padded in latitude.
+    """A convolution of odd kernel size, zero-padded in latitude, in longitude circular or zero-padded.
 
     Args:
         in_channels: channels read.
@@ -29,12 +29,21 @@ class Conv2d(nn.Conv2d):
         kernel: odd kernel size.
         gain: factor on the Xavier-uniform initial weights; 0 starts at the zero map.
         stride: of rows and columns, whose numbers it divides.
+        periodic: whether columns close the circle; False on a region.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int = 3, gain: float = 1.0, stride: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        gain: float = 1.0,
+        stride: int = 1,
+        periodic: bool = True,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel, padding=(kernel // 2, 0), stride=stride)
+        padding = (kernel // 2, 0 if periodic else kernel // 2)
+        super().__init__(in_channels, out_channels, kernel, padding=padding, stride=stride)
+        self.periodic = periodic
         nn.init.xavier_uniform_(self.weight)
         with torch.no_grad():
             self.weight.mul_(gain)
@@ -42,7 +51,7 @@ class Conv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        padded = circular_pad(input, self.kernel_size[1] // 2)
+        padded = circular_pad(input, self.kernel_size[1] // 2) if self.periodic else input
         return F.conv2d(padded, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
@@ -126,6 +135,7 @@ class ResidualBlock(nn.Module):
         attention: whether self-attention follows.
         head: channels of an attention head, None for one head.
         resample: factor 0.5 (mean of 2 x 2), 1 or 2 (repetition) applied to the input of both branches.
+        periodic: whether columns close the circle.
     """
 
     def __init__(
@@ -137,15 +147,16 @@ class ResidualBlock(nn.Module):
         attention: bool = False,
         head: int | None = 64,
         resample: float = 1,
+        periodic: bool = True,
     ) -> None:
         super().__init__()
         self.resample = resample
         self.norm1 = group_norm(in_channels)
-        self.conv1 = Conv2d(in_channels, out_channels)
+        self.conv1 = Conv2d(in_channels, out_channels, periodic=periodic)
         self.affine = nn.Linear(embedding, 2 * out_channels)
         self.norm2 = group_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = Conv2d(out_channels, out_channels, gain=1e-5)
+        self.conv2 = Conv2d(out_channels, out_channels, gain=1e-5, periodic=periodic)
         self.skip = (
             nn.Identity()
             if in_channels == out_channels and resample == 1

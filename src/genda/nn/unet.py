@@ -24,7 +24,7 @@ from genda.nn.layers import Conv2d, NoiseEmbedding, ResidualBlock, group_norm, r
 
 
 class UNet(nn.Module):
-    """A noise-conditional UNet, circular in longitude.
+    """A noise-conditional UNet, circular in longitude, or on a region.
 
     Args:
         in_channels: channels of ``inputs``, static maps included.
@@ -42,6 +42,7 @@ class UNet(nn.Module):
         embedding: size of the noise embedding, 4 x ``base`` where None.
         position: number of learned maps on the input grid added to the inputs, 0 for none; needs ``grid``.
         grid: (lat, lon) of the position maps.
+        periodic: whether columns close the circle.
     """
 
     def __init__(
@@ -60,16 +61,18 @@ class UNet(nn.Module):
         embedding: int | None = None,
         position: int = 0,
         grid: tuple[int, int] | None = None,
+        periodic: bool = True,
     ) -> None:
         super().__init__()
         if position and grid is None:
             raise ValueError("position: learned maps need the grid's shape, found None, expected (lat, lon)")
         self.patch, self.resample_blocks, self.levels = patch, resample_blocks, len(multipliers)
+        self.periodic = periodic
         width = embedding or 4 * base
         self.position = nn.Parameter(0.02 * torch.randn(1, position, *grid)) if position and grid else None
 
         def block(channels_in: int, channels_out: int, attends: bool = False, factor: float = 1) -> ResidualBlock:
-            return ResidualBlock(channels_in, channels_out, width, dropout, attends, head, factor)
+            return ResidualBlock(channels_in, channels_out, width, dropout, attends, head, factor, periodic)
 
         self.embed = NoiseEmbedding(base, width, condition)
         channels = [base * m for m in multipliers]
@@ -77,7 +80,7 @@ class UNet(nn.Module):
         if len(counts) != self.levels:
             raise ValueError(f"blocks: found {len(counts)} numbers, expected one for each of {self.levels} levels")
         # A patch already holds its neighbours; a 3 x 3 stem on patches would be the dearest layer of the network.
-        self.stem = Conv2d((in_channels + position) * patch**2, base, kernel=3 if patch == 1 else 1)
+        self.stem = Conv2d((in_channels + position) * patch**2, base, kernel=3 if patch == 1 else 1, periodic=periodic)
         self.encoder, self.down, self.up, self.decoder = (nn.ModuleList() for _ in range(4))
         skips, current = [base], base
         for level, out in enumerate(channels):
@@ -102,7 +105,7 @@ class UNet(nn.Module):
                 current = out
             self.decoder.append(stage)
         self.norm = group_norm(current)
-        self.head = Conv2d(current, out_channels * patch**2, gain=0.0)
+        self.head = Conv2d(current, out_channels * patch**2, gain=0.0, periodic=periodic)
 
     def forward(
         self, inputs: Tensor, c_noise: Tensor, condition: Tensor | None = None, context: Tensor | None = None
@@ -119,18 +122,18 @@ class UNet(nn.Module):
             (batch, out_channels, lat, lon).
 
         Raises:
-            ValueError: where longitudes do not divide by the coarsest level's spacing, or the condition's size is wrong.
+            ValueError: where columns of a circle do not divide by the coarsest level's spacing, or the condition's size is wrong.
         """
         if context is not None:
             inputs = torch.cat([inputs, context], dim=1)
         rows, columns = inputs.shape[-2:]
         step = self.patch * 2 ** (self.levels - 1)
-        if columns % step:
+        if columns % step and self.periodic:
             raise ValueError(f"longitude: found {columns} columns, expected a multiple of {step} for this network")
         if self.position is not None:
             inputs = torch.cat([inputs, self.position.expand(inputs.shape[0], -1, -1, -1)], dim=1)
-        if missing := -rows % step:  # 121 rows: zeros beyond the last, cut off again below
-            inputs = F.pad(inputs, (0, 0, 0, missing))
+        if -rows % step or -columns % step:  # 121 rows: zeros beyond the last, cut off again below
+            inputs = F.pad(inputs, (0, -columns % step, 0, -rows % step))
         embedding = self.embed(c_noise, condition)
         x = self.stem(F.pixel_unshuffle(inputs, self.patch))
         skips = [x]
@@ -150,4 +153,4 @@ class UNet(nn.Module):
             for block in stage:  # type: ignore[attr-defined]
                 x = block(torch.cat([x, skips.pop()], dim=1), embedding)
         x = F.pixel_shuffle(self.head(F.silu(self.norm(x))), self.patch)
-        return x[..., :rows, :]
+        return x[..., :rows, :columns]

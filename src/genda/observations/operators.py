@@ -253,7 +253,7 @@ def coarse(
     else:
         latitude, longitude = (a.ravel() for a in np.meshgrid(target.latitude, target.longitude, indexing="ij"))
         by_sign = {turned: _horizontal(grid, latitude, longitude, method, turned) for turned in (False, True)}
-        blocks = [by_sign[c.field.id in _VECTOR_FIELDS] for c in parse_channels(channels)]
+        blocks = [by_sign[c.field.id in VECTOR_FIELDS] for c in parse_channels(channels)]
     return sp.csr_array(sp.block_diag(blocks, format="csr"))
 
 
@@ -281,7 +281,8 @@ def normalised(
     return LinearOperator(weighted, (len(channel_std), *grid.shape)), scale
 
 
-_VECTOR_FIELDS = {"u", "v", "u10", "v10"}
+VECTOR_FIELDS = frozenset({"u", "v", "u10", "v10"})
+"""Fields whose sign turns when they are read from beyond a pole."""
 
 
 def _csr(matrix: sp.csr_array, like: Tensor) -> Tensor:
@@ -344,7 +345,7 @@ def _vertical(channels: Sequence[str], variable: list[str], pressure: Array) -> 
     row, column, value = (np.concatenate([e[k] for e in entries]) if entries else np.array([]) for k in range(3))
     weights = sp.csr_array((value, (row.astype(np.intp), column.astype(np.intp))), shape=(len(names), len(parsed)))
     weights.eliminate_zeros()
-    return weights, np.isin(names, sorted(_VECTOR_FIELDS))
+    return weights, np.isin(names, sorted(VECTOR_FIELDS))
 
 
 def _kernel(offset: Array, interpolation: Interpolation) -> tuple[NDArray[np.intp], Array]:

@@ -67,7 +67,10 @@ class ValidationConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """What every run has; each key may be overridden as ``section.key=value``."""
+    """What every run has; each key may be overridden as ``section.key=value``.
+
+    ``readers`` is how many batches are made ahead of the network, each on a thread of its own.
+    """
 
     out: Path = Path("runs/embedded")
     seed: int = Field(default=0, ge=0)
@@ -81,6 +84,7 @@ class TrainConfig(Strict):
     log_steps: int = Field(default=20, ge=1)
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
+    readers: int = Field(default=2, ge=1)
     bfloat16: bool = False
     compile: bool = False
 
@@ -189,7 +193,7 @@ KINDS: Mapping[str, type[TrainConfig]] = {
 }
 
 MAY_CHANGE = frozenset(
-    "data out max_images max_minutes checkpoint_minutes log_steps validation device threads compile".split()
+    "data out max_images max_minutes checkpoint_minutes log_steps validation device threads readers compile".split()
 )
 """Keys that a resumed run may change (``data`` may have grown); the others decide what the weights mean."""
 

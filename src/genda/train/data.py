@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genda.diffusion.noise import derived_seed
+from genda.files import Times, open_dataset
 from genda.grid import LatLonGrid
 from genda.latent_model import read_normalisation
-from genda.state import Normalisation, State, Times, open_dataset, read_state, season
+from genda.state import Normalisation, State, read_state, season
 from genda.train.config import DataConfig
+from genda.train.frames import frame_reader
 
 GEOMETRY = ("sin_latitude", "cos_longitude", "sin_longitude")
 """Static maps computed from the grid; every other name is read from the data set."""
@@ -50,15 +52,15 @@ class InMemory:
 
 
 class OnDisk:
-    """Anomalies read from the file when asked for."""
+    """Anomalies read from the files when asked for, see :mod:`genda.train.frames`."""
 
     def __init__(self, path: Path, channels: Sequence[str], times: Times, normalisation: Normalisation) -> None:
-        self.times, self._path, self._channels, self._normalisation = times, path, tuple(channels), normalisation
+        self.times, self._normalisation = times, normalisation
+        self._read = frame_reader(path, channels)
 
     def __getitem__(self, index: NDArray[np.int64]) -> Tensor:
         wanted, back = np.unique(self.times[index], return_inverse=True)
-        state = read_state(self._path, self._channels, wanted)
-        return self._normalisation.normalise(state.values, state.times)[torch.from_numpy(back)]
+        return self._normalisation.normalise(self._read(wanted), wanted)[torch.from_numpy(back)]
 
 
 def training_fields(

@@ -20,6 +20,7 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,12 +80,12 @@ def _loop(run: Run) -> None:
     before, started = run.seconds, time.monotonic()
     saved, measured, losses = started, _SpeedOf(run), []
     run.task.objective.train()
-    with ThreadPoolExecutor(1) as reader, _terminated() as terminated:
-        ahead = reader.submit(_batch, run, run.step)
+    with ThreadPoolExecutor(config.readers) as reader, _terminated() as terminated:
+        ahead = deque(reader.submit(_batch, run, run.step + i) for i in range(config.readers))
         stop = run.step >= total_steps
         while not stop:
-            batch = ahead.result()
-            ahead = reader.submit(_batch, run, run.step + 1)
+            batch = ahead.popleft().result()
+            ahead.append(reader.submit(_batch, run, run.step + config.readers))
             loss, norm, rate = _step(run, module, batch)
             losses.append(loss)
             run.seconds = before + time.monotonic() - started
@@ -115,7 +116,8 @@ def _loop(run: Run) -> None:
                 measured = _SpeedOf(run)
             if due:
                 saved = time.monotonic()
-        ahead.cancel()
+        for batch_ahead in ahead:
+            batch_ahead.cancel()
     if terminated.is_set():
         log.info("SIGTERM: stopped at step %d of %d, --resume goes on", run.step, total_steps)
 

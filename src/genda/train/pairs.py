@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genda.files import Times
 from genda.forecast.climate import NoFramesError, open_backgrounds, open_nature_run, with_truth
 from genda.grid import LatLonGrid
-from genda.state import Normalisation, Times, from_dataset
+from genda.state import Normalisation, from_dataset
 from genda.train.config import DataConfig
 
 

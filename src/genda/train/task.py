@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genda.state import Normalisation, Times
+from genda.files import Times
+from genda.state import Normalisation
 
 Batch = tuple[Tensor | None, ...]
 """What a task's objective takes, each of shape (batch, ...)."""

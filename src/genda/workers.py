@@ -1,12 +1,15 @@
-"""Work on a Dask cluster (extra ``dask``), started once a scheduler answers and its workers see where results are kept."""
+"""Work side by side: in processes here, or on a Dask cluster (extra ``dask``), once its scheduler answers and its workers see where
+results are kept."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +19,43 @@ T = TypeVar("T")
 
 PATIENCE = 15.0
 """Seconds to wait for a scheduler, and again for its first worker."""
+
+
+def side_by_side(
+    function: Callable[[T], None], items: Sequence[T], workers: int, dask: str | None, directory: Path
+) -> Iterator[None]:
+    """Call a function of each item, each call on one thread of torch where there are several.
+
+    Args:
+        function: importable; it keeps what it computes below ``directory``.
+        items: its arguments, in order of urgency.
+        workers: processes here.
+        dask: address of a scheduler to work on instead, see :func:`on_cluster`, also for what is raised.
+        directory: absolute.
+
+    Yields:
+        None for every finished call.
+
+    Raises:
+        OSError: if a process dies.
+    """
+    if dask is not None:
+        yield from on_cluster(function, items, dask, directory)
+    elif workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+            jobs = [pool.submit(function, item) for item in items]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    yield
+            except BrokenProcessPool:
+                raise OSError(f"workers: one of {workers} processes died, expected memory enough for all") from None
+            finally:
+                pool.shutdown(cancel_futures=True)  # after an error nothing else is begun
+    else:
+        for item in items:
+            function(item)
+            yield
 
 
 def on_cluster(function: Callable[[T], None], items: Sequence[T], address: str, directory: Path) -> Iterator[None]:
@@ -56,8 +96,12 @@ def _sees(path: Path) -> bool:
     return path.exists()
 
 
-def _on_one_thread(function: Callable[[T], None], item: T) -> None:
+def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def _on_one_thread(function: Callable[[T], None], item: T) -> None:
+    _one_thread()
     function(item)
 
 

@@ -1,0 +1,196 @@
+"""``genda data``: look at gridded files, make a training store of them, and its statistics."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from genda.commands.outcome import Outcome, Progress, check_writable, iso
+from genda.data.check import Inventory, check_files
+from genda.data.prepare import Preparation, prepare_store, split_times
+from genda.data.stats import data_statistics
+from genda.files import Gridded, Times, open_gridded
+from genda.grid import LatLonGrid
+from genda.regrid import RegridMethod
+from genda.state import read_times
+from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS
+from genda.variables import channels as parse_channels
+
+_GRID = re.compile(r"(gaussian|regular)-(\d+)x(\d+)")
+
+
+def check_data(location: str, samples: int) -> tuple[Outcome, bool]:
+    """The report, and whether the files can be used."""
+    found = check_files(location, samples)
+    document = {"location": location, "usable": not found.problems, **asdict(found)}
+    return Outcome("\n".join(_lines(location, found)), document), not found.problems
+
+
+def prepare_data(
+    source: str,
+    out: Path,
+    *,
+    channels: str,
+    grid: str,
+    area: str | None,
+    method: str,
+    start: str | None,
+    end: str | None,
+    every: float | None,
+    train_until: str | None,
+    validation_until: str | None,
+    gap_days: float,
+    workers: int,
+    dask: str | None,
+    progress: Progress | None,
+) -> Outcome:
+    """Make or go on with a training store.
+
+    Raises:
+        ValueError, FileNotFoundError: for options or data that cannot be used.
+    """
+    if (train_until is None) != (validation_until is None):
+        raise ValueError("split: found one of --train-until and --validation-until, expected both or neither")
+    if method not in get_args(RegridMethod):
+        raise ValueError(f"method: found {method!r}, expected one of {', '.join(get_args(RegridMethod))}")
+    check_writable(out.absolute().parent)
+    files = open_gridded(source)
+    times = _chosen_times(files, start, end, every)
+    own = files.coordinate("split")
+    if own is not None and train_until is None:
+        split = own[np.isin(files.times, times)]
+    else:
+        until = None if train_until is None or validation_until is None else (train_until, validation_until)
+        split = split_times(times, until, np.timedelta64(round(gap_days * 24), "h"))
+    first = read_times(files, None if channels == "all" else _channels(channels), times[:1])
+    target = _target(grid, area, first.grid)
+    what = Preparation(
+        source if "://" in source else str(Path(source).absolute()),
+        out.absolute(),
+        first.channels,
+        target,
+        method,  # type: ignore[arg-type]
+        times,
+        split,
+    )
+    files.close()
+    frames = prepare_store(what, workers, dask, progress)
+    shape = (target or first.grid).shape
+    counts = {name: int((split == name).sum()) for name in ("train", "validation", "test", "gap")}
+    document = {
+        "out": str(out),
+        "channels": list(first.channels),
+        "grid": list(shape),
+        "frames": len(times),
+        "frames_written_now": frames,
+        "first": iso(times[0]),
+        "last": iso(times[-1]),
+        "split": counts,
+    }
+    text = f"{out}: {len(times)} frames of {len(first.channels)} channels at {shape[0]} x {shape[1]}, {frames} written now; "
+    return Outcome(text + ", ".join(f"{name} {count}" for name, count in counts.items()), document)
+
+
+def data_stats(
+    location: str, channels: str, split: str | None, interval: float | None, progress: Progress | None
+) -> Outcome:
+    """Per-channel mean, standard deviation and the same of differences in time."""
+    files = open_gridded(location)
+    times = _finished(files)
+    if split is not None:
+        own = files.coordinate("split")
+        if own is None:
+            raise ValueError(f"{location}: found no coordinate 'split', expected one for --split {split}")
+        times = times[np.isin(times, files.times[own == split])]
+    files.close()
+    step = None if interval is None else np.timedelta64(round(interval * 3600), "s")
+    names = None if channels == "all" else _channels(channels)
+    found = data_statistics(location, names, times, step, progress)
+    columns = ("mean", "std", "difference_mean", "difference_std")
+    rows = {
+        name: {column: _number(float(getattr(found, column)[i])) for column in columns}
+        for i, name in enumerate(found.channels)
+    }
+    lines = [f"{location}: {found.times} times, {found.pairs} differences over {found.interval:g} h"]
+    lines += [f"{'':8}" + "".join(f"{c.replace('_', ' '):>18}" for c in columns)]
+    for name, row in rows.items():
+        lines.append(f"{name:8}" + "".join(f"{'-' if row[c] is None else format(row[c], '.6g'):>18}" for c in columns))
+    document = {"times": found.times, "pairs": found.pairs, "interval_hours": found.interval, "channels": rows}
+    return Outcome("\n".join(lines), document)
+
+
+def _lines(location: str, found: Inventory) -> list[str]:
+    times, grid = found.times, found.grid
+    lines = [f"{location}: {'cannot be used' if found.problems else 'can be used'}"]
+    if grid:
+        lines.append(
+            f"  grid: {grid['latitudes']} x {grid['longitudes']}, {grid['kind']}, {grid['domain']}, {grid['order']}"
+        )
+    if times["count"]:
+        rest = "".join(
+            f", {key.replace('_', ' ')} {times[key]}" for key in ("step_hours", "gaps", "written") if key in times
+        )
+        lines.append(f"  times: {times['count']}, {times['first']} to {times['last']}{rest}")
+    for name, entry in found.variables.items():
+        levels = f", levels {' '.join(map(str, entry['levels']))}" if "levels" in entry else ""
+        span = f", {entry['min']:g} to {entry['max']:g}" if "min" in entry else ""
+        lines.append(f"  {name} ({entry.get('name', '?')}, {entry.get('units', '?')}){levels}{span}")
+    for label in ("static", "unknown"):
+        if getattr(found, label):
+            lines.append(f"  {label}: {', '.join(getattr(found, label))}")
+    return lines + [f"  problem: {text}" for text in found.problems] + [f"  remark: {text}" for text in found.remarks]
+
+
+def _channels(names: str) -> tuple[str, ...]:
+    sets = {"embedded": EMBEDDED_CHANNELS, "era5": ERA5_CHANNELS}
+    chosen = sets.get(names) or tuple(name.strip() for name in names.split(","))
+    return tuple(c.id for c in parse_channels(chosen))
+
+
+def _finished(files: Gridded) -> Times:
+    written = files.coordinate("written")
+    return files.times if written is None else files.times[written == 1]
+
+
+def _chosen_times(files: Gridded, start: str | None, end: str | None, every: float | None) -> Times:
+    """Finished times of a range of dates, both included, at whole multiples of a number of hours from midnight."""
+    times = _finished(files)
+    try:
+        chosen = times[pd.DatetimeIndex(times).slice_indexer(start, end)]
+    except ValueError as error:
+        raise ValueError(f"time: found {start!r} to {end!r}, expected ISO dates ({error})") from None
+    if every is not None:
+        seconds = (chosen - chosen.astype("datetime64[D]")) / np.timedelta64(1, "s")
+        chosen = chosen[np.mod(seconds, every * 3600) == 0]
+    if not chosen.size:
+        raise ValueError(f"time: found none from {start} to {end} every {every} h, expected at least one")
+    return chosen
+
+
+def _target(grid: str, area: str | None, own: LatLonGrid) -> LatLonGrid | None:
+    """The grid to go to; None for the data's own."""
+    target = own
+    if grid != "same":
+        match = _GRID.fullmatch(grid)
+        if match is None:
+            raise ValueError(f"grid: found {grid!r}, expected same, gaussian-48x96 or regular-121x240, for example")
+        make = LatLonGrid.gaussian if match[1] == "gaussian" else LatLonGrid.equiangular
+        target = make(int(match[2]), int(match[3]))
+    if area is None:
+        return None if grid == "same" else target
+    try:
+        north, west, south, east = (float(v) for v in area.split("/"))
+    except ValueError:
+        raise ValueError(
+            f"area: found {area!r}, expected north/west/south/east in degrees, for example 72/-15/35/40"
+        ) from None
+    return target.within(north, west, south, east)
+
+
+def _number(value: float) -> Any:
+    return None if np.isnan(value) else float(f"{value:.8g}")

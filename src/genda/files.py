@@ -1,0 +1,259 @@
+"""Gridded files of any kind as data sets with one set of names: netCDF, Zarr, GRIB, and folders of these.
+
+Nothing is read before it is asked for. A file is known by its first bytes, a Zarr store by its metadata; URLs such as ``gs://`` are
+Zarr stores (extra ``cloud``), GRIB needs the extra ``grib``. What is split over files by time, variable or level, or in a GRIB file
+over runs and steps, is put together when times are asked for, so that a folder of downloads is one data set.
+
+=========================== =====================================================================================
+``latitude longitude``      1-D, degrees, any order
+``level``                   hPa, whatever it is called and whichever unit it is in
+``time``                    valid time: that of the run plus the step
+``number``                  ensemble member, where there is one
+``geopotential_at_surface`` also where it is called ``z`` and has no level, as in the invariants of the Climate Data Store
+=========================== =====================================================================================
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from genda.variables import STATIC_FIELDS
+
+Times = NDArray[np.datetime64]
+
+_ALIASES = {"lat": "latitude", "lon": "longitude", "member": "number", "realization": "number"}
+_PRESSURE_COORDINATES = ("level", "isobaricInhPa", "pressure_level", "plev", "isobaricInPa")
+_ENGINES = {b"\x89HDF": "h5netcdf", b"CDF\x01": "scipy", b"CDF\x02": "scipy", b"GRIB": "cfgrib"}
+_ZARR_METADATA = ("zarr.json", ".zgroup", ".zmetadata")
+_SUFFIXES = (".nc", ".nc4", ".grib", ".grib2", ".grb", ".grb2", ".zarr")
+
+
+@dataclass(frozen=True)
+class Gridded:
+    """Files that together are one data set.
+
+    Attributes:
+        parts: their hypercubes with names as above, not yet read; at least one.
+
+    Raises:
+        ValueError: where the parts stand on different grids, or hold a time twice.
+    """
+
+    parts: tuple[xr.Dataset, ...]
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            for name in ("latitude", "longitude"):
+                if name not in part.coords or part[name].ndim != 1:
+                    expected = "expected a regular or Gaussian grid"
+                    raise ValueError(f"{name}: no one-dimensional coordinate found, {expected}")
+                if not np.array_equal(part[name].values, self.parts[0][name].values):
+                    raise ValueError(
+                        f"{name}: found {part.sizes[name]} and {self.parts[0].sizes[name]} values that differ from file to "
+                        "file, expected one grid"
+                    )
+            if "time" in part.dims and not part.get_index("time").is_unique:
+                raise ValueError("time: found duplicate times")
+
+    @cached_property
+    def times(self) -> Times:
+        """All valid times, ascending; empty where nothing depends on time."""
+        found = [part["time"].values.astype("datetime64[ns]") for part in self.parts if "time" in part.dims]
+        return np.unique(np.concatenate(found)) if found else np.empty(0, dtype="datetime64[ns]")
+
+    def at(self, times: Times | None = None, names: Iterable[str] | None = None) -> xr.Dataset:
+        """The data set at some times, all by default, in their order; a single file's is not read yet.
+
+        Args:
+            times: valid times that are there.
+            names: of the variables wanted, where it matters that others are not read.
+
+        Raises:
+            ValueError: for a time that is not there, or files that contradict each other.
+        """
+        if times is not None and self.times.size and (absent := ~np.isin(times, self.times)).any():
+            raise ValueError(
+                f"time: found {self.times[0]} to {self.times[-1]} without {times[absent][0]}, expected it among them"
+            )
+        pieces = []
+        wanted = None if names is None else set(names)
+        for part in self.parts:
+            piece = part if wanted is None else part[[name for name in part.data_vars if name in wanted]]
+            if "time" in part.dims and times is not None:
+                own = pd.Index(piece["time"].values).get_indexer(pd.Index(times))
+                piece = piece.isel(time=own[own >= 0])
+            if piece.data_vars and piece.sizes.get("time", 1):
+                pieces.append(piece)
+        if len(pieces) < 2:
+            return pieces[0] if pieces else self.parts[0]
+        try:
+            merged = xr.merge(pieces, compat="no_conflicts", join="outer")
+        except xr.MergeError as error:
+            raise ValueError(f"found files that contradict each other ({error}), expected each value once") from error
+        return merged if times is None else merged.sel(time=times)
+
+    def close(self) -> None:
+        for part in self.parts:
+            part.close()
+
+    @property
+    def static(self) -> xr.Dataset:
+        """Maps that never change, known by name (:data:`genda.variables.STATIC_FIELDS`), each (latitude, longitude)."""
+        found: dict[str, xr.DataArray] = {}
+        for part in self.parts:
+            for field in STATIC_FIELDS:
+                if field.name in part.data_vars and field.name not in found:
+                    array = part[field.name]
+                    found[field.name] = array.isel(
+                        dict.fromkeys(set(array.dims) - {"latitude", "longitude"}, 0), drop=True
+                    )
+        return xr.Dataset(found)
+
+    def coordinate(self, name: str) -> Times | NDArray[Any] | None:
+        """A coordinate along time such as ``split``, in the order of :attr:`times`; None where no file has it."""
+        for part in self.parts:
+            if name in part.variables and part[name].dims == ("time",):
+                values = np.asarray(part[name].values[np.argsort(part["time"].values)])
+                return values.astype(object).astype(str) if values.dtype.kind in "TO" else values
+        return None
+
+
+def open_gridded(location: str | Path, group: str | None = None) -> Gridded:
+    """Open a file, a store or a folder of them.
+
+    Args:
+        location: a path, or the URL of a Zarr store.
+        group: inside a netCDF file or Zarr store.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: for what is none of these, or does not fit together.
+        ModuleNotFoundError: without the extra that its kind needs.
+    """
+    path = Path(location)
+    if "://" in str(location) or not path.is_dir() or _is_zarr(path):
+        files: list[str | Path] = [location]
+    else:
+        files = [p for p in sorted(path.rglob("*")) if p.suffix in _SUFFIXES and not _inside_zarr(p, path)]
+    if not files:
+        raise ValueError(f"{path}: found a folder without {', '.join(_SUFFIXES)}, expected some, or a Zarr store")
+    cubes = [cube for file in files for cube in _cubes(file, group)]
+    try:
+        return Gridded(tuple(part for cube in cubes for part in canonical(cube)))
+    except ValueError as error:
+        raise ValueError(f"{location}: {error}") from error
+
+
+def open_dataset(location: str | Path, group: str | None = None) -> xr.Dataset:
+    """Open one netCDF file or Zarr store lazily, with the names it has.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    return _cubes(location, group)[0]
+
+
+def canonical(dataset: xr.Dataset) -> tuple[xr.Dataset, ...]:
+    """A data set under the names above; several where forecasts of more than one step are in it.
+
+    Raises:
+        ValueError: for levels that occur twice.
+    """
+    names = set(dataset.dims) | set(dataset.coords)
+    aliases = {old: new for old, new in _ALIASES.items() if old in names and new not in names}
+    if "valid_time" in dataset.dims:
+        aliases["valid_time"] = "time"
+        dataset = dataset.drop_vars("time", errors="ignore")
+    dataset = dataset.rename(aliases)
+    if "step" in dataset.dims:
+        return tuple(p for i in range(dataset.sizes["step"]) for p in canonical(dataset.isel(step=i)))
+    if "valid_time" in dataset.coords and dataset["valid_time"].dims in (("time",), ()):
+        dataset = dataset.assign_coords(time=dataset["valid_time"])
+    for alias in _PRESSURE_COORDINATES:
+        if alias in dataset.coords:
+            dataset = _with_levels(dataset, alias)
+    if "z" in dataset.data_vars and "level" not in dataset["z"].coords:
+        dataset = dataset.rename(z="geopotential_at_surface")
+    short = {alias: f.name for f in STATIC_FIELDS for alias in (f.id, *f.aliases) if alias in dataset.data_vars}
+    dataset = dataset.rename(short)
+    scalars = [name for name in dataset.coords if not dataset[name].dims and name != "time"]
+    return (dataset.drop_vars(scalars),)
+
+
+def _with_levels(dataset: xr.Dataset, alias: str) -> xr.Dataset:
+    """The coordinate of pressure as a dimension ``level`` in hPa."""
+    values = np.atleast_1d(np.asarray(dataset[alias].values, dtype=np.float64))
+    pascal = str(dataset[alias].attrs.get("units", "")).lower() == "pa" or values.max(initial=0.0) > 1100
+    levels = np.round(values / 100 if pascal else values).astype(np.int32)
+    if np.unique(levels).size != levels.size:
+        raise ValueError(f"{alias}: found duplicate levels {levels.tolist()}")
+    if not dataset[alias].dims:
+        dataset = dataset.expand_dims(alias)
+    renamed = dataset if alias == "level" else dataset.rename({alias: "level"})
+    return renamed.assign_coords(level=levels)
+
+
+def _cubes(location: str | Path, group: str | None) -> list[xr.Dataset]:
+    """The hypercubes of one file or store, as they are."""
+    path = Path(location)
+    try:
+        if "://" in str(location):
+            return [_open_url(str(location), group)]
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file")
+        if path.is_dir():
+            return [xr.open_zarr(path, group=group, consolidated=None, chunks=None)]
+        with path.open("rb") as file:
+            engine = _ENGINES.get(file.read(4))
+        if engine == "cfgrib":
+            return _open_grib(path)
+        return [xr.open_dataset(path, group=group, engine=engine or "h5netcdf")]
+    except (FileNotFoundError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # h5py, zarr, cfgrib and xarray raise a dozen types for a damaged file
+        expected = "expected a netCDF or GRIB file or a Zarr store"
+        raise ValueError(f"{location}: {expected}, found something else ({error})") from error
+
+
+def _open_url(url: str, group: str | None) -> xr.Dataset:
+    options: dict[str, Any] = {"token": "anon"} if url.startswith(("gs://", "gcs://")) else {}
+    try:
+        dataset: xr.Dataset = xr.open_zarr(url, group=group, chunks=None, storage_options=options)
+        return dataset
+    except ImportError as error:
+        needed = "expected the packages for stores in a cloud: pip install 'genda[cloud]'"
+        raise ModuleNotFoundError(f"{url}: {needed} ({error})") from error
+
+
+def _open_grib(path: Path) -> list[xr.Dataset]:
+    try:
+        import cfgrib
+    except ImportError:
+        raise ModuleNotFoundError(
+            f"{path}: found GRIB without the package cfgrib, expected it: pip install 'genda[grib]'"
+        ) from None
+    without_index = {"indexpath": ""}  # which would be written beside the data
+    with warnings.catch_warnings():  # of xarray to cfgrib
+        warnings.simplefilter("ignore", FutureWarning)
+        cubes: Sequence[xr.Dataset] = cfgrib.open_datasets(str(path), backend_kwargs=without_index)
+    if not cubes:
+        raise ValueError("no messages")
+    return list(cubes)
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in _ZARR_METADATA)
+
+
+def _inside_zarr(path: Path, root: Path) -> bool:
+    return any(_is_zarr(parent) for parent in path.parents if parent != root and root in parent.parents)

@@ -1,0 +1,179 @@
+"""Check, prepare and statistics of gridded data against what was put in, closed forms and a run that was never killed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from command_line import run
+from genda.data import prepare
+from genda.data.check import check_files
+from genda.data.prepare import split_times
+from genda.data.stats import data_statistics
+from genda.grid import LatLonGrid
+from genda.regrid import regrid, regridder
+from genda.state import read_state, to_dataset
+from genda.train.data import select_times, static_maps
+from small_model import CHANNELS, states
+
+COARSE = LatLonGrid.gaussian(8, 16)
+
+
+@pytest.fixture
+def source(tmp_path):
+    state = states(40)
+    dataset = to_dataset(state)
+    dataset["land_sea_mask"] = (("latitude", "longitude"), np.random.default_rng(0).random(state.grid.shape))
+    dataset.to_zarr(tmp_path / "source.zarr", consolidated=False)
+    return tmp_path / "source.zarr"
+
+
+def arrays(path):
+    with xr.open_zarr(path, consolidated=False) as dataset:
+        return {str(name): dataset[name].values for name in dataset.variables}
+
+
+def test_a_prepared_store_is_the_regridded_data_with_splits_that_never_touch(source, tmp_path, capsys):
+    out = tmp_path / "out.zarr"
+    code, text, _ = run(capsys, "data", "prepare", source, out, "--grid", "gaussian-8x16", "--gap-days", 1, "--json")
+    document = json.loads(text)
+    assert (code, document["frames_written_now"], document["split"]["gap"]) == (0, 40, 4)
+    whole = read_state(source, CHANNELS)
+    expected = regrid(whole, COARSE, regridder(whole.grid, COARSE))
+    torch.testing.assert_close(read_state(out, CHANNELS).values, expected.values, rtol=0, atol=0)
+    train, validation = (select_times(out, name) for name in ("train", "validation"))
+    assert validation[0] - train[-1] > np.timedelta64(1, "D")
+    assert static_maps(out, ["land_sea_mask"], COARSE) is not None
+
+
+def test_times_channels_and_area_are_chosen(source, tmp_path, capsys):
+    out = tmp_path / "out.zarr"
+    options = ("--channels", "t2m,z500", "--every", 24, "--start", "2001-01-03", "--end", "2001-01-12", "--gap-days", 0)
+    code, _, error = run(
+        capsys, "data", "prepare", source, out, *options, "--area", "60/-30/0/50", "--method", "bilinear"
+    )
+    assert code == 0, error
+    state, whole = read_state(out), read_state(source, ["z500", "t2m"])
+    assert len(state.times) == 10
+    assert state.grid.longitude[0] == 337.5
+    assert not state.grid.periodic
+    rows = [whole.grid.latitude.index(v) for v in state.grid.latitude]
+    columns = [whole.grid.longitude.index(v % 360) for v in state.grid.longitude]
+    kept = whole.values[np.isin(whole.times, state.times)][:, :, rows][..., columns]
+    torch.testing.assert_close(state.values, kept)
+
+
+def test_a_killed_preparation_goes_on_to_the_same_store(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "SHARD_BYTES", 4 * 2 * 8 * 16 * 8)  # eight frames a file
+    times = read_state(source, CHANNELS[:1]).times
+    split = split_times(times, None, np.timedelta64(0, "h"))
+
+    def what(name):
+        return prepare.Preparation(str(source), tmp_path / name, CHANNELS, COARSE, "conservative", times, split)
+
+    assert prepare.prepare_store(what("whole.zarr")) == 40
+    writes, write = [], prepare._write_block
+
+    def killed(job):
+        if len(writes) == 2:
+            raise KeyboardInterrupt
+        writes.append(job)
+        write(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "_write_block", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.prepare_store(what("killed.zarr"))
+    assert arrays(tmp_path / "killed.zarr")["written"].sum() == 16
+    assert prepare.prepare_store(what("killed.zarr")) == 24
+    whole, resumed = arrays(tmp_path / "whole.zarr"), arrays(tmp_path / "killed.zarr")
+    for name, values in whole.items():
+        np.testing.assert_array_equal(resumed[name], values)
+    other = prepare.Preparation(str(source), tmp_path / "killed.zarr", CHANNELS, COARSE, "bilinear", times, split)
+    with pytest.raises(ValueError, match="found method = conservative"):
+        prepare.prepare_store(other)
+
+
+def test_two_processes_write_what_one_writes(source, tmp_path):
+    times = read_state(source, CHANNELS[:1]).times
+    split = split_times(times, None, np.timedelta64(0, "h"))
+    for name, workers in (("one.zarr", 1), ("two.zarr", 2)):
+        prepare.prepare_store(
+            prepare.Preparation(str(source), tmp_path / name, CHANNELS, COARSE, "spectral", times, split), workers
+        )
+    one, two = arrays(tmp_path / "one.zarr"), arrays(tmp_path / "two.zarr")
+    for name, values in one.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(two[name], values, rtol=1e-6)
+
+
+def test_splits_by_date_leave_gaps():
+    times = np.datetime64("2000-01-01", "ns") + np.arange(100) * np.timedelta64(1, "D")
+    split = split_times(times, ("2000-02-29", "2000-03-20"), np.timedelta64(5, "D"))
+    assert [(split == name).sum() for name in ("train", "validation", "test", "gap")] == [60, 15, 15, 10]
+    assert times[split == "validation"].min() == np.datetime64("2000-03-06")
+    with pytest.raises(ValueError, match="no time for validation"):
+        split_times(times, ("2000-03-20", "2000-02-29"), np.timedelta64(0, "D"))
+
+
+def test_statistics_in_one_pass_are_those_of_the_whole(source):
+    """Against numpy in double precision, with the large mean of geopotential."""
+    state = read_state(source, CHANNELS)
+    weights = np.broadcast_to(state.grid.area_weights[:, None], state.grid.shape)
+    found = data_statistics(source, CHANNELS, interval=np.timedelta64(24, "h"))
+    assert found.pairs == 38
+    differences = state.values[2:].double() - state.values[:-2].double()
+    for values, mean, std in (
+        (state.values, found.mean, found.std),
+        (differences, found.difference_mean, found.difference_std),
+    ):
+        for i in range(len(CHANNELS)):
+            channel = values[:, i].double().numpy()
+            expected = np.average(channel, weights=np.broadcast_to(weights, channel.shape))
+            variance = np.average((channel - expected) ** 2, weights=np.broadcast_to(weights, channel.shape))
+            assert float(mean[i]) == pytest.approx(expected, rel=1e-10, abs=1e-7)
+            assert float(std[i]) == pytest.approx(np.sqrt(variance), rel=1e-10)
+
+
+def test_a_report_names_every_problem_at_once(source, tmp_path, capsys):
+    good = xr.open_zarr(source, consolidated=False).load()
+    assert not check_files(source).problems
+    bad = good.isel(time=[0, 1, 2, 5, 6], latitude=slice(None, None, -1)).copy(deep=True)
+    bad["temperature"].attrs["units"] = "degC"
+    bad["geopotential"][3, 0, 2, 2] = np.nan
+    bad["2m_temperature"] = bad["2m_temperature"] - 273.15
+    bad["2m_temperature"].attrs["units"] = "K"
+    bad["specific_rain"] = bad["2m_temperature"]
+    bad.drop_encoding().to_netcdf(tmp_path / "bad.nc", engine="h5netcdf")
+    code, text, _ = run(capsys, "data", "check", tmp_path / "bad.nc", "--json")
+    found = json.loads(text)
+    assert code == 2
+    assert found["times"]["gaps"] == 1
+    assert found["grid"]["order"] == "south to north"
+    assert found["unknown"] == ["specific_rain"]
+    for part in (
+        "found units 'degC'",
+        "geopotential: found 1 missing values in 1 of 5",
+        "2m_temperature: found values",
+    ):
+        assert any(part in problem for problem in found["problems"]), part
+    assert any("2 times missing, the first after 2001-01-02T00:00" in remark for remark in found["remarks"])
+
+
+def test_bad_options_end_in_one_line(source, tmp_path, capsys):
+    out = tmp_path / "out.zarr"
+    for options, message in (
+        (("--grid", "48x96"), "grid: found '48x96', expected same, gaussian-48x96"),
+        (("--method", "cubic"), "method: found 'cubic'"),
+        (("--area", "0/0/10/10"), "expected north above south"),
+        (("--area", "rome"), "expected north/west/south/east"),
+        (("--start", "2002-01-01"), "time: found none from 2002-01-01"),
+        (("--channels", "r500"), "unknown channel 'r500'"),
+        (("--train-until", "2001-01-10"), "expected both or neither"),
+    ):
+        code, _, error = run(capsys, "data", "prepare", source, out, "--gap-days", 0, *options)
+        assert (code, message in error, out.exists()) == (2, True, False), error

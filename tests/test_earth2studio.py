@@ -1,0 +1,143 @@
+"""The adapter against the shape of Earth2Studio's protocol, written down here, and against the analysis of the library itself."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import genda
+import small_latent
+import small_model
+from genda.observations.table import DTYPES
+
+
+@runtime_checkable
+class AssimilationModel(Protocol):
+    """Methods and arguments as in Earth2Studio's documentation of data assimilation models."""
+
+    def __call__(self, *args: Any) -> tuple[Any, ...]: ...
+    def create_generator(self) -> Any: ...
+    def init_coords(self) -> tuple[Any, ...] | None: ...
+    def input_coords(self) -> tuple[Any, ...]: ...
+    def output_coords(self, input_coords: tuple[Any, ...], *args: Any, **kwargs: Any) -> tuple[Any, ...]: ...
+    def to(self, device: Any) -> Any: ...
+
+
+TIME = np.datetime64("2001-01-03T12", "ns")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model.build()
+
+
+@pytest.fixture(scope="module")
+def adapter(model):
+    return genda.Earth2StudioModel(model, members=2)
+
+
+def observations(request_time=TIME):
+    table = pd.DataFrame(
+        {
+            "time": TIME,
+            "lat": np.float32([50.0, -20.0, 10.0, 40.0]),
+            "lon": np.float32([-10.0, 100.0, 200.0, 359.0]),
+            "pres": np.float32([85000.0, np.nan, np.nan, 50000.0]),
+            "observation": np.float32([266.0, 285.0, 9.0, 9.0]),
+            "variable": ["t", "t2m", "u500", "nonsense"],
+        }
+    )
+    table.attrs["request_time"] = np.atleast_1d(request_time)
+    return table
+
+
+def test_it_has_the_protocols_methods_and_coordinates(adapter):
+    assert isinstance(adapter, AssimilationModel)
+    for name in ("create_generator", "init_coords", "input_coords", "to"):
+        assert [*inspect.signature(getattr(AssimilationModel, name)).parameters][1:] == [
+            *inspect.signature(getattr(adapter, name)).parameters
+        ]
+    assert adapter.init_coords() is None
+    (table,) = adapter.input_coords()
+    assert {"time", "lat", "lon", "observation", "variable"} <= set(table)
+    assert {"t", "t850", "t2m"} <= set(table["variable"])
+    (out,) = adapter.output_coords((table,), request_time=np.array([TIME]), request_lead_time=None)
+    assert list(out) == ["ensemble", "time", "variable", "lat", "lon"]
+    assert adapter.to("cpu") is adapter
+
+
+def test_the_generator_gives_the_librarys_analysis(model, adapter, caplog):
+    generator = adapter.create_generator()
+    assert generator.send(None) is None
+    (analysis,) = generator.send(observations())
+    assert "1 of 4 left out, of variables that no model knows: nonsense" in caplog.text
+    expected_table = pd.DataFrame(
+        {
+            "time": TIME,
+            "latitude": [50.0, -20.0, 10.0],
+            "longitude": [350.0, 100.0, 200.0],
+            "pressure": [85000.0, np.nan, 50000.0],
+            "elevation": np.nan,
+            "variable": ["t", "t2m", "u"],
+            "observation": [266.0, 285.0, 9.0],
+            "obs_error": np.nan,
+            "station": "",
+            "source": "",
+            "quality": 0,
+        }
+    ).astype(DTYPES)
+    used, _ = genda.usable_observations(model, expected_table, TIME, 3.0)
+    assert (used["quality"] == 0).all()
+    source = genda.point_source(model, used, TIME)
+    expected = genda.assimilate(model, [source], TIME, members=2, seed=0, device="cpu")
+    np.testing.assert_allclose(analysis.sel(time=TIME), expected.members.values[0], rtol=1e-5)
+    assert analysis.sizes["ensemble"] == 2
+    generator.close()
+
+
+def test_requested_times_and_lead_times_are_analysed_and_no_observations_sample_the_prior(adapter):
+    table = observations([TIME, TIME + np.timedelta64(12, "h")])
+    table.attrs["request_lead_time"] = np.array([np.timedelta64(6, "h")])
+    (analysis,) = adapter(table.iloc[:0])
+    np.testing.assert_array_equal(
+        analysis["time"], np.array([TIME, TIME + 12 * np.timedelta64(1, "h")]) + np.timedelta64(6, "h")
+    )
+
+
+def test_a_prior_of_errors_takes_the_background_first(tmp_path):
+    truth = small_model.states(1)
+    model = genda.load(small_latent.saved(tmp_path))
+    adapter = genda.Earth2StudioModel(model, members=2)
+    forecast = small_latent.background(truth)
+    coordinates, _ = adapter.input_coords()
+    assert list(coordinates) == ["time", "variable", "lat", "lon"]
+    background = xr.DataArray(
+        forecast.values.numpy(),
+        dims=["time", "variable", "lat", "lon"],
+        coords={**coordinates, "time": forecast.times},
+    )
+    generator = adapter.create_generator()
+    generator.send(None)
+    (analysis,) = generator.send((background, None))
+    expected = genda.assimilate(model, [], forecast.times[0], members=2, background=forecast.select(model.channels))
+    np.testing.assert_allclose(analysis[:, 0], expected.members.values[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="lat"), "found no column lat"),
+        (lambda t: t.to_numpy(), "found ndarray, expected a DataFrame"),
+        (lambda t: None, "request_time"),
+    ],
+)
+def test_bad_requests_are_named(adapter, change, message):
+    with pytest.raises(ValueError, match=message):
+        adapter(change(observations()))
+    with pytest.raises(ValueError, match="arguments: found 2"):
+        adapter(None, observations())

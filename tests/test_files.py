@@ -1,0 +1,102 @@
+"""Files of every kind give the values that were put in, or that another decoder finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from genda.files import open_gridded
+from genda.state import read_state, to_dataset
+from shared_data import shared
+from small_model import states
+
+
+def as_downloaded(dataset):
+    """As the Climate Data Store names and orders things."""
+    names = {"geopotential": "z", "temperature": "t", "u_component_of_wind": "u", "v_component_of_wind": "v"}
+    renamed = dataset.rename(names | {"2m_temperature": "t2m", "time": "valid_time", "level": "pressure_level"})
+    return renamed.isel(pressure_level=slice(None, None, -1), latitude=slice(None, None, -1))
+
+
+def test_a_folder_split_by_variable_and_month_is_one_data_set(tmp_path):
+    state = states(6)
+    dataset = as_downloaded(to_dataset(state))
+    upper, surface = dataset.drop_vars("t2m"), dataset[["t2m"]]
+    for month, part in enumerate((slice(0, 3), slice(3, 6))):
+        upper.isel(valid_time=part).to_netcdf(tmp_path / f"upper-{month}.nc", engine="h5netcdf")
+        surface.isel(valid_time=part).to_netcdf(tmp_path / f"surface-{month}.nc", engine="scipy")  # netCDF 3
+    place = {"latitude": dataset.latitude, "longitude": dataset.longitude}
+    maps = {name: (tuple(place), np.full(state.grid.shape, i)) for i, name in enumerate(("z", "lsm"))}
+    invariant = xr.Dataset(maps, coords=place).expand_dims(valid_time=[np.datetime64("1990-01-01", "ns")])
+    invariant.isel(valid_time=0, drop=True).to_netcdf(tmp_path / "invariant.nc", engine="h5netcdf")
+    found = read_state(tmp_path).select(state.channels)
+    torch.testing.assert_close(found.values, state.values, rtol=0, atol=0)
+    np.testing.assert_array_equal(found.times, state.times)
+    assert float(open_gridded(tmp_path).static["land_sea_mask"].mean()) == 1
+    assert "geopotential_at_surface" in open_gridded(tmp_path).static
+
+
+def test_a_store_behind_a_url_is_read(tmp_path):
+    state = states(2)
+    to_dataset(state).to_zarr(tmp_path / "state.zarr")
+    torch.testing.assert_close(read_state(f"file://{tmp_path}/state.zarr").select(state.channels).values, state.values)
+
+
+def test_grib_holds_what_eccodes_decodes():
+    """Every message of both files, z and t and the winds, at its valid time, level and member."""
+    eccodes = pytest.importorskip("eccodes")
+    pytest.importorskip("cfgrib")
+    for name, count in (("era5-levels-members.grib", 160), ("pl_regular_ll.grib", 192)):
+        path, seen = shared(name), 0
+        beside = sorted(path.parent.iterdir())
+        state = read_state(path)
+        with path.open("rb") as file:
+            while (message := eccodes.codes_grib_new_from_file(file)) is not None:
+                keys = [
+                    eccodes.codes_get(message, key) for key in ("shortName", "level", "validityDate", "validityTime")
+                ]
+                member = eccodes.codes_get(message, "number") if state.values.ndim == 5 else ...
+                raw = eccodes.codes_get_values(message).reshape(state.grid.shape)
+                eccodes.codes_release(message)
+                if keys[0] == "r":
+                    continue
+                day, hour = str(keys[2]), int(keys[3]) // 100
+                time = np.datetime64(f"{day[:4]}-{day[4:6]}-{day[6:]}T{hour:02d}", "ns")
+                values = state.values[int(np.flatnonzero(state.times == time)[0])]
+                values = values if member is ... else values[member]
+                np.testing.assert_array_equal(
+                    values[state.channels.index(f"{keys[0]}{keys[1]}")], raw.astype(np.float32)
+                )
+                seen += 1
+        assert seen == count
+        assert sorted(path.parent.iterdir()) == beside  # no index is left there
+
+
+def test_what_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"folder: found a folder without \.nc"):
+        open_gridded(tmp_path / "folder")
+    (tmp_path / "text.nc").write_text("not netCDF")
+    with pytest.raises(ValueError, match=r"text\.nc: expected a netCDF or GRIB file"):
+        open_gridded(tmp_path / "text.nc")
+    (tmp_path / "cut.grib").write_bytes(b"GRIB\x00\x00")
+    with pytest.raises(ValueError, match=r"cut\.grib: expected"):
+        open_gridded(tmp_path / "cut.grib")
+    with pytest.raises(FileNotFoundError):
+        open_gridded(tmp_path / "absent.nc")
+    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    with pytest.raises(ModuleNotFoundError, match=r"genda\[cloud\]"):
+        open_gridded("gs://bucket/store.zarr")
+
+
+def test_files_that_do_not_fit_together_are_named(tmp_path):
+    dataset = to_dataset(states(2))
+    dataset.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    dataset.isel(longitude=slice(0, 16)).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="longitude: found 16 and 32 values that differ"):
+        open_gridded(tmp_path)
+    (dataset + 1).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="contradict each other"):
+        read_state(tmp_path)
