@@ -163,7 +163,7 @@ def test_one_line_for_files_that_are_not_whole_radiosonde_bufr(tmp_path):
         "end": (good[:-4] + b"0000", "expected b'7777'"),
         "edition": (good[:7] + b"\x09" + good[8:], "edition 9"),
         "sections": (bytes(longer), "section"),
-        "surface": (encoded(category=0), "data category 0, expected 2"),
+        "satellite": (encoded(category=3), "data category 3, expected 0 or 1"),
         "latitude": (encoded(latitude=99.0), "latitude 99"),
     }
     for name, (data, message) in cases.items():

@@ -56,6 +56,7 @@ def test_reads_a_sounding_decoded_by_hand(tmp_path):
     counts = {"z": 2, "t": 4, "u": 4, "v": 4, "q": 3}
     assert summary(table) == {
         "rows": 17, "stations": 1, "soundings": 1, "variables": counts, "flags": {"pass": 17},
+        "levels": {"surface": 4, "standard": 7, "significant": 6},
     }  # fmt: skip
     assert (table["time"] == pd.Timestamp("2015-01-23 12:00")).all()
     assert (table["latitude"] == 48.2333).all()

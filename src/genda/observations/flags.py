@@ -1,4 +1,4 @@
-"""Quality flags of the observation table.
+"""Quality flags and level types of the observation table.
 
 Numbers up to 39 are those of the JEDI Unified Forward Operator, so that a table exchanged with an operational
 system keeps its meaning; 40 and above are this package's own.
@@ -31,6 +31,23 @@ class Flag(IntEnum):
     """Too far from the background."""
     DUPLICATE = 40
     """Reported before in the same table."""
+
+    @property
+    def label(self) -> str:
+        """Lower-case name used in summaries."""
+        return self.name.lower()
+
+
+class LevelType(IntEnum):
+    """What makes a level of a sounding worth reporting; of several reasons the first in this order."""
+
+    UNKNOWN = 0
+    SURFACE = 1
+    STANDARD = 2
+    """A mandatory pressure level (1000, 925, 850, 700 hPa …)."""
+    TROPOPAUSE = 3
+    SIGNIFICANT = 4
+    """A turn of the profile, or any other level of a report of high resolution."""
 
     @property
     def label(self) -> str:
