@@ -287,14 +287,23 @@ def sample_errors(
 
 @observations_app.command("read")
 def observations_read(
-    files: Annotated[list[Path], typer.Argument(help="IGRA 2 (text, gz, zip), BUFR TEMP or Parquet.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="IGRA 2, BUFR, MADIS netCDF (gz, zip), Parquet; others with a map.")
+    ],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    columns: Annotated[
+        Path | None, typer.Option(help="Column map (YAML) of CSV, Parquet or netCDF files of any layout.")
+    ] = None,
+    stations: Annotated[Path | None, typer.Option(help="IGRA's station list, for elevations.")] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Keep the good part of damaged files; what was lost is counted.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Read observations of any supported kind into one checked table."""
     from genda.commands.observations import read_observation_files
 
-    result = read_observation_files(files, out)
+    result = read_observation_files(files, out, columns, stations, keep_going)
     _emit(result.as_dict(), json_output, result.text)
 
 

@@ -1,7 +1,7 @@
 """Observations: the table every point source shares, its readers and checks, simulated networks and operators."""
 
 from genda.observations.errors import assign_errors, default_error
-from genda.observations.flags import Flag
+from genda.observations.flags import Flag, LevelType
 from genda.observations.igra import read_igra
 from genda.observations.networks import columns_table, land_weighted, random_columns, station_network, withhold
 from genda.observations.quality import (
@@ -20,6 +20,7 @@ from genda.observations.table import read_table, summary, validate, write_table
 
 __all__ = [
     "Flag",
+    "LevelType",
     "assign_errors",
     "check_background",
     "check_bounds",

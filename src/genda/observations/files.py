@@ -78,15 +78,18 @@ class _Salvaged(io.RawIOBase):
     """A stream that ends where its archive is damaged."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], on_loss: OnLoss) -> None:
-        self._stream, self._path, self._on_loss = stream, path, on_loss
+        self._stream, self._path, self._on_loss, self._ended = stream, path, on_loss, False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self._ended:
+            return 0
         try:
             data = self._stream.read1(len(buffer))  # type: ignore[union-attr]
         except _DAMAGE as error:
+            self._ended = True
             refuse(f"{self._path}: found a damaged archive ({error}): the rest is lost", self._on_loss)
             return 0
         buffer[: len(data)] = data

@@ -120,7 +120,7 @@ def _parsed(
         yield _parse(block, first_line, path)
         return
     except ValueError as error:
-        cut = block.find(b"\n#", len(block) // 2) + 1 or block.rfind(b"\n#", 0, len(block) // 2) + 1
+        cut = block.find(b"\n#", len(block) // 2) + 1 or block.rfind(b"\n#", 0, len(block) // 2 + 1) + 1
         if on_loss is None or not cut:
             refuse(str(error), on_loss)
             return

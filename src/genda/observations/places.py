@@ -69,7 +69,11 @@ class Places:
 
 
 def observation_table(
-    places: Places, reported: Mapping[str, Array], source: str, errors: Mapping[str, Array] | None = None
+    places: Places,
+    reported: Mapping[str, Array],
+    source: str,
+    errors: Mapping[str, Array] | None = None,
+    denied: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> pd.DataFrame:
     """The observation table, place by place, variables in the order of :data:`UPPER_AIR` or :data:`SURFACE`.
 
@@ -78,6 +82,7 @@ def observation_table(
         reported: arrays by the names of :data:`QUANTITIES`, (place,) each; what is absent was not reported.
         source: for the column of that name.
         errors: standard deviations by the same names and units, and of "pressure" in Pa; NaN or absent where unknown.
+        denied: what the source itself has rejected, by the same names; rows that need it are flagged ``DENIED``.
 
     Raises:
         ValueError: for a name that is no quantity.
@@ -90,9 +95,15 @@ def observation_table(
     raw = np.full(size, np.nan) if places.pressure is None else places.pressure
     pressure = np.where(raw > 0, raw, np.nan)
     columns = _columns(reported, pressure, errors or {}, on_levels)
-    known = np.stack([column[0] for column in columns], axis=1)
+    known, value = (np.stack([column[k] for column in columns], axis=1) for k in (0, 1))
+    usable = known
+    if denied:
+        left = {name: np.where(denied[name], np.nan, v) if name in denied else v for name, v in reported.items()}
+        columns = _columns(left, pressure, errors or {}, on_levels)
+        usable = np.stack([column[0] for column in columns], axis=1)
+        value = np.where(usable, np.stack([column[1] for column in columns], axis=1), value)
     place, variable = np.nonzero(known)
-    observation = np.stack([column[1] for column in columns], axis=1)[known]
+    observation = value[known]
     finite = np.isfinite(observation)
 
     time = places.time.astype("datetime64[ns]")
@@ -102,6 +113,7 @@ def observation_table(
     longitude = np.mod(places.longitude, 360.0)
     longitude[longitude >= 360.0] = 0.0  # the modulus of −1e-17 rounds to 360
     quality = np.where(finite, Flag.PASS, Flag.BOUNDS).astype(np.int16)
+    quality[~usable[known]] = Flag.DENIED
     if on_levels:
         quality[(~np.isnan(raw) & np.isnan(pressure))[place]] = Flag.BOUNDS
         lacking |= np.isnan(raw)
