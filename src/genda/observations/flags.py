@@ -26,9 +26,13 @@ class Flag(IntEnum):
     OPERATOR_FAILED = 15
     """The observation operator gave no finite value."""
     THINNED = 16
-    """A better placed neighbour is used instead."""
+    """A better placed neighbour, or a mean over neighbours, is used instead."""
     BACKGROUND = 19
     """Too far from the background."""
+    BUDDY = 22
+    """At odds with its neighbours in space and time."""
+    PROFILE = 24
+    """At odds with the other levels of its sounding."""
     DUPLICATE = 40
     """Reported before in the same table."""
 
