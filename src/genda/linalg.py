@@ -112,7 +112,8 @@ class BlockDiagonal:
 
 
 def _solve_lower(root: Tensor, x: Tensor, upper: bool = False) -> Tensor:
-    return torch.linalg.solve_triangular(root, x, upper=upper)
+    solution: Tensor = torch.linalg.solve_triangular(root, x, upper=upper)
+    return solution
 
 
 def conjugate_gradient(

@@ -39,7 +39,7 @@ _FIT = 3
 
 def check_buddies(
     table: pd.DataFrame,
-    factor: float = 5.0,
+    factor: float = 5.5,
     background_error: float | None = None,
     length_km: float = 600.0,
     depth: float = 0.3,
