@@ -107,11 +107,14 @@ def open_points(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Any:
     Raises:
         ValueError: for what is no readable netCDF.
     """
+    import h5py
     import xarray as xr
 
     data = stream.read()
     engine: Any = "scipy" if data[:3] == b"CDF" else "h5netcdf"
     try:
+        if engine == "h5netcdf":
+            h5py.File(io.BytesIO(data), "r").close()  # h5netcdf cannot close what it could not open
         return xr.open_dataset(io.BytesIO(data), engine=engine, decode_times=False).load()
     except Exception as error:  # the libraries below raise whatever a damaged file makes them stumble over
         detail = " ".join(str(error).split())[:120]

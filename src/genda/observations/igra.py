@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from genda.observations.conversions import ZERO_CELSIUS
@@ -99,7 +100,8 @@ def _blocks(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterator
                 f"{path}: line 1: found {shown(data[:20])}, expected an IGRA 2 header that starts with '#'"
             )
         first = False
-        cut = data.rfind(b"\n#") + 1
+        # A short block is the last: nothing is left to join its last sounding.
+        cut = data.rfind(b"\n#") + 1 if len(chunk) == _BLOCK else len(data)
         if cut:
             yield data[:cut]
         rest = data[cut:]
@@ -107,9 +109,10 @@ def _blocks(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterator
             raise ValueError(
                 f"{path}: found {len(rest)} bytes without an IGRA 2 header, expected a '#' line per sounding"
             )
-    if not rest:
+    if first:
         raise ValueError(f"{path}: found no content, expected IGRA 2 soundings")
-    yield rest
+    if rest:
+        yield rest
 
 
 def _parsed(
@@ -191,7 +194,9 @@ def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple
 
 def _characters(data: Bytes, starts: NDArray[np.intp], width: int) -> Bytes:
     """Characters by column, (width, line)."""
-    return np.asarray(data[starts.astype(np.int32)[None, :] + np.arange(width, dtype=np.int32)[:, None]])
+    if not starts.size:
+        return np.empty((width, 0), dtype=np.uint8)
+    return np.ascontiguousarray(sliding_window_view(data, width)[starts].T)
 
 
 def _fields(text: Bytes, layout: dict[str, tuple[int, int]]) -> tuple[dict[str, Ints], tuple[int, str] | None]:
