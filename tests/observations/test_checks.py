@@ -93,6 +93,8 @@ def test_spikes_are_told_from_their_neighbours():
     assert row in flagged(check_lapse_rate(table))
     table, row = changed(profile(), "v", 400, 40.0)
     assert flagged(check_wind_spikes(table)) == [row - 1, row]
+    lone = table.drop(index=[3, 12]).reset_index(drop=True)  # a v without its u is no reason to misread the others
+    assert flagged(check_wind_spikes(lone)) == [row - 3, row - 2]
     table, row = changed(profile(), "q", 700, 0.02)
     assert flagged(check_saturation(table)) == [row]
 

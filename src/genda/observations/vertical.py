@@ -141,7 +141,7 @@ def check_wind_spikes(table: pd.DataFrame, limit: float = 12.0, widening: float 
     u, v = _profile(table, "u"), _profile(table, "v")
     if not np.array_equal(u.sounding, v.sounding) or not np.array_equal(u.log_pressure, v.log_pressure):
         both = _pairs(table)
-        u, v = _profile(table[both], "u", table), _profile(table[both], "v", table)
+        u, v = _profile(table, "u", both), _profile(table, "v", both)
     wrong = np.zeros(len(table), dtype=bool)
     spikes = _spikes(u, np.hypot(_from_line(u), _from_line(v)), limit, widening)
     wrong[u.row[spikes]] = wrong[v.row[spikes]] = True
@@ -198,17 +198,15 @@ def _from_line(profile: _Profile) -> Array:
     return distance
 
 
-def _profile(table: pd.DataFrame, variable: str, numbered: pd.DataFrame | None = None) -> _Profile:
-    """One variable's passing rows in order; rows are those of ``numbered`` where the table is a part of it."""
-    whole = table if numbered is None else numbered
-    inside = np.isin(whole.index, table.index)
-    good = inside & (whole["quality"] == Flag.PASS).to_numpy() & (whole["variable"] == variable).to_numpy()
-    rows = np.flatnonzero(good)
-    sounding = _soundings(whole)[rows]
-    log_pressure = np.log(whole["pressure"].to_numpy()[rows])
+def _profile(table: pd.DataFrame, variable: str, among: NDArray[np.bool_] | None = None) -> _Profile:
+    """One variable's passing rows in order; of those ``among`` only, where given."""
+    good = ((table["quality"] == Flag.PASS) & (table["variable"] == variable)).to_numpy()
+    rows = np.flatnonzero(good if among is None else good & among)
+    sounding = _soundings(table)[rows]
+    log_pressure = np.log(table["pressure"].to_numpy()[rows])
     order = np.lexsort((-log_pressure, sounding))
     rows, sounding, log_pressure = rows[order], sounding[order], log_pressure[order]
-    return _Profile(rows, sounding, log_pressure, whole["observation"].to_numpy()[rows])
+    return _Profile(rows, sounding, log_pressure, table["observation"].to_numpy()[rows])
 
 
 def _soundings(table: pd.DataFrame) -> NDArray[np.intp]:
@@ -218,10 +216,11 @@ def _soundings(table: pd.DataFrame) -> NDArray[np.intp]:
 
 def _pairs(table: pd.DataFrame) -> NDArray[np.bool_]:
     """Passing rows of u that have a passing v at their level, and the other way round."""
-    wind = table["variable"].isin(["u", "v"]) & (table["quality"] == Flag.PASS)
+    wind = (table["variable"].isin(["u", "v"]) & (table["quality"] == Flag.PASS)).to_numpy()
     keys = ["station", "time", "source", "pressure"]
-    count = table[wind].groupby(keys, dropna=False)["variable"].transform("nunique").reindex(table.index, fill_value=0)
-    return np.asarray(wind & (count == 2))
+    both = np.zeros(len(table), dtype=bool)
+    both[wind] = table[wind].groupby(keys, dropna=False)["variable"].transform("nunique").to_numpy() == 2
+    return both
 
 
 def _key(profile: _Profile) -> Array:
