@@ -186,7 +186,7 @@ def test_madis_files_need_no_map(tmp_path):
     assert table["quality"].tolist() == [0, 0, 0, 0, Flag.DENIED, 0, 0, 0, 0]
     assert table["station"].unique().tolist() == ["KABQ", "E1234"]
     xr.Dataset({"t": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
-    with pytest.raises(ValueError, match=r"other\.nc: found netCDF variables t, expected MADIS's or a column map"):
+    with pytest.raises(ValueError, match=r"other\.nc: found netCDF variables 't'.*, expected MADIS's or a column map"):
         read_observations(tmp_path / "other.nc")
 
 
@@ -274,3 +274,11 @@ def test_mutated_bytes_give_a_valid_table_or_one_error(tmp_path, kind, edits, ke
         if len(table):
             validate(table)
     assert all("fuzz.bin" in line and len(line.splitlines()) == 1 for line in lost)
+
+
+def test_text_of_a_parquet_file_that_is_no_utf8_is_one_line(tmp_path):
+    pd.read_csv(written(tmp_path / "x.csv", CSV), na_values=["M"]).to_parquet(tmp_path / "t.parquet", compression=None)
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data.replace(b"03.04.2020 12:00", b"03.04.2020 \xff2:00"))
+    with pytest.raises(ValueError, match=r"t\.parquet: found no readable Parquet table \(.*UTF8"):
+        read_observations(tmp_path / "t.parquet", columns=MAP)

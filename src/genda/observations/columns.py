@@ -76,6 +76,7 @@ def _csv_blocks(
             usecols=lambda name: name in columns.columns,
             dtype={name: "str" for name in (columns.station.column, columns.time.column) if name},
             na_values=missing,
+            low_memory=False,
             chunksize=_BLOCK,
         ) as reader:
             yield from reader
@@ -95,6 +96,7 @@ def _parquet_blocks(path: str | os.PathLike[str], columns: ColumnMap) -> Generat
             file = pq.ParquetFile(stream)
             known = [name for name in columns.columns if name in file.schema_arrow.names]
             for batch in file.iter_batches(_BLOCK, columns=known):
+                batch.validate(full=True)  # text that is no UTF-8 would show much later
                 yield pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         detail = " ".join(str(error).split())[:120]

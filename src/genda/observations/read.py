@@ -92,7 +92,8 @@ def read_observations(
             validate(table, str(path))
             tables.append(table)
         except ValueError as error:
-            refuse(str(error), on_loss)
+            text = " ".join(str(error).split())
+            refuse(text if str(path) in text else f"{path}: {text}", on_loss)
     if not tables:
         raise ValueError(f"{', '.join(map(str, several))}: found nothing that could be read, expected observations")
     return joined(tables)
@@ -133,6 +134,5 @@ def _netcdf_map(path: str | os.PathLike[str]) -> ColumnMap:
     for columns in shipped_maps().values():
         if found.issuperset(columns.columns):
             return columns
-    raise ValueError(
-        f"{path}: found netCDF variables {', '.join(sorted(found))[:100]}, expected MADIS's or a column map"
-    )
+    names = ascii(sorted(found))[1:100]  # a damaged file may have any name
+    raise ValueError(f"{path}: found netCDF variables {names}, expected MADIS's or a column map")

@@ -169,7 +169,9 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     try:
         with open(path, "rb") as stream:
-            table = pq.ParquetFile(stream).read().to_pandas()
+            read = pq.ParquetFile(stream).read()
+            read.validate(full=True)  # text that is no UTF-8 would show much later
+            table = read.to_pandas()
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         detail = " ".join(str(error).split())[:120]
         raise ValueError(f"{path}: found no readable Parquet table ({detail}), expected an observation table") from None
