@@ -12,7 +12,8 @@ their own (:data:`SOURCE_ERRORS`), after the same tables. A file may say otherwi
       - {variable: t, source: bufr-aircraft, pressure: [1000, 700, 200], error: [1.4, 1.0, 1.0]}   # hPa, linear in ln p
       - {variable: [u, v], error: 2.0}
 
-The first entry that fits a row counts, then the defaults. ``genda observations errors`` writes such a file from departures.
+The first entry that fits a row counts, then what the table holds, then the defaults. ``genda observations errors`` writes such a
+file from departures.
 
 A coarser grid cannot follow what an instrument sees. Where the kinetic energy spectrum falls as k^{-5/3} (Nastrom and Gage
 1985, J. Atmos. Sci. 42, 950), variance below the grid spacing Δ grows as Δ^{2/3}:
@@ -127,9 +128,9 @@ def read_errors(path: str | os.PathLike[str]) -> tuple[Entry, ...]:
 
 
 def assign_errors(table: pd.DataFrame, entries: Sequence[Entry] = ()) -> pd.DataFrame:
-    """Fill every NaN ``obs_error``: from the first entry that fits, else with the default of its source and variable.
+    """Give every row the error of the first entry that fits it, and those that still have none the default of their source.
 
-    Errors already there stay.
+    Without entries errors already there stay: a file's own, or those of an earlier call.
     """
     errors = table["obs_error"].to_numpy(dtype=np.float64, copy=True)
     pressure = table["pressure"].to_numpy()
@@ -141,10 +142,13 @@ def assign_errors(table: pd.DataFrame, entries: Sequence[Entry] = ()) -> pd.Data
         for source, by_variable in SOURCE_ERRORS.items()
         for variable, (levels, values) in by_variable.items()
     ]
-    for entry in (*entries, *own):
-        rows = usable & np.isnan(errors) & np.isin(variables, entry.variable)
+    settled = np.zeros(len(table), dtype=bool)
+    for entry, given in [(entry, True) for entry in entries] + [(entry, False) for entry in own]:
+        free = ~settled if given else np.isnan(errors)
+        rows = usable & free & np.isin(variables, entry.variable)
         if entry.source:
             rows &= np.isin(sources, entry.source)
+        settled |= rows
         if rows.any():
             levels, values = (entry.pressure, entry.error) if entry.pressure else ((1000.0,), entry.error)
             order = np.argsort(levels)
