@@ -134,5 +134,5 @@ def _netcdf_map(path: str | os.PathLike[str]) -> ColumnMap:
     for columns in shipped_maps().values():
         if found.issuperset(columns.columns):
             return columns
-    names = ascii(sorted(found))[1:100]  # a damaged file may have any name
+    names = ascii(sorted(found))[:100]  # a damaged file may have any name
     raise ValueError(f"{path}: found netCDF variables {names}, expected MADIS's or a column map")
