@@ -186,7 +186,9 @@ def test_madis_files_need_no_map(tmp_path):
     assert table["quality"].tolist() == [0, 0, 0, 0, Flag.DENIED, 0, 0, 0, 0]
     assert table["station"].unique().tolist() == ["KABQ", "E1234"]
     xr.Dataset({"t": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
-    with pytest.raises(ValueError, match=r"other\.nc: found netCDF variables \['t'.*, expected MADIS's or a column map"):
+    with pytest.raises(
+        ValueError, match=r"other\.nc: found netCDF variables \['t'.*, expected MADIS's or a column map"
+    ):
         read_observations(tmp_path / "other.nc")
 
 
