@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import closing
 from typing import Any
@@ -109,18 +111,44 @@ def open_points(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Any:
     Raises:
         ValueError: for what is no readable netCDF.
     """
-    import h5py
     import xarray as xr
 
     data = stream.read()
     engine: Any = "scipy" if data[:3] == b"CDF" else "h5netcdf"
+    if engine == "h5netcdf":
+        _try_hdf5(data, path)
     try:
-        if engine == "h5netcdf":
-            h5py.File(io.BytesIO(data), "r").close()  # h5netcdf cannot close what it could not open
         return xr.open_dataset(io.BytesIO(data), engine=engine, decode_times=False).load()
     except Exception as error:  # the libraries below raise whatever a damaged file makes them stumble over
         detail = " ".join(str(error).split())[:120]
         raise ValueError(f"{path}: found no readable netCDF ({type(error).__name__}: {detail})") from None
+
+
+_READ_ALL = """
+import io, resource, sys
+import h5netcdf
+data = sys.stdin.buffer.read()
+limit = 5 + len(data) // 10_000_000
+resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+with h5netcdf.File(io.BytesIO(data), "r") as file:
+    for variable in file.variables.values():
+        variable[...], dict(variable.attrs)
+"""
+
+
+def _try_hdf5(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Read everything once in a process of its own: HDF5 goes round in circles in some damaged files.
+
+    Raises:
+        ValueError: where that fails, or takes more processor seconds than any whole file would.
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    command = [sys.executable, "-P", "-c", _READ_ALL]
+    process = subprocess.run(command, input=data, capture_output=True, env=environment, check=False)
+    if process.returncode:
+        lines = process.stderr.decode("utf-8", "replace").split("\n")
+        detail = next((line for line in reversed(lines) if "Error" in line), f"status {process.returncode}")
+        raise ValueError(f"{path}: found no readable netCDF ({' '.join(detail.split())[:120]})")
 
 
 def _netcdf_blocks(
