@@ -235,3 +235,89 @@ def test_chunks_do_not_change_members(case, capsys):
     whole, parts = read_state(case / "whole.nc"), read_state(case / "parts.nc")
     assert isinstance(whole, State)
     np.testing.assert_allclose(whole.values, parts.values, rtol=2e-4, atol=2e-2)
+
+
+def _rowwise(case, name, **columns):
+    table = read_table(case / "columns.parquet").assign(**columns)
+    write_table(table, case / name)
+    return table
+
+
+def test_departures_are_written_back_and_give_errors(case, capsys):
+    """Passive rows are compared and never assimilated; a list of checks, a file of errors and correlated errors are used."""
+    table = read_table(case / "columns.parquet")
+    passive = table["station"].unique()[:2].tolist()
+    (case / "qc.yaml").write_text(f"checks: [missing, bounds, {{passive: {{rules: [{{station: {passive}}}]}}}}]")
+    extra = ["--checks", case / "qc.yaml", "--observations-out", case / "back.parquet", "--vertical-correlation", 0.3]
+    code, out, err = assimilate(case, capsys, *extra, "--method", "optimal-interpolation")
+    assert code == 0, err
+    back = read_table(case / "back.parquet")
+    assert len(back) == len(table)
+    back = back[back["quality"] <= 1]  # the small model's climate is not within all bounds
+    monitored = back["station"].isin(passive)
+    assert (back["quality"] == monitored).all()
+    assert json.loads(out)["flags"]["passive"] == monitored.sum() > 0
+    assert json.loads(out)["observations"] == (~monitored).sum()
+    assert back[["hx_b", "hx_a"]].notna().all(axis=None)
+    analysis = read_state(case / "analysis.nc")
+    mean = State(analysis.values.mean(1), analysis.channels, analysis.grid, analysis.times)
+    np.testing.assert_allclose(back["hx_a"], library.observe(mean, mean.values[0], back), rtol=1e-4, atol=1e-4)
+    nearer = (back["observation"] - back["hx_a"]).abs() < (back["observation"] - back["hx_b"]).abs()
+    assert nearer[~monitored].mean() > 0.8
+    code, out, err = run(
+        capsys, "observations", "errors", case / "back.parquet", "--out", case / "errors.yaml", "--json"
+    )
+    assert code == 0, err
+    used = back[~monitored & (back["variable"] == "t") & (back["pressure"] == 5e4)]
+    (row,) = [r for r in json.loads(out)["estimates"] if r["variable"] == "t" and r["hPa"] == 500]
+    assert row["count"] == len(used)
+    code, _, err = assimilate(case, capsys, "--errors", case / "errors.yaml", "--method", "optimal-interpolation")
+    assert code == 0, err
+
+
+def test_checks_are_counted_one_by_one(case, capsys):
+    table = read_table(case / "columns.parquet")
+    value = table["observation"].to_numpy(copy=True)
+    rows = np.flatnonzero(table["variable"] == "t")[:3]
+    value[rows] += 60.0
+    _rowwise(case, "wrong.parquet", observation=value)
+    (case / "qc.yaml").write_text("checks: [missing, {departures: {factor: 6}}]")
+    command = ["observations", "check", case / "wrong.parquet", "--background", case / "truth.nc", "--json"]
+    code, out, err = run(capsys, *command, "--checks", case / "qc.yaml", "--out", case / "checked.parquet")
+    assert code == 0, err
+    assert json.loads(out)["checks"] == {"missing": {}, "departures": {"t": 3}}
+    checked = read_table(case / "checked.parquet")
+    assert np.flatnonzero(checked["quality"] == 19).tolist() == rows.tolist()
+    assert checked["hx_b"].notna().all()
+    (case / "qc.yaml").write_text("checks: [nonsense]")
+    code, out, err = run(capsys, *command, "--checks", case / "qc.yaml")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "qc.yaml: found check 'nonsense'" in err
+
+
+def test_tables_of_any_layout_and_damaged_files_from_the_command(tmp_path, capsys):
+    (tmp_path / "map.yaml").write_text(
+        "{source: s, station: id, time: t, latitude: y, longitude: x, quantities: {temperature: {column: T, units: degC}}}"
+    )
+    (tmp_path / "t.csv").write_text("id,t,y,x,T\na,2020-01-01T00:00,1,2,3\na,2020-13-01T00:00,1,2,3\n")
+    command = [
+        "observations",
+        "read",
+        tmp_path / "t.csv",
+        "--columns",
+        tmp_path / "map.yaml",
+        "--out",
+        tmp_path / "o.parquet",
+    ]
+    code, out, err = run(capsys, *command)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "row 2: found time '2020-13-01T00:00'" in err
+    assert not (tmp_path / "o.parquet").exists()
+    code, out, err = run(capsys, *command, "--keep-going", "--json")
+    assert code == 0, err
+    assert len(json.loads(out)["lost"]) == 1
+    assert read_table(tmp_path / "o.parquet")["observation"].tolist() == pytest.approx([276.15])
+    for name in ("https://example.org/x.gz", tmp_path, tmp_path / "map.yaml"):
+        code, out, err = run(capsys, "observations", "read", name, "--out", tmp_path / "n.parquet")
+        assert (code, out, err.count("\n")) == (2, "", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genda.linalg import Diagonal, conjugate_gradient, gmres, weighted_gram
+from genda.linalg import BlockDiagonal, Diagonal, conjugate_gradient, gmres, weighted_gram
 
 
 def _systems(batch=5, n=12, symmetric=False):
@@ -97,3 +97,28 @@ def test_a_variance_must_be_positive():
 def test_a_weighted_gram_matrix_is_the_product_it_halves():
     a, weights = torch.randn(7, 5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     torch.testing.assert_close(weighted_gram(a, weights, block=3), a @ torch.diag(weights) @ a.T)
+
+
+def test_blocks_of_correlated_errors_are_the_matrix_written_out():
+    generator = torch.Generator().manual_seed(1)
+    blocks = [torch.tensor([4, 0, 2]), torch.tensor([1]), torch.tensor([5, 3])]
+    deviation = 0.5 + torch.rand(6, dtype=torch.float64, generator=generator)
+    dense = torch.zeros(6, 6, dtype=torch.float64)
+    correlations = []
+    for block in blocks:
+        root = torch.randn(len(block), len(block) + 2, dtype=torch.float64, generator=generator)
+        correlation = torch.corrcoef(root) if len(block) > 1 else torch.ones(1, 1, dtype=torch.float64)
+        correlations.append(correlation)
+        dense[block.unsqueeze(1), block] = correlation * torch.outer(deviation[block], deviation[block])
+    covariance = BlockDiagonal.of(deviation, blocks, correlations)
+    v = torch.randn(7, 6, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(covariance @ v, v @ dense)
+    torch.testing.assert_close(covariance.inverse(v), torch.linalg.solve(dense, v.T).T)
+    root = covariance.scale(torch.eye(6, dtype=torch.float64))
+    torch.testing.assert_close(root.T @ root, dense)
+    turned = covariance.decorrelated(torch.eye(6, dtype=torch.float64))
+    torch.testing.assert_close(turned.T @ dense @ turned, torch.diag(deviation**2))
+    with pytest.raises(ValueError, match="expected each in one block"):
+        BlockDiagonal.of(deviation, blocks[:2], correlations[:2])
+    with pytest.raises(ValueError, match="positive definite"):
+        BlockDiagonal.of(deviation, blocks, [correlations[0], correlations[1], torch.ones(2, 2)])

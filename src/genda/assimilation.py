@@ -30,11 +30,12 @@ from genda.guidance.sda import DEFAULT_GAMMA, SDA, default_gammas, stable_gammas
 from genda.latent_card import is_latent
 from genda.latent_methods import LATENT_METHODS, make_latent_method
 from genda.latent_model import LatentModel, load_latent_model
-from genda.linalg import Diagonal
+from genda.linalg import BlockDiagonal, Covariance, Diagonal
 from genda.methods import Method
 from genda.methods.fusion import Fusion, Guidance
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.observations import operators
+from genda.observations.errors import sounding_blocks
 from genda.observations.networks import columns_table
 from genda.observations.quantities import Quantity
 from genda.parallel import known_device
@@ -160,11 +161,14 @@ def point_source(
     name: str = "observations",
     weight: float = 1.0,
     interpolation: operators.Interpolation = "bicubic",
+    vertical_correlation: float | None = None,
 ) -> Source:
     """An observation table as a source in normalised anomalies.
 
     Args:
         table: rows to use; every ``obs_error`` must be given and every value finite.
+        vertical_correlation: depth in ln p over which errors of a sounding's variable are correlated
+            (:func:`genda.observations.errors.sounding_blocks`); independent where None.
 
     Raises:
         ValueError: for an empty table, a missing error, or as :func:`point_operator`.
@@ -178,13 +182,14 @@ def point_source(
     operator, scale = point_operator(model, table, interpolation)
     expected = observe(model, climatology(model, time), table).numpy()
     values = (table["observation"].to_numpy(dtype=np.float64) - expected) / scale
-    return Source(
-        torch.as_tensor(values, dtype=torch.float32),
-        operator,
-        Diagonal(torch.as_tensor((errors / scale) ** 2, dtype=torch.float32)),
-        name,
-        weight,
-    )
+    deviation = torch.as_tensor(errors / scale, dtype=torch.float32)
+    covariance: Covariance = Diagonal(deviation**2)
+    if vertical_correlation is not None:
+        blocks, correlations = sounding_blocks(table, vertical_correlation)
+        covariance = BlockDiagonal.of(
+            deviation, list(map(torch.as_tensor, blocks)), list(map(torch.as_tensor, correlations))
+        )
+    return Source(torch.as_tensor(values, dtype=torch.float32), operator, covariance, name, weight)
 
 
 def field_source(

@@ -122,6 +122,14 @@ def assimilate(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="The analysis.")] = Path("analysis.nc"),
     report: Annotated[Path | None, typer.Option(help="Also write a self-contained HTML report.")] = None,
+    checks: Annotated[Path | None, typer.Option(help="Quality control: an ordered list of checks (YAML).")] = None,
+    errors: Annotated[Path | None, typer.Option(help="Observation errors instead of the defaults (YAML).")] = None,
+    vertical_correlation: Annotated[
+        float | None, typer.Option(help="Depth in ln p over which a sounding's errors are correlated.")
+    ] = None,
+    observations_out: Annotated[
+        Path | None, typer.Option(help="Write the observations back with flags, hx_b and hx_a (Parquet).")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Turn observations, coarse fields and a background into an ensemble of analyses."""
@@ -149,6 +157,10 @@ def assimilate(
             device=device,
             out=out,
             report=report,
+            checks=checks,
+            errors=errors,
+            vertical_correlation=vertical_correlation,
+            observations_out=observations_out,
             progress=tick,
         )
     _emit(result.as_dict(), json_output, result.text)
@@ -289,14 +301,60 @@ def sample_errors(
 
 @observations_app.command("read")
 def observations_read(
-    files: Annotated[list[Path], typer.Argument(help="IGRA 2 (text, gz, zip), BUFR TEMP or Parquet.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="IGRA 2, BUFR, MADIS netCDF (gz, zip), Parquet; others with a map.")
+    ],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    columns: Annotated[
+        Path | None, typer.Option(help="Column map (YAML) of CSV, Parquet or netCDF files of any layout.")
+    ] = None,
+    stations: Annotated[Path | None, typer.Option(help="IGRA's station list, for elevations.")] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Keep the good part of damaged files; what was lost is counted.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Read observations of any supported kind into one checked table."""
     from genda.commands.observations import read_observation_files
 
-    result = read_observation_files(files, out)
+    result = read_observation_files(files, out, columns, stations, keep_going)
+    _emit(result.as_dict(), json_output, result.text)
+
+
+@observations_app.command("check")
+def observations_check(
+    files: Annotated[list[Path], typer.Argument(help="Observation files of any readable kind.")],
+    out: Annotated[Path | None, typer.Option(help="Also write the table with its flags (Parquet).")] = None,
+    checks: Annotated[
+        Path | None, typer.Option(help="An ordered list of checks (YAML); by default all that need nothing else.")
+    ] = None,
+    background: Annotated[
+        Path | None, typer.Option(help="A forecast or analysis (netCDF, Zarr) to compare with: fills hx_b.")
+    ] = None,
+    errors: Annotated[Path | None, typer.Option(help="Observation errors instead of the defaults (YAML).")] = None,
+    json_output: Json = False,
+) -> None:
+    """Run quality control and count what each check flags."""
+    from genda.commands.observations import check_observation_files
+
+    result = check_observation_files(files, out, checks, background, errors)
+    _emit(result.as_dict(), json_output, result.text)
+
+
+@observations_app.command("errors")
+def observations_errors(
+    files: Annotated[
+        list[Path], typer.Argument(help="Tables with hx_b and hx_a (genda assimilate --observations-out).")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Also write a file of errors (YAML) for --errors.")] = None,
+    by_source: Annotated[bool, typer.Option("--by-source", help="Tell sources apart.")] = False,
+    fewest: Annotated[int, typer.Option(min=2, help="Departures that a group needs.")] = 30,
+    json_output: Json = False,
+) -> None:
+    """Estimate observation errors from the departures of analyses (Desroziers)."""
+    from genda.commands.observations import estimate_errors
+
+    result = estimate_errors(files, out, by_source, fewest)
     _emit(result.as_dict(), json_output, result.text)
 
 

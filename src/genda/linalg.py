@@ -6,7 +6,7 @@ would make a member depend on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,72 @@ class Diagonal:
 
     def scale(self, white: Tensor) -> Tensor:
         return white * self.variance.to(white).sqrt()
+
+
+@dataclass(frozen=True)
+class BlockDiagonal:
+    """Errors that are correlated within blocks: S C S with standard deviations S and a correlation C of blocks.
+
+    Attributes:
+        deviation: S, shape (n,).
+        rows: members of each block, shape (block, k), −1 where a block is shorter; every one of n belongs to one block.
+        root: lower Cholesky factors of the blocks of C, shape (block, k, k), those of the unit matrix where there is no member.
+    """
+
+    deviation: Tensor
+    rows: Tensor
+    root: Tensor
+
+    def __post_init__(self) -> None:
+        members = self.rows[self.rows >= 0]
+        if not torch.equal(members.sort().values, torch.arange(len(self.deviation), device=members.device)):
+            found = f"found {len(members)} members for {len(self.deviation)} errors"
+            raise ValueError(f"correlated errors: {found}, expected each in one block")
+        if not bool((self.deviation > 0).all()) or not bool(torch.isfinite(self.root).all()):
+            raise ValueError(
+                "correlated errors: found deviations or blocks that are not positive, expected positive definite"
+            )
+
+    @staticmethod
+    def of(deviation: Tensor, blocks: Sequence[Tensor], correlations: Sequence[Tensor]) -> BlockDiagonal:
+        """From the members (k,) and the correlation (k, k) of every block.
+
+        Raises:
+            ValueError: for a block that is not positive definite, or members that are not each of n once.
+        """
+        longest = max(len(block) for block in blocks)
+        rows = torch.full((len(blocks), longest), -1)
+        root = torch.eye(longest, dtype=torch.float64).repeat(len(blocks), 1, 1)
+        for i, (block, correlation) in enumerate(zip(blocks, correlations, strict=True)):
+            lower, failed = torch.linalg.cholesky_ex(correlation.double())
+            rows[i, : len(block)], root[i, : len(block), : len(block)] = block, lower if not int(failed) else torch.nan
+        return BlockDiagonal(deviation, rows, root)
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        return self.scale(self._by_blocks(v * self.deviation.to(v), lambda root, x: root.mT @ x))
+
+    def inverse(self, v: Tensor) -> Tensor:
+        white = self._by_blocks(v / self.deviation.to(v), _solve_lower)
+        return self._by_blocks(white, lambda root, x: _solve_lower(root.mT, x, upper=True)) / self.deviation.to(v)
+
+    def scale(self, white: Tensor) -> Tensor:
+        return self._by_blocks(white, lambda root, x: root @ x) * self.deviation.to(white)
+
+    def decorrelated(self, v: Tensor) -> Tensor:
+        """S C^{-1/2} S^{-1} v: errors of it are independent, of the same standard deviations."""
+        return self._by_blocks(v / self.deviation.to(v), _solve_lower) * self.deviation.to(v)
+
+    def _by_blocks(self, v: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        rows = self.rows.to(v.device)
+        there = rows >= 0
+        parts = v[:, rows.clamp(min=0)] * there  # (batch, block, k)
+        image = product(self.root.to(v), parts.unsqueeze(-1)).squeeze(-1)
+        return torch.zeros_like(v).index_copy(1, rows[there], image[:, there])
+
+
+def _solve_lower(root: Tensor, x: Tensor, upper: bool = False) -> Tensor:
+    solution: Tensor = torch.linalg.solve_triangular(root, x, upper=upper)
+    return solution
 
 
 def conjugate_gradient(

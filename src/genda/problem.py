@@ -10,11 +10,43 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from genda.linalg import Covariance, Diagonal
+from genda.linalg import BlockDiagonal, Covariance, Diagonal
 from genda.observations.operators import LinearOperator, Operator, stack
+
+
+@dataclass(frozen=True)
+class Turned:
+    """An operator whose observations are decorrelated."""
+
+    inner: Operator
+    covariance: BlockDiagonal
+
+    linear = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.covariance.decorrelated(self.inner(x))
+
+    def tangent(self, x: Tensor, dx: Tensor) -> Tensor:
+        return self.covariance.decorrelated(self.inner.tangent(x, dx))
+
+    @property
+    def matrix(self) -> sp.csr_array:
+        """Of a linear operator, sparse, (m, size of the state)."""
+        blocks, size = self.covariance.rows, self.covariance.root.shape[-1]
+        turn = torch.linalg.solve_triangular(
+            self.covariance.root, torch.eye(size).to(self.covariance.root), upper=False
+        )
+        there = (blocks.unsqueeze(-1) >= 0) & (blocks.unsqueeze(-2) >= 0) & (turn != 0)
+        row, column = blocks.unsqueeze(-1).expand_as(turn)[there], blocks.unsqueeze(-2).expand_as(turn)[there]
+        deviation = self.covariance.deviation.double()
+        values = turn[there].double() * deviation[row] / deviation[column]
+        count = len(deviation)
+        sparse = sp.csr_array((values.numpy(), (row.numpy(), column.numpy())), shape=(count, count))
+        return sp.csr_array(sparse @ self.inner.matrix)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -38,8 +70,9 @@ class Source:
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or not bool(torch.isfinite(self.values).all()):
             raise ValueError(f"{self.name}: expected a vector of finite observed values")
-        if isinstance(self.covariance, Diagonal) and self.covariance.variance.shape != self.values.shape:
-            found = f"found {len(self.covariance.variance)} error variances for {len(self.values)} values"
+        errors = {Diagonal: "variance", BlockDiagonal: "deviation"}.get(type(self.covariance))
+        if errors is not None and getattr(self.covariance, errors).shape != self.values.shape:
+            found = f"found {len(getattr(self.covariance, errors))} error {errors}s for {len(self.values)} values"
             raise ValueError(f"{self.name}: {found}, expected one for each")
         if isinstance(self.operator, LinearOperator) and len(self.operator) != len(self.values):
             raise ValueError(
@@ -47,6 +80,28 @@ class Source:
             )
         if not self.weight > 0:
             raise ValueError(f"{self.name}: found weight {self.weight:g}, expected a positive number")
+
+    @cached_property
+    def independent(self) -> Source:
+        """The same observations with independent errors: y and H turned by a root of the correlation within blocks.
+
+        Likelihood, gain and χ² are those of the correlated errors; standard deviations, and so all that is tuned to the size
+        of an error, stay what they are.
+
+        Raises:
+            ValueError: for a covariance of another kind.
+        """
+        if isinstance(self.covariance, Diagonal):
+            return self
+        if not isinstance(self.covariance, BlockDiagonal):
+            found = f"found errors of {type(self.covariance).__name__}"
+            raise ValueError(f"{self.name}: {found}, expected independent ones or blocks of correlated ones")
+        turned = Turned(self.operator, self.covariance)
+        operator: Operator = turned
+        if isinstance(self.operator, LinearOperator):
+            operator = LinearOperator(turned.matrix, self.operator.shape)
+        values = self.covariance.decorrelated(self.values.unsqueeze(0))[0]
+        return Source(values, operator, Diagonal(self.covariance.deviation**2), self.name, self.weight)
 
     def observed(self, x: Tensor) -> Tensor:
         """H(x) for states (batch, channel, lat, lon), shape (batch, m).
@@ -108,21 +163,18 @@ class Problem:
 
     @cached_property
     def stacked(self) -> Source:
-        """All sources as one, weights folded into a diagonal error covariance.
+        """All sources as one with independent errors (:attr:`Source.independent`), weights folded into their variances.
 
         Raises:
-            ValueError: without sources, or with correlated errors, which have no single diagonal.
+            ValueError: without sources.
         """
         if not self.sources:
             raise ValueError("problem: found no observations, expected at least one source")
-        variances = []
-        for source in self.sources:
-            if not isinstance(source.covariance, Diagonal):
-                raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
-            variances.append(source.covariance.variance / source.weight)
+        sources = [source.independent for source in self.sources]
+        variances = [source.covariance.variance / source.weight for source in sources]  # type: ignore[attr-defined]
         return Source(
-            torch.cat([s.values for s in self.sources]),
-            stack([s.operator for s in self.sources]),
+            torch.cat([s.values for s in sources]),
+            stack([s.operator for s in sources]),
             Diagonal(torch.cat(variances)),
             "+".join(s.name for s in self.sources),
         )

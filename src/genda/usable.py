@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,9 +11,10 @@ import pandas as pd
 from genda import assimilation as library
 from genda.checkpoint import StateModel
 from genda.observations.climate import ClimateMapping
-from genda.observations.errors import assign_errors
+from genda.observations.errors import Entry, assign_errors
 from genda.observations.flags import Flag
 from genda.observations.quality import (
+    Check,
     check_background,
     check_bounds,
     check_domain,
@@ -38,12 +39,15 @@ def usable_observations(
     amplitude: float = 1.0,
     mapping: ClimateMapping | None = None,
     gross_factor: float = 5.0,
+    checks: Iterable[Check] = (check_missing, check_bounds, check_duplicates),
+    errors: Sequence[Entry] = (),
 ) -> tuple[pd.DataFrame, ClimateMapping | None]:
     """The whole table with flags set for this model and time, moved to the model's climate if asked for.
 
-    Checks in order: missing, bounds, duplicates, window, domain, variables and levels of the model, and last the departure
-    from the model's climatology in units of its standard deviation, which catches gross errors only. A mapping that is not
-    given is fitted on what has passed, once before and once after that check.
+    Checks in order: those given, window, domain, variables and levels of the model, and last the departure from the model's
+    climatology in units of its standard deviation, which catches gross errors only. Rows that a check has made passive stay so
+    where the model can see them, in the climate of the others. A mapping that is not given is fitted on what has passed, once
+    before and once after the last check.
 
     Args:
         model: the prior.
@@ -54,12 +58,15 @@ def usable_observations(
         amplitude: of the mapping that is fitted, see :class:`ClimateMapping`.
         mapping: apply this one instead of fitting one (for withheld observations).
         gross_factor: standard deviations allowed by the last check.
+        checks: run first, see :func:`genda.observations.read_checks`; they see what has an ``obs_error``.
+        errors: instead of default errors, see :func:`genda.observations.errors.read_errors`.
 
     Returns:
         the table, and the mapping that was applied to it.
     """
     given, map_climate = mapping, map_climate or mapping is not None
-    table = assign_errors(observable(model, table, time, window_hours, exact=map_climate))
+    table = assign_errors(table.reset_index(drop=True), errors)
+    table = observable(model, table, time, window_hours, exact=map_climate, checks=checks)
     passing = (table["quality"] == Flag.PASS).to_numpy()
     if not passing.any():
         return table, None
@@ -79,27 +86,45 @@ def usable_observations(
     table.loc[passing, "quality"] = checked
     for column in ("observation", "obs_error"):
         table.loc[passing, column] = mapped[column].to_numpy()
+    passive = (table["quality"] == Flag.PASSIVE).to_numpy()
+    if mapping is not None and passive.any():
+        rows = table[passive]
+        moved = mapping.to_model(rows, library.observe(model, library.climatology(model, time), rows).numpy())
+        for column in ("observation", "obs_error"):
+            table.loc[passive, column] = moved[column].to_numpy()
     return table, mapping
 
 
 def observable(
-    where: StateModel | State, table: pd.DataFrame, time: np.datetime64, window_hours: float, exact: bool = False
+    where: StateModel | State,
+    table: pd.DataFrame,
+    time: np.datetime64,
+    window_hours: float,
+    exact: bool = False,
+    checks: Iterable[Check] = (check_missing, check_bounds, check_duplicates),
 ) -> pd.DataFrame:
     """The whole table with flags for what a model or state cannot be seen through at a time.
 
-    Checks in order: missing, bounds, duplicates, window, domain, variables and levels. Arguments as of
-    :func:`usable_observations`; ``exact`` keeps only values reported at the levels themselves.
+    Checks in order: those given, window, domain, variables and levels. Arguments as of :func:`usable_observations`; ``exact``
+    keeps only values reported at the levels themselves. Passive rows that can be seen stay passive, the others get the flag
+    that says why not.
     """
-    checks: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
-        check_missing,
-        check_bounds,
-        check_duplicates,
+    levels = sorted({c.pressure for c in parse_channels(where.channels) if c.pressure is not None})
+    seen: list[Check] = [
         partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
         partial(check_domain, grid=where.grid),
         partial(_check_variables, channels=where.channels),
+        partial(select_levels, levels=levels, exact=exact),
     ]
-    levels = sorted({c.pressure for c in parse_channels(where.channels) if c.pressure is not None})
-    return select_levels(run_checks(table.reset_index(drop=True), checks), levels, exact=exact)
+    table = run_checks(table.reset_index(drop=True), checks)
+    passive = (table["quality"] == Flag.PASSIVE).to_numpy()
+    table = run_checks(table, seen)
+    if passive.any():
+        monitored = run_checks(table[passive].assign(quality=np.int16(Flag.PASS)), seen)["quality"]
+        quality = table["quality"].to_numpy(copy=True)
+        quality[passive] = monitored.where(monitored != Flag.PASS, Flag.PASSIVE)
+        table = table.assign(quality=quality)
+    return table
 
 
 def _check_variables(table: pd.DataFrame, channels: Sequence[str]) -> pd.DataFrame:

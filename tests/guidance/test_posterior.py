@@ -13,7 +13,7 @@ from genda.grid import LatLonGrid
 from genda.guidance.gaussian import GaussianGuidance, gaussian_posterior
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA, smallest_stable_gamma
-from genda.linalg import Diagonal
+from genda.linalg import BlockDiagonal, Diagonal
 from genda.observations.operators import normalised, points
 from genda.problem import Problem, Source
 
@@ -245,3 +245,22 @@ def test_the_posterior_draws_and_a_sampler_started_from_them_at_a_low_level_are_
     assert bias < 0.06
     assert abs(std - 1) < 0.03
     assert sampled or abs(chi2 - 1) < 0.1
+
+
+@pytest.mark.parametrize("guidance", [MMPS, SDA])
+def test_guidances_see_correlated_errors_as_the_full_matrix(guidance):
+    """At low noise the posterior denoiser's score is that of the likelihood with R written out."""
+    prior, problem, *_ = _problem()
+    (seen,) = problem.sources
+    blocks = [torch.arange(0, 5), torch.arange(5, 12)]
+    correlations = [0.4 * torch.eye(len(b), dtype=torch.float64) + 0.6 for b in blocks]
+    covariance = BlockDiagonal.of(seen.covariance.variance.sqrt(), blocks, correlations)
+    correlated = Problem(SHAPE, (Source(seen.values, seen.operator, covariance),))
+    x = prior.mean.unsqueeze(0) + 0.1
+    sigma = torch.tensor([1e-4], dtype=torch.float64)
+    found = guidance(prior, correlated, gamma=0.0) if guidance is SDA else guidance(prior, correlated, iterations=12)
+    estimate = prior(x, sigma)
+    score = seen.operator.adjoint(covariance.inverse(seen.misfit(estimate)))
+    torch.testing.assert_close(
+        (found(x, sigma) - estimate) / sigma**2, score, rtol=2e-2, atol=2e-2 * float(score.abs().max())
+    )

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from genda.linalg import Diagonal
+from genda.linalg import BlockDiagonal, Diagonal
 from genda.methods.ensemble_kalman import ETKF, EnKF, rotated
 from genda.methods.envar import EnVar
 from genda.methods.letkf import LETKF
@@ -50,6 +50,23 @@ def kalman(background, sources):
         pull = pull + s.weight * matrix.T @ ((s.values - matrix @ background) / s.covariance.variance)
     posterior = precision.inverse()
     return background + posterior @ pull, posterior
+
+
+def correlated(seed=1):
+    """A source whose errors are correlated in two blocks, and the same with that matrix written out."""
+    plain = source(seed)
+    blocks = [torch.tensor([0, 3, 5, 6]), torch.tensor([1, 2, 4, 7, 8])]
+    correlations = [0.3 * torch.eye(len(b), dtype=torch.float64) + 0.7 for b in blocks]
+    covariance = BlockDiagonal.of(plain.covariance.variance.sqrt(), blocks, correlations)
+    return Source(plain.values, plain.operator, covariance, plain.name)
+
+
+def correlated_kalman(background, s):
+    """The analysis with a full matrix R."""
+    matrix = torch.as_tensor(s.operator.matrix.toarray())
+    noise = s.covariance @ torch.eye(len(s.values), dtype=torch.float64)
+    gain = covariance() @ matrix.T @ torch.linalg.inv(matrix @ covariance() @ matrix.T + noise)
+    return background + gain @ (s.values - matrix @ background), covariance() - gain @ matrix @ covariance()
 
 
 def ensemble(count, background, seed=5):
@@ -226,3 +243,30 @@ def test_a_problem_that_does_not_fit_together_is_refused():
         Problem(SHAPE, (good,), ensemble=torch.full((3, *SHAPE), float("nan")))
     with pytest.raises(ValueError, match="covariance: found an eigenvalue of -1"):
         DenseRoot.of(-torch.eye(SIZE), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Variational(DenseRoot.of(covariance(), SHAPE), inner=SIZE, tolerance=1e-13),
+        ETKF(),
+        LETKF(Localisation(ring(SIZE), 1e6), block=7),
+    ],
+)
+@pytest.mark.parametrize("linear", [True, False])
+def test_correlated_errors_give_the_analysis_of_the_full_matrix(method, linear):
+    """Whatever the method, and whether H is a matrix or a function: R is turned into independent errors before they see it."""
+    background, seen = normal(SIZE, seed=3), correlated()
+    expected, posterior = correlated_kalman(background, seen)
+    if not linear and isinstance(method, LETKF):
+        pytest.skip("a local filter needs a matrix")
+    if not linear:
+        seen = Source(seen.values, Composed(lambda x: 1.0 * x, seen.operator), seen.covariance)
+    members = ensemble(SIZE + 10, background)
+    problem = Problem(SHAPE, (seen,), background.view(SHAPE), ensemble=members)
+    count = 1 if isinstance(method, Variational) else SIZE + 10
+    analysis = method.analyse(problem, count, generator()).flatten(1)
+    torch.testing.assert_close(analysis.mean(dim=0), expected, rtol=0, atol=1e-8)
+    if count > 1:
+        torch.testing.assert_close(torch.cov(analysis.T), posterior, rtol=0, atol=1e-8)
+    assert float((expected - kalman(background, (source(1),))[0]).abs().max()) > 0.05  # it makes a difference

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.shared_data import shared
 
-from genda.observations import Flag, read_observations, summary, validate
+from genda.observations import Flag, LevelType, read_observations, summary, validate
 from genda.observations.bufr import _messages, read_bufr
 from genda.observations.files import open_binary
 
@@ -163,7 +163,7 @@ def test_one_line_for_files_that_are_not_whole_radiosonde_bufr(tmp_path):
         "end": (good[:-4] + b"0000", "expected b'7777'"),
         "edition": (good[:7] + b"\x09" + good[8:], "edition 9"),
         "sections": (bytes(longer), "section"),
-        "surface": (encoded(category=0), "data category 0, expected 2"),
+        "satellite": (encoded(category=3), "data category 3, expected 0 or 1"),
         "latitude": (encoded(latitude=99.0), "latitude 99"),
     }
     for name, (data, message) in cases.items():
@@ -252,3 +252,162 @@ def test_real_file_in_full():
     counts = summary(read_bufr(shared("temp.bufr")))
     assert counts["stations"] == counts["soundings"] == 420
     assert counts["variables"] == {"z": 16453, "t": 18742, "u": 13758, "v": 13758, "q": 16094}
+
+
+def encoded_report(
+    template: int | list[int],
+    category: int,
+    values: dict[str, float | str],
+    delayed: list[int] | None = None,
+    short: list[int] | None = None,
+) -> bytes:
+    """One report of a WMO template, encoded by ecCodes."""
+    handle = eccodes.codes_bufr_new_from_samples("BUFR4")
+    eccodes.codes_set(handle, "dataCategory", category)
+    eccodes.codes_set(handle, "masterTablesVersionNumber", 31)
+    if delayed:
+        eccodes.codes_set_array(handle, "inputDelayedDescriptorReplicationFactor", delayed)
+    if short:
+        eccodes.codes_set_array(handle, "inputShortDelayedDescriptorReplicationFactor", short)
+    eccodes.codes_set_array(handle, "unexpandedDescriptors", [template] if isinstance(template, int) else template)
+    time = {"year": 2021, "month": 7, "day": 14, "hour": 6, "minute": 20}
+    for key, value in (time | values).items():
+        eccodes.codes_set(handle, key if key.startswith("#") else f"#1#{key}", value)
+    eccodes.codes_set(handle, "pack", 1)
+    message = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return message
+
+
+SYNOP = {
+    "blockNumber": 11, "stationNumber": 35, "latitude": 48.25, "longitude": 16.36,
+    "heightOfStationGroundAboveMeanSeaLevel": 198.0, "pressureReducedToMeanSeaLevel": 101320.0,
+    "airTemperature": 291.45, "dewpointTemperature": 285.0, "windDirection": 270, "windSpeed": 4.1,
+}  # fmt: skip
+SHIP = SYNOP | {"shipOrMobileLandStationIdentifier": "DBLK", "latitude": 54.1, "longitude": -7.5}
+del SHIP["blockNumber"], SHIP["stationNumber"], SHIP["heightOfStationGroundAboveMeanSeaLevel"]
+AIRCRAFT = {
+    "aircraftRegistrationNumberOrOtherIdentification": "EU1234", "latitude": 40.5, "longitude": -3.25,
+    "airTemperature": 226.15, "windDirection": 90, "windSpeed": 30.0,
+}  # fmt: skip
+
+
+def synop(**changes: float) -> bytes:
+    return encoded_report(307080, 0, SYNOP | changes, [1, 1])
+
+
+def test_surface_reports_on_land_and_at_sea(tmp_path):
+    path = written(tmp_path / "s.bufr", synop(), encoded_report(308009, 1, SHIP, [1]))
+    table = read_bufr(path)
+    validate(table)
+    assert table["variable"].tolist() == ["t2m", "u10", "v10", "msl"] * 2
+    np.testing.assert_allclose(table["observation"], [291.45, 4.1, 0.0, 101320.0] * 2, atol=1e-9)
+    assert table["source"].tolist() == ["bufr-synop"] * 4 + ["bufr-ship"] * 4
+    assert table["station"].tolist() == ["11035"] * 4 + ["DBLK"] * 4
+    assert table["elevation"].tolist()[:4] == [198.0] * 4
+    assert table["pressure"].isna().all()
+    assert (table["time"] == pd.Timestamp("2021-07-14 06:20")).all()
+    older = encoded_report(
+        307005, 0, {"blockNumber": 11, "stationNumber": 35, "latitude": 48.25, "longitude": 16.36,
+                    "airTemperatureAt2M": 291.4, "windDirectionAt10M": 270, "windSpeedAt10M": 4.1}, [1],
+    )  # fmt: skip
+    assert read_bufr(written(tmp_path / "o.bufr", older))["variable"].tolist() == ["t2m", "u10", "v10"]
+
+
+def test_surface_reports_agree_with_pdbufr(tmp_path):
+    pdbufr = pytest.importorskip("pdbufr")
+    reports = [
+        synop(stationNumber=k, airTemperature=270.0 + k, windDirection=37 * k % 361, windSpeed=1.1 * k)
+        for k in range(1, 9)
+    ]
+    path = written(tmp_path / "s.bufr", *reports)
+    table = read_bufr(path)
+    raw = pdbufr.read_bufr(path, reader="synop")
+    angle = np.radians(raw["wind10m_dir"].to_numpy(dtype=float))
+    expected = {
+        "t2m": raw["t2m"],
+        "u10": -raw["wind10m_speed"] * np.sin(angle),
+        "v10": -raw["wind10m_speed"] * np.cos(angle),
+        "msl": raw["mslp"],
+    }
+    for variable, values in expected.items():
+        mine = table[table["variable"] == variable]
+        np.testing.assert_allclose(mine["observation"], values.to_numpy(dtype=float), rtol=1e-12, atol=1e-9)
+        np.testing.assert_allclose(mine["latitude"], raw["lat"].to_numpy(dtype=float))
+        assert mine["station"].astype(int).tolist() == raw["stnid"].astype(int).tolist()
+
+
+def test_aircraft_reports_of_every_template(tmp_path):
+    airep = {k: v for k, v in AIRCRAFT.items() if "Registration" not in k}
+    path = written(
+        tmp_path / "a.bufr",
+        encoded_report(311001, 4, airep | {"aircraftFlightNumber": "IBE31", "height": 10668}),
+        encoded_report(311005, 4, AIRCRAFT | {"flightLevel": 11000}),
+        encoded_report(311002, 4, AIRCRAFT | {"pressure": 25000.0, "mixingRatio": 1e-4}, short=[0] * 6),
+        encoded_report(
+            311009, 4, AIRCRAFT | {
+                "#1#flightLevel": 1000, "#2#flightLevel": 5000, "#2#airTemperature": 255.2, "#2#windDirection": 180,
+                "#2#windSpeed": 10.0, "#2#latitude": 40.6, "#2#longitude": -3.25, "#3#latitude": 40.7,
+                "#1#dewpointTemperature": 220.0,
+            }, [2],
+        ),
+    )  # fmt: skip
+    table = read_bufr(path)
+    validate(table)
+    assert table["source"].eq("bufr-aircraft").all()
+    first = table.iloc[0:3]
+    assert first["variable"].tolist() == ["t", "u", "v"]
+    np.testing.assert_allclose(first["pressure"], 23842.0, rtol=1e-3)  # FL350
+    np.testing.assert_allclose(first["observation"], [226.2, -30.0, 0.0], atol=1e-9)  # 0.1 K in this template
+    assert first["station"].eq("IBE31").all()
+    np.testing.assert_allclose(table.iloc[3:6]["pressure"], 22632.0, rtol=1e-4)
+    measured = table.iloc[6:10]
+    assert measured["variable"].tolist() == ["t", "u", "v", "q"]
+    assert measured["pressure"].eq(25000.0).all()
+    assert measured["observation"].iloc[3] == pytest.approx(1e-4 / (1 + 1e-4))
+    profile = table.iloc[10:]
+    assert profile["variable"].tolist() == ["t", "u", "v", "q", "t", "u", "v"]
+    np.testing.assert_allclose(profile["pressure"].unique(), [89874.6, 54019.9], rtol=1e-4)  # ICAO at 1 and 5 km
+    np.testing.assert_allclose(profile["latitude"].unique(), [40.6, 40.7])
+    np.testing.assert_allclose(profile["longitude"], 356.75)
+
+
+def test_damaged_messages_may_be_passed_over(tmp_path):
+    good, bad = encoded(), bytearray(encoded(station=(11, 36)))
+    bad[7] = 9  # an edition that does not exist
+    path = written(tmp_path / "t.bufr", good, bytes(bad), synop(), encoded(latitude=99.0), good[:-20])
+    lost: list[str] = []
+    table = read_bufr(path, lost.append)
+    validate(table)
+    whole = read_bufr(written(tmp_path / "whole", good, synop()))
+    assert table["observation"].tolist() == whole["observation"].tolist()
+    assert len(lost) == 3
+    assert all(part in line for part, line in zip(("message 2", "message 5", "latitude 99"), lost, strict=True))
+
+
+def test_types_of_levels_of_both_flag_tables(tmp_path):
+    path = shared("temp.bufr")
+    with open_binary(path) as stream:
+        messages = list(_messages(stream, path))[:40]
+    table = read_bufr(written(tmp_path / "part.bufr", *messages))
+    standard = table[table["level_type"] == LevelType.STANDARD]["pressure"]
+    mandatory = [
+        100000,
+        92500,
+        85000,
+        70000,
+        50000,
+        40000,
+        30000,
+        25000,
+        20000,
+        15000,
+        10000,
+        7000,
+        5000,
+        3000,
+        2000,
+        1000,
+    ]
+    assert standard.isin([*mandatory, 700, 500, 300, 200, 100]).all()
+    assert table[table["level_type"] == LevelType.SURFACE].groupby("station")["pressure"].nunique().max() == 1

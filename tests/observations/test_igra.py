@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.shared_data import shared
 
-from genda.observations import Flag, igra, read_igra, read_station_list, summary, validate
+from genda.observations import Flag, igra, read_igra, read_observations, read_station_list, summary, validate
 from genda.observations.stations import shipped_stations
 
 G = 9.80665
@@ -56,6 +56,7 @@ def test_reads_a_sounding_decoded_by_hand(tmp_path):
     counts = {"z": 2, "t": 4, "u": 4, "v": 4, "q": 3}
     assert summary(table) == {
         "rows": 17, "stations": 1, "soundings": 1, "variables": counts, "flags": {"pass": 17},
+        "levels": {"surface": 4, "standard": 7, "significant": 6},
     }  # fmt: skip
     assert (table["time"] == pd.Timestamp("2015-01-23 12:00")).all()
     assert (table["latitude"] == 48.2333).all()
@@ -280,3 +281,42 @@ def test_shipped_stations_follow_their_rule():
     pd.testing.assert_series_equal(found["station"], expected["station"])
     for column in ("latitude", "longitude", "elevation", "soundings"):
         np.testing.assert_allclose(found[column], expected[column], atol=1e-4)
+
+
+def test_damaged_soundings_may_be_passed_over(tmp_path):
+    good = [sounding(header=HEADER.replace("2015 01 23", f"2015 01 {day:02d}")) for day in range(1, 10)]
+    bad = good.copy()
+    bad[3] = bad[3].replace("2015 01", "2015 13")  # no such month
+    bad[6] = bad[6].replace("85000", "8500x")
+    lost: list[str] = []
+    table = read_igra(written(tmp_path / "s.txt", "".join(bad)), on_loss=lost.append)
+    kept = "".join(text for k, text in enumerate(good) if k not in (3, 6))
+    pd.testing.assert_frame_equal(table, read_igra(written(tmp_path / "k.txt", kept)))
+    assert [line.split(": ")[1] for line in lost] == ["line 19", "line 39"]
+    with pytest.raises(ValueError, match="line 19"):
+        read_igra(tmp_path / "s.txt")
+
+
+def test_the_good_part_of_a_truncated_archive_may_be_kept(tmp_path):
+    path = shared("AUM00011035-data.txt.gz")
+    (tmp_path / "cut.gz").write_bytes(path.read_bytes()[:200_000])
+    lost: list[str] = []
+    table = read_igra(tmp_path / "cut.gz", on_loss=lost.append)
+    whole = read_igra(path)
+    assert len(whole) / 2 < len(table) < len(whole)
+    pd.testing.assert_frame_equal(table, whole[: len(table)])
+    assert len(lost) == 2  # the archive, and the sounding it was cut in
+
+
+def test_derived_parameters_and_station_lists_are_told_apart(tmp_path, caplog):
+    derived = "#AUM00011035 2015 01 23 12 1134    1 ncdc-gts          " + " -9999" * 17 + "\n" + " 85000" * 25 + "\n"
+    path, soundings = written(tmp_path / "d.txt", derived), written(tmp_path / "s.txt", sounding())
+    pd.testing.assert_frame_equal(read_observations([path, soundings]), read_observations(soundings))
+    assert "d.txt: found IGRA's derived parameters, ignored" in caplog.text
+    with pytest.raises(ValueError, match="nothing that could be read"):
+        read_observations(path)
+    line = "AUM00011035  48.2486   16.3564  200.0    WIEN/HOHE WARTE                1952 2024  67890\n"
+    with pytest.raises(ValueError, match="IGRA's station list"):
+        read_observations(written(tmp_path / "l.txt", line))
+    with pytest.raises(ValueError, match="found a URL"):
+        read_observations("https://www.ncei.noaa.gov/pub/data/igra/x.zip")

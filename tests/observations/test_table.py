@@ -137,7 +137,7 @@ def test_mutated_parquet_gives_a_valid_table_or_one_error(tmp_path, edits, keep)
 
 
 def test_unknown_content_is_refused_by_name(tmp_path):
-    for name, data in {"a.csv": b"time,latitude\n", "b.nc": b"CDF\x01" + b"\0" * 99, "c.bufr": b"GRIB" * 9}.items():
+    for name, data in {"a.csv": b"time,latitude\n", "c.bufr": b"GRIB" * 9}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ValueError, match=f"{name}: found a file that starts with .*expected IGRA 2"):
             read_observations(tmp_path / name)

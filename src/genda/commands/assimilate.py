@@ -18,10 +18,13 @@ from genda.diffusion.sampler import Sampler
 from genda.guidance.sda import default_gammas, stable_gammas
 from genda.latent_methods import usual_sampler
 from genda.latent_model import LatentModel
+from genda.observations.checks import read_checks
 from genda.observations.climate import ClimateMapping
+from genda.observations.errors import read_errors
 from genda.observations.flags import Flag
+from genda.observations.quality import check_bounds, check_duplicates, check_missing
 from genda.observations.read import read_observations
-from genda.observations.table import summary
+from genda.observations.table import summary, write_table
 from genda.problem import Source
 from genda.report import ReportCase, write_report
 from genda.state import State, nonnegative, read_state, to_dataset, write_netcdf
@@ -50,6 +53,10 @@ def assimilate_files(
     device: str,
     out: Path,
     report: Path | None,
+    checks: Path | None = None,
+    errors: Path | None = None,
+    vertical_correlation: float | None = None,
+    observations_out: Path | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Read a model, observations and fields; analyse; write the analysis and, if asked, a report.
@@ -67,6 +74,9 @@ def assimilate_files(
             f"climate amplitude: found {climate_amplitude:g} without --map-climate, expected both or neither"
         )
     check_outputs(out, report)
+    check_outputs(observations_out, None)
+    first_checks = read_checks(checks).values() if checks else (check_missing, check_bounds, check_duplicates)
+    entries = read_errors(errors) if errors else ()
     prior = library.load(model)
     latent = isinstance(prior, LatentModel)
     if latent != (background is not None):
@@ -90,12 +100,21 @@ def assimilate_files(
         else library.default_sampler(prior, **changes)
     )
     sources: list[Source] = []
-    used, mapping = None, None
+    used, compared, mapping = None, None, None
     if table is not None:
         given = (table["quality"] == Flag.PASS).reset_index(drop=True)
         table, mapping = usable_observations(
-            prior, table, when, window_hours, map_climate=map_climate, amplitude=climate_amplitude
+            prior,
+            table,
+            when,
+            window_hours,
+            map_climate=map_climate,
+            amplitude=climate_amplitude,
+            checks=first_checks,
+            errors=entries,
         )
+        given = given.reindex(table.index, fill_value=True)  # means over boxes come below
+        compared = table[table["quality"].isin([Flag.PASS, Flag.PASSIVE])]
         used = table[table["quality"] == Flag.PASS]
         if used.empty:
             counts = ", ".join(f"{k} {v}" for k, v in summary(table)["flags"].items())
@@ -103,7 +122,7 @@ def assimilate_files(
                 f"{', '.join(map(str, observations))}: found no observation to use at {iso(when)} ± {window_hours:g} h, "
                 f"expected at least one inside window, domain and levels (flags: {counts})"
             )
-        sources.append(library.point_source(prior, used, when))
+        sources.append(library.point_source(prior, used, when, vertical_correlation=vertical_correlation))
     for path, state in zip(fields, coarse, strict=True):
         sources.append(library.field_source(prior, state, field_error, name=str(path)))
     about = torch.zeros(1, len(prior.channels), *prior.grid.shape)
@@ -126,7 +145,7 @@ def assimilate_files(
         seed,
         background=forecast,
         lead=lead,
-        observations=used,
+        observations=compared,
         sampler=sampler,
         iterations=iterations,
         gamma=gamma if latent else gammas,
@@ -137,7 +156,7 @@ def assimilate_files(
     if table is not None and mapping is not None:
         analysis = _mapped_back(prior, analysis, mapping)
         # What was flagged before the mapping, on reading or by an earlier check, was not mapped.
-        mapped = table["quality"].isin([Flag.PASS, Flag.BACKGROUND]) & given
+        mapped = table["quality"].isin([Flag.PASS, Flag.PASSIVE, Flag.BACKGROUND]) & given
         rows = table[mapped]
         expected = library.observe(prior, library.climatology(prior, when), rows).numpy()
         table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])
@@ -154,6 +173,8 @@ def assimilate_files(
             {PAIR: ("number", np.arange(drawn) // 2, {"long_name": "members from opposite noise"})}
         )
     write_netcdf(dataset, out, provenance)
+    if observations_out is not None and table is not None:
+        write_table(_with_flags(analysis.observations, table), observations_out)
     if report is not None:
         write_report(_report_case(prior, analysis, coarse, table), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std

@@ -1,12 +1,21 @@
-"""``genda observations read``: files of any readable kind to one table."""
+"""``genda observations``: files of any readable kind to one table, its checks, and errors from departures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from genda.commands.outcome import Outcome
-from genda.observations.errors import assign_errors
+import numpy as np
+import pandas as pd
+import yaml
+
+from genda.assimilation import observe
+from genda.atomic import replacing
+from genda.commands.outcome import Outcome, check_outputs
+from genda.observations.checks import read_checks
+from genda.observations.column_map import read_column_map
+from genda.observations.errors import assign_errors, read_errors
+from genda.observations.flags import Flag
 from genda.observations.quality import (
     check_bounds,
     check_duplicates,
@@ -14,20 +23,134 @@ from genda.observations.quality import (
     run_checks,
 )
 from genda.observations.read import read_observations
-from genda.observations.table import summary, validate, write_table
+from genda.observations.stations import read_station_list
+from genda.observations.table import read_table, summary, validate, write_table
+from genda.state import State, read_state
+from genda.usable import observable
+from genda.verify.innovations import error_entries
+
+_HALF_DAY = 12.0
+"""Hours between an observation and the background at most."""
+_SHOWN = 10
+"""Lost parts named in text; all of them in JSON."""
 
 
-def read_observation_files(files: Sequence[Path], out: Path) -> Outcome:
+def read_observation_files(
+    files: Sequence[Path],
+    out: Path,
+    columns: Path | None = None,
+    stations: Path | None = None,
+    keep_going: bool = False,
+) -> Outcome:
     """Read, check (missing, bounds, duplicates) and write one Parquet table.
+
+    Args:
+        files: of any kind, or of one kind that ``columns`` describes.
+        out: the table.
+        columns: a column map (YAML).
+        stations: IGRA's station list, for elevations.
+        keep_going: keep the good part of damaged files, and count and report what was lost.
 
     Raises:
         ValueError: naming the file, what was found and what was expected; nothing is written then.
     """
-    table = run_checks(read_observations(files), [check_missing, check_bounds, check_duplicates])
+    check_outputs(out, None)
+    lost: list[str] = []
+    table = read_observations(
+        files,
+        None if stations is None else read_station_list(stations),
+        None if columns is None else read_column_map(columns),
+        lost.append if keep_going else None,
+    )
+    table = run_checks(table, [check_missing, check_bounds, check_duplicates])
     table = assign_errors(table)
     validate(table, ", ".join(map(str, files)), complete=True)
     write_table(table, out)
-    facts = summary(table)
+    facts = summary(table) | ({"lost": lost} if keep_going else {})
     lines = [f"{out}: {facts['rows']} rows, {facts['stations']} stations, {facts['soundings']} soundings"]
     lines += [f"  {kind}: " + ", ".join(f"{k} {v}" for k, v in facts[kind].items()) for kind in ("variables", "flags")]
+    if lost:
+        lines += [f"  lost: {len(lost)} parts", *(f"    {line}" for line in lost[:_SHOWN])]
+        lines += [f"    … and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []
     return Outcome("\n".join(lines), facts)
+
+
+def check_observation_files(
+    files: Sequence[Path], out: Path | None, checks: Path | None, background: Path | None, errors: Path | None = None
+) -> Outcome:
+    """Run checks on observations of any readable kind and count what each flags.
+
+    Args:
+        files: observations.
+        out: the table with flags (and ``hx_b``), if it is to be kept.
+        checks: a list of checks (YAML); :data:`genda.observations.checks.DEFAULT` where None.
+        background: a state of one or more times, netCDF or Zarr, that ``hx_b`` is computed from where it can be seen.
+        errors: a file of errors (YAML).
+
+    Raises:
+        ValueError: naming the file or check, what was found and what was expected; nothing is written then.
+    """
+    check_outputs(out, None)
+    listed = read_checks(checks)
+    table = assign_errors(read_observations(files), read_errors(errors) if errors else ())
+    if background is not None:
+        table = _with_background(table, read_state(background))
+    rows = len(table)
+    counts = {}
+    for name, check in listed.items():
+        before = table["quality"].to_numpy()
+        table = run_checks(table, [check])
+        after = table["quality"].to_numpy()
+        changed = np.append(after[: len(before)] != before, np.zeros(len(after) - len(before), dtype=bool))
+        counts[name] = {str(v): int(n) for v, n in table.loc[changed, "variable"].value_counts().items()}
+    if out is not None:
+        write_table(table, out)
+    facts = summary(table) | {"checks": counts}
+    lines = [f"{rows} rows, {int((table['quality'] == Flag.PASS).sum())} pass"]
+    lines += [f"  {k}: {sum(v.values())}" + (f" ({_counted(v)})" if v else "") for k, v in counts.items()]
+    return Outcome("\n".join([*lines, f"  flags: {_counted(facts['flags'])}"]), facts)
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _with_background(table: pd.DataFrame, state: State) -> pd.DataFrame:
+    """The table with ``hx_b`` from the state's time nearest to each row, NaN where the state cannot be seen there."""
+    nearest = np.abs(table["time"].to_numpy()[:, None] - state.times[None, :]).argmin(axis=1)
+    table = table.reset_index(drop=True).assign(hx_b=np.nan)
+    values = state.values if state.values.ndim == 4 else state.values.mean(dim=1)
+    for i, time in enumerate(state.times):
+        rows = np.flatnonzero(nearest == i)
+        part = observable(state, table.iloc[rows], time, _HALF_DAY, checks=())
+        # A level that another one is nearer to than the model's can be seen all the same.
+        seen = (
+            part["quality"].isin([Flag.PASS, Flag.THINNED]) & (table["quality"].iloc[rows] == Flag.PASS).to_numpy()
+        ).to_numpy()
+        if seen.any():
+            table.loc[rows[seen], "hx_b"] = observe(state, values[i], part[seen]).numpy()
+    return table
+
+
+def estimate_errors(files: Sequence[Path], out: Path | None, by_source: bool, fewest: int) -> Outcome:
+    """Observation errors that the departures of analyses imply (Desroziers), as a table and a file of errors.
+
+    Args:
+        files: tables with ``hx_b`` and ``hx_a`` (``genda assimilate --observations-out``).
+        out: file of errors (YAML) to write.
+        by_source: tell sources apart.
+        fewest: departures that a group needs.
+
+    Raises:
+        ValueError: for tables without departures, or too few of them.
+    """
+    check_outputs(out, None)
+    estimates, entries = error_entries([read_table(path) for path in files], by_source, fewest)
+    if out is not None:
+        with replacing(out) as partial:
+            Path(partial).write_text(yaml.safe_dump({"errors": entries}, sort_keys=False), encoding="utf-8")
+    shown = estimates.assign(pressure=estimates["pressure"] / 100.0).rename(columns={"pressure": "hPa"})
+    records = [{k: None if v != v else v for k, v in row.items()} for row in shown.to_dict("records")]
+    return Outcome(
+        shown.to_string(index=False, float_format="{:.4g}".format), {"estimates": records, "errors": entries}
+    )

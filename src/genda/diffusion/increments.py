@@ -230,18 +230,13 @@ class Increments:
         Args:
             problem: observations of states.
             near: give them the derivatives of the decoder's linear map, see :meth:`decode_with_near_gradient`.
-
-        Raises:
-            ValueError: for correlated observation errors.
         """
         return Problem(self.shape, tuple(self._observed(source, near) for source in problem.sources), time=problem.time)
 
     def _observed(self, source: Source, near: bool) -> Source:
-        covariance = source.covariance
-        if not isinstance(covariance, Diagonal):
-            raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
-        lost = self._representativeness(source) * source.weight
-        variance = covariance.variance + lost.to(covariance.variance)
+        source = source.independent
+        known: Tensor = source.covariance.variance  # type: ignore[attr-defined]
+        variance = known + (self._representativeness(source) * source.weight).to(known)
         operator: Composed
         if near and isinstance(source.operator, LinearOperator):
             operator = NearlyLinear(self, source.operator)

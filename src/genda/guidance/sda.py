@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ from torch import Tensor
 from genda.diffusion.denoiser import Denoiser, per_sample
 from genda.diffusion.guided import Guided
 from genda.diffusion.sampler import Sampler
-from genda.linalg import Diagonal
 from genda.problem import Problem, Source
 
 logger = logging.getLogger(__name__)
@@ -55,13 +55,12 @@ class SDA(Guided):
         scale: float = 1.0,
         clip: float | None = None,
     ) -> None:
+        problem = replace(problem, sources=tuple(source.independent for source in problem.sources))
         self.prior, self._problem, self._scale, self._clip = prior, problem, scale, clip
         self._gammas = [gamma[s.name] if isinstance(gamma, Mapping) else gamma for s in problem.sources]
         for source, value in zip(problem.sources, self._gammas, strict=True):
             if value < 0:
                 raise ValueError(f"gamma of {source.name}: found {value:g}, expected zero or more")
-            if not isinstance(source.covariance, Diagonal):
-                raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
         self.clipped = 0
 
     def terms(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -121,7 +120,7 @@ def stable_gammas(sampler: Sampler, sources: Sequence[Source], x: Tensor) -> dic
     levels = sampler.levels
     starts = torch.tensor([sampler.churned(float(t)) for t in levels[:-1]], dtype=levels.dtype)
     limits = {}
-    for source in sources:
+    for source in (source.independent for source in sources):
         variance = float(source.covariance.variance.min()) / source.weight  # type: ignore[attr-defined]
         limit = smallest_stable_gamma(levels, variance, redundancy(source, x) * len(sources), starts)
         limits[source.name] = source.weight * limit

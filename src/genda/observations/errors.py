@@ -1,18 +1,41 @@
-"""Default observation errors by variable and pressure.
+r"""Observation errors by variable, pressure and source, and what they share within a sounding.
 
 Standard deviations of what a radiosonde report says against what a forecast model's grid box means: instrument plus
 representativeness error. Temperature, wind and geopotential have the size that operational centres prescribe for
 radiosondes (the ECMWF Integrated Forecasting System documentation, Part I; NCEP's prepobs error tables), rounded and
 smoothed rather than transcribed from one cycle; geopotential is a height error times standard gravity. Specific humidity
 is 15 % of the saturation value over water in the ICAO standard atmosphere, the relative-humidity error commonly given to
-sondes, and constant above 200 hPa. Surface fields carry errors usual for land stations.
+sondes, and constant above 200 hPa. Surface fields carry errors usual for land stations. Aircraft and ships have entries of
+their own (:data:`SOURCE_ERRORS`), after the same tables. A file may say otherwise:
+
+    errors:
+      - {variable: t, source: bufr-aircraft, pressure: [1000, 700, 200], error: [1.4, 1.0, 1.0]}   # hPa, linear in ln p
+      - {variable: [u, v], error: 2.0}
+
+The first entry that fits a row counts, then what the table holds, then the defaults. ``genda observations errors`` writes such a
+file from departures.
+
+A coarser grid cannot follow what an instrument sees. Where the kinetic energy spectrum falls as k^{-5/3} (Nastrom and Gage
+1985, J. Atmos. Sci. 42, 950), variance below the grid spacing Δ grows as Δ^{2/3}:
+
+    σ² = σ_o² (1 + s ((Δ / Δ_0)^{2/3} − 1)),   Δ > Δ_0
+
+with s the share of representativeness in the variance at the spacing Δ_0 that the table stands for. Within a sounding errors
+of a variable are correlated by exp(−|Δ ln p| / d): radiation, lag and what the grid lacks reach over some levels.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError, field_validator, model_validator
 
 from genda.observations.table import on_levels
 from genda.variables import STANDARD_GRAVITY, field
@@ -31,6 +54,14 @@ LEVEL_ERRORS: dict[str, tuple[float, ...]] = {
     "q": _HUMIDITY,
 }
 """Errors at :data:`LEVELS_HPA`: z m² s⁻², t K, u and v m s⁻¹, q kg kg⁻¹."""
+SOURCE_ERRORS: dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
+    source: {"t": ((1000.0, 850.0, 700.0), (1.4, 1.2, 1.0)), "u": ((1000.0,), (2.5,)), "v": ((1000.0,), (2.5,))}
+    for source in ("bufr-aircraft", "madis-acars")
+} | {
+    "bufr-ship": {"msl": ((), (130.0,)), "t2m": ((), (1.8,)), "u10": ((), (2.4,)), "v10": ((), (2.4,))},
+    "madis-mesonet": {"t2m": ((), (2.0,)), "u10": ((), (3.0,)), "v10": ((), (3.0,))},
+}  # fmt: skip
+"""Levels in hPa and errors by source and variable, where they differ from a sounding's or a land station's."""
 SURFACE_ERRORS = {"t2m": 1.5, "u10": 2.0, "v10": 2.0, "msl": 100.0}
 
 
@@ -53,14 +84,132 @@ def default_error(variable: str, pressure: ArrayLike = np.nan) -> NDArray[np.flo
         return np.asarray(np.interp(np.log(p), table, LEVEL_ERRORS[known][::-1]))
 
 
-def assign_errors(table: pd.DataFrame) -> pd.DataFrame:
-    """Fill every NaN ``obs_error`` with the default; errors already there stay."""
+class Entry(BaseModel):
+    """Errors of some variables, from some sources, at pressures in hPa (falling or rising; none where it does not matter)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variable: tuple[str, ...]
+    source: tuple[str, ...] = ()
+    pressure: tuple[PositiveFloat, ...] = ()
+    error: tuple[PositiveFloat, ...]
+
+    @field_validator("variable", "source", "pressure", "error", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return given if isinstance(given, (list, tuple)) else (given,)
+
+    @model_validator(mode="after")
+    def _paired(self) -> Entry:
+        if len(self.error) != max(1, len(self.pressure)):
+            raise ValueError(f"found {len(self.error)} errors at {len(self.pressure)} pressures, expected one each")
+        for name in self.variable:
+            field(name)
+        return self
+
+
+def read_errors(path: str | os.PathLike[str]) -> tuple[Entry, ...]:
+    """Read a file of errors (see the module).
+
+    Raises:
+        ValueError: one line naming the file and the entry that is wrong.
+        FileNotFoundError: where there is no such file.
+    """
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(given, dict) or not isinstance(given.get("errors"), list):
+            raise ValueError(f"{path}: found {str(given)[:60]!r}, expected a list under 'errors'")
+        return tuple(Entry.model_validate(entry) for entry in given["errors"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: found no YAML ({' '.join(str(error).split())[:120]}), expected errors") from None
+
+
+def assign_errors(table: pd.DataFrame, entries: Sequence[Entry] = ()) -> pd.DataFrame:
+    """Give every row the error of the first entry that fits it, and those that still have none the default of their source.
+
+    Without entries errors already there stay: a file's own, or those of an earlier call.
+    """
     errors = table["obs_error"].to_numpy(dtype=np.float64, copy=True)
     pressure = table["pressure"].to_numpy()
-    variables = table["variable"].to_numpy()
+    variables, sources = table["variable"].to_numpy(), table["source"].to_numpy()
     # A flagged upper-air row without pressure keeps NaN: nothing says how good it is.
     usable = ~(np.isnan(pressure) & on_levels(table).to_numpy())
+    own = [
+        Entry(variable=(variable,), source=(source,), pressure=levels, error=values)
+        for source, by_variable in SOURCE_ERRORS.items()
+        for variable, (levels, values) in by_variable.items()
+    ]
+    settled = np.zeros(len(table), dtype=bool)
+    for entry, given in [(entry, True) for entry in entries] + [(entry, False) for entry in own]:
+        free = ~settled if given else np.isnan(errors)
+        rows = usable & free & np.isin(variables, entry.variable)
+        if entry.source:
+            rows &= np.isin(sources, entry.source)
+        settled |= rows
+        if rows.any():
+            levels, values = (entry.pressure, entry.error) if entry.pressure else ((1000.0,), entry.error)
+            order = np.argsort(levels)
+            logs = np.log(100.0 * np.asarray(levels)[order])
+            at = np.log(pressure[rows]) if entry.pressure else np.zeros(int(rows.sum()))
+            errors[rows] = np.interp(at, logs, np.asarray(values)[order])
     for variable in table["variable"].unique():
         rows = (variables == variable) & np.isnan(errors) & usable
         errors[rows] = default_error(variable, pressure[rows])
     return table.assign(obs_error=errors)
+
+
+def inflate_errors(
+    table: pd.DataFrame, spacing_km: float, share: float = 0.5, reference_km: float = 100.0
+) -> pd.DataFrame:
+    """The table with errors that hold for a grid of ``spacing_km``; those of finer grids than the reference stay.
+
+    Args:
+        table: observations with ``obs_error``.
+        spacing_km: Δ.
+        share: s, of representativeness in the variance at Δ_0.
+        reference_km: Δ_0.
+
+    Raises:
+        ValueError: for a spacing that is not positive, or a share outside [0, 1].
+    """
+    if not (spacing_km > 0 and reference_km > 0 and 0 <= share <= 1):
+        found = f"{spacing_km:g} km, reference {reference_km:g} km, share {share:g}"
+        raise ValueError(f"representativeness: found {found}, expected positive spacings and a share in [0, 1]")
+    growth = max((spacing_km / reference_km) ** (2.0 / 3.0) - 1.0, 0.0)
+    return table.assign(obs_error=table["obs_error"] * np.sqrt(1.0 + share * growth))
+
+
+def sounding_blocks(
+    table: pd.DataFrame, depth: float, alone: float = 0.1
+) -> tuple[list[NDArray[np.intp]], list[NDArray[np.float64]]]:
+    """Rows of each sounding and variable, and the correlation of their errors, for a block-diagonal R.
+
+    Args:
+        table: observations; surface rows are blocks of their own.
+        depth: d, in ln p.
+        alone: share of the variance that is independent from level to level.
+
+    Returns:
+        rows by position, (k,) each, and correlations, (k, k) each.
+
+    Raises:
+        ValueError: for a depth that is not positive, or a share outside (0, 1].
+    """
+    if not (depth > 0 and 0 < alone <= 1):
+        raise ValueError(
+            f"correlation: found depth {depth:g} and share {alone:g}, expected both above 0, the share up to 1"
+        )
+    log_p = np.log(table["pressure"].to_numpy())
+    keys = ["station", "time", "source", "variable"]
+    groups = table.reset_index(drop=True).groupby(keys, sort=False).indices.values()
+    rows = [np.asarray(part, dtype=np.intp) for part in groups]
+    correlations = []
+    for part in rows:
+        apart = np.abs(np.subtract.outer(log_p[part], log_p[part]))
+        shared = (1.0 - alone) * np.exp(-np.nan_to_num(apart, nan=np.inf) / depth)
+        np.fill_diagonal(shared, 1.0)
+        correlations.append(shared)
+    return rows, correlations

@@ -1,29 +1,54 @@
-"""Open observation files: plain, gzip or zip, recognised by content, streamed."""
+"""Open observation files: plain, gzip or zip, recognised by content, streamed.
+
+Damage is an error unless a reader was given ``on_loss``: then that is called with one line for every part that is lost, and
+the good rest is read.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
 import os
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+OnLoss = Callable[[str], None] | None
+"""What to do with one line on a part of a file that cannot be read; None raises."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")
 _DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
-@contextmanager
-def open_binary(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
-    """A buffered binary stream of a file's content, decompressed on the way.
+def refuse(problem: str, on_loss: OnLoss) -> None:
+    """Pass one line on what is lost to ``on_loss``.
 
     Raises:
-        ValueError: for a directory, an empty or damaged file, or a zip archive that doesn't hold exactly one file;
+        ValueError: with that line, where there is none.
+    """
+    if on_loss is None:
+        raise ValueError(problem) from None
+    on_loss(problem)
+
+
+@contextmanager
+def open_binary(path: str | os.PathLike[str], on_loss: OnLoss = None) -> Iterator[io.BufferedReader]:
+    """A buffered binary stream of a file's content, decompressed on the way.
+
+    Args:
+        path: the file.
+        on_loss: takes the news that the rest of a compressed file is lost; the stream ends there then.
+
+    Raises:
+        ValueError: for a URL, a directory, an empty or damaged file, or a zip archive that doesn't hold exactly one file;
             also where the damage shows only while reading.
         FileNotFoundError: where there is no such file.
     """
+    if _URL.match(os.fspath(path)):
+        raise ValueError(f"{path}: found a URL, expected a file on this machine: download it first")
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
     if not Path(path).is_file():
@@ -35,21 +60,45 @@ def open_binary(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
                 raise ValueError(f"{path}: found an empty file, expected observations")
             if magic[:2] == b"\x1f\x8b":
                 with gzip.open(raw) as stream:
-                    yield _buffered(stream)
+                    yield _buffered(stream, path, on_loss)
             elif magic == b"PK\x03\x04":
                 with zipfile.ZipFile(raw) as archive:
                     names = [info for info in archive.infolist() if not info.is_dir()]
                     if len(names) != 1:
                         raise ValueError(f"{path}: found {len(names)} files in the archive, expected one")
                     with archive.open(names[0]) as member:
-                        yield _buffered(member)
+                        yield _buffered(member, path, on_loss)
             else:
                 yield raw
     except _DAMAGE as error:
         raise ValueError(f"{path}: found a damaged or unsupported archive ({error}), expected gzip or zip") from None
 
 
-def _buffered(stream: IO[bytes] | gzip.GzipFile) -> io.BufferedReader:
+class _Salvaged(io.RawIOBase):
+    """A stream that ends where its archive is damaged."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], on_loss: OnLoss) -> None:
+        self._stream, self._path, self._on_loss, self._ended = stream, path, on_loss, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._ended:
+            return 0
+        try:
+            data = self._stream.read1(len(buffer))  # type: ignore[union-attr]
+        except _DAMAGE as error:
+            self._ended = True
+            refuse(f"{self._path}: found a damaged archive ({error}): the rest is lost", self._on_loss)
+            return 0
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _buffered(stream: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], on_loss: OnLoss) -> io.BufferedReader:
+    if on_loss is not None:
+        return io.BufferedReader(_Salvaged(stream, path, on_loss))
     return io.BufferedReader(stream)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Quality flags of the observation table.
+"""Quality flags and level types of the observation table.
 
 Numbers up to 39 are those of the JEDI Unified Forward Operator, so that a table exchanged with an operational
 system keeps its meaning; 40 and above are this package's own.
@@ -26,11 +26,32 @@ class Flag(IntEnum):
     OPERATOR_FAILED = 15
     """The observation operator gave no finite value."""
     THINNED = 16
-    """A better placed neighbour is used instead."""
+    """A better placed neighbour, or a mean over neighbours, is used instead."""
     BACKGROUND = 19
     """Too far from the background."""
+    BUDDY = 22
+    """At odds with its neighbours in space and time."""
+    PROFILE = 24
+    """At odds with the other levels of its sounding."""
     DUPLICATE = 40
     """Reported before in the same table."""
+
+    @property
+    def label(self) -> str:
+        """Lower-case name used in summaries."""
+        return self.name.lower()
+
+
+class LevelType(IntEnum):
+    """What makes a level of a sounding worth reporting; of several reasons the first in this order."""
+
+    UNKNOWN = 0
+    SURFACE = 1
+    STANDARD = 2
+    """A mandatory pressure level (1000, 925, 850, 700 hPa …)."""
+    TROPOPAUSE = 3
+    SIGNIFICANT = 4
+    """A turn of the profile, or any other level of a report of high resolution."""
 
     @property
     def label(self) -> str:

@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from genda.observations.conversions import ZERO_CELSIUS
-from genda.observations.files import open_binary, shown
+from genda.observations.files import OnLoss, open_binary, refuse, shown
+from genda.observations.flags import LevelType
 from genda.observations.soundings import Ascents, Levels, soundings_table
 from genda.observations.stations import shipped_stations
-from genda.observations.table import empty
+from genda.observations.table import joined
 from genda.variables import STANDARD_GRAVITY
 
 Bytes = NDArray[np.uint8]
@@ -41,12 +43,22 @@ _LEVEL = {
     "WSPD": (47, 51),
 }  # fmt: skip
 _LEVEL_BLANKS = (3, 9, 34, 40, 46)
+_LEVEL_TYPES = np.array(
+    [
+        [LevelType.STANDARD, LevelType.SURFACE, LevelType.STANDARD],
+        [LevelType.SIGNIFICANT, LevelType.SURFACE, LevelType.TROPOPAUSE],
+        [LevelType.SIGNIFICANT, LevelType.SURFACE, LevelType.TROPOPAUSE],
+    ],
+    dtype=np.int8,
+)
+"""By LVLTYP1 − 1 (standard pressure, other pressure, none) and LVLTYP2 (neither, surface, tropopause)."""
 
 
 def read_igra(
     path: str | os.PathLike[str],
     stations: pd.DataFrame | None = None,
     period: tuple[np.datetime64, np.datetime64] | None = None,
+    on_loss: OnLoss = None,
 ) -> pd.DataFrame:
     """Read an IGRA 2 sounding file (``.txt``, gzip or zip) to an observation table.
 
@@ -56,6 +68,7 @@ def read_igra(
             :func:`~genda.observations.stations.read_station_list`; the shipped list of active stations where None.
             Stations it doesn't hold get NaN: the sounding files carry no elevation.
         period: first and last time to keep, both included; everything where None.
+        on_loss: takes one line for every sounding that can't be read, which is left out then.
 
     Raises:
         ValueError: naming file, line, what was found and what was expected, where the file is no IGRA 2 file or is
@@ -64,19 +77,16 @@ def read_igra(
     """
     elevations = (shipped_stations() if stations is None else stations).set_index("station")["elevation"]
     tables = []
-    with open_binary(path) as stream:
+    with open_binary(path, on_loss) as stream:
         line = 1
         for block in _blocks(stream, path):
-            ascents, levels, line = _parse(block, line, path)
-            if period is not None:
-                ascents, levels = _within(ascents, levels, period)
-            known = elevations.reindex(ascents.station).to_numpy(dtype=np.float64)
-            ascents.elevation[:] = known
-            tables.append(soundings_table(ascents, levels, "igra"))
-    tables = [table for table in tables if len(table)]
-    if not tables:
-        return empty()
-    return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+            for ascents, levels in _parsed(block, line, path, on_loss):
+                if period is not None:
+                    ascents, levels = _within(ascents, levels, period)
+                ascents.elevation[:] = elevations.reindex(ascents.station).to_numpy(dtype=np.float64)
+                tables.append(soundings_table(ascents, levels, "igra"))
+            line += block.count(b"\n")
+    return joined(tables)
 
 
 def _blocks(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterator[bytes]:
@@ -90,7 +100,8 @@ def _blocks(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterator
                 f"{path}: line 1: found {shown(data[:20])}, expected an IGRA 2 header that starts with '#'"
             )
         first = False
-        cut = data.rfind(b"\n#") + 1
+        # A short block is the last: nothing is left to join its last sounding.
+        cut = data.rfind(b"\n#") + 1 if len(chunk) == _BLOCK else len(data)
         if cut:
             yield data[:cut]
         rest = data[cut:]
@@ -98,13 +109,30 @@ def _blocks(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterator
             raise ValueError(
                 f"{path}: found {len(rest)} bytes without an IGRA 2 header, expected a '#' line per sounding"
             )
-    if not rest:
+    if first:
         raise ValueError(f"{path}: found no content, expected IGRA 2 soundings")
-    yield rest
+    if rest:
+        yield rest
 
 
-def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple[Ascents, Levels, int]:
-    """Decode a block; also the number of the line after it."""
+def _parsed(
+    block: bytes, first_line: int, path: str | os.PathLike[str], on_loss: OnLoss
+) -> Iterator[tuple[Ascents, Levels]]:
+    """What can be decoded of a block: where it is damaged, halves of it are tried in turn, down to single soundings."""
+    try:
+        yield _parse(block, first_line, path)
+        return
+    except ValueError as error:
+        cut = block.find(b"\n#", len(block) // 2) + 1 or block.rfind(b"\n#", 0, len(block) // 2 + 1) + 1
+        if on_loss is None or not cut:
+            refuse(str(error), on_loss)
+            return
+    yield from _parsed(block[:cut], first_line, path, on_loss)
+    yield from _parsed(block[cut:], first_line + block.count(b"\n", 0, cut), path, on_loss)
+
+
+def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple[Ascents, Levels]:
+    """Decode a block of soundings."""
     data = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     if data[-1] != ord("\n"):
@@ -161,12 +189,14 @@ def _parse(block: bytes, first_line: int, path: str | os.PathLike[str]) -> tuple
 
     station = np.ascontiguousarray(names.T).view("S11").ravel().astype("U11")
     ascents = Ascents(station, time, latitude, longitude, np.full(latitude.size, np.nan), date)
-    return ascents, _levels(body, np.repeat(np.arange(counts.size), counts)), first_line + is_header.size
+    return ascents, _levels(body, np.repeat(np.arange(counts.size), counts), text[0], text[1])
 
 
 def _characters(data: Bytes, starts: NDArray[np.intp], width: int) -> Bytes:
     """Characters by column, (width, line)."""
-    return np.asarray(data[starts.astype(np.int32)[None, :] + np.arange(width, dtype=np.int32)[:, None]])
+    if not starts.size:
+        return np.empty((width, 0), dtype=np.uint8)
+    return np.ascontiguousarray(sliding_window_view(data, width)[starts].T)
 
 
 def _fields(text: Bytes, layout: dict[str, tuple[int, int]]) -> tuple[dict[str, Ints], tuple[int, str] | None]:
@@ -211,7 +241,7 @@ def _times(head: dict[str, Ints]) -> tuple[NDArray[np.datetime64], NDArray[np.da
     return np.where(hours == 99, np.datetime64("NaT"), time), date, np.flatnonzero(~valid)
 
 
-def _levels(body: dict[str, Ints], ascent: NDArray[np.intp]) -> Levels:
+def _levels(body: dict[str, Ints], ascent: NDArray[np.intp], major: Bytes, minor: Bytes) -> Levels:
     """SI levels: pressure Pa, height m, temperature 0.1 °C, humidity 0.1 %, wind ° and 0.1 m/s."""
     values = {
         name: np.where((raw == -9999) | (raw == -8888), np.nan, raw.astype(np.float64)) for name, raw in body.items()
@@ -226,6 +256,7 @@ def _levels(body: dict[str, Ints], ascent: NDArray[np.intp]) -> Levels:
         relative_humidity=values["RH"] / 1000,
         wind_direction=values["WDIR"],
         wind_speed=values["WSPD"] / 10,
+        level_type=_LEVEL_TYPES[major - ord("1"), minor - ord("0")],
     )
 
 

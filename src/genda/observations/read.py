@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
 from genda.observations.bufr import read_bufr
-from genda.observations.files import open_binary
+from genda.observations.column_map import ColumnMap, column_map, shipped_maps
+from genda.observations.columns import open_points, read_columns
+from genda.observations.files import OnLoss, open_binary, refuse
 from genda.observations.igra import read_igra
-from genda.observations.table import read_table, validate
+from genda.observations.table import joined, read_table, validate
 
+logger = logging.getLogger(__name__)
 _HEADING = 256  # bytes a bulletin heading may put before the first BUFR message
+_LONGEST_IGRA_HEADER = 75  # characters of a sounding's; a header of derived parameters has twice as many
+_STATION = re.compile(rb"[A-Z]{2}[A-Z0-9]{9} [ 0-9.-]{8} [ 0-9.-]{9} ")
 
 
 def file_format(path: str | os.PathLike[str]) -> str:
-    """What a file holds, "igra", "bufr" or "parquet", whatever the file is called; gzip and zip are looked into.
+    """What a file holds, whatever it is called; gzip and zip are looked into.
+
+    Returns:
+        "igra", "igra-derived", "igra-stations", "bufr", "parquet" or "netcdf".
 
     Raises:
         ValueError: for anything else, saying what the file starts with.
@@ -27,22 +39,35 @@ def file_format(path: str | os.PathLike[str]) -> str:
     if start[:4] == b"PAR1":
         return "parquet"
     if start[:1] == b"#":
-        return "igra"
+        return "igra" if len(start.split(b"\n")[0]) <= _LONGEST_IGRA_HEADER else "igra-derived"
+    if start[:3] == b"CDF" or start[:4] == b"\x89HDF":
+        return "netcdf"
+    if _STATION.match(start):
+        return "igra-stations"
     if b"BUFR" in start:
         return "bufr"
     raise ValueError(
-        f"{path}: found a file that starts with {start[:12]!r}, expected IGRA 2 ('#'), BUFR ('BUFR') or Parquet ('PAR1')"
+        f"{path}: found a file that starts with {start[:12]!r}, expected IGRA 2 ('#'), BUFR ('BUFR'), Parquet ('PAR1') or "
+        "netCDF ('CDF', HDF5), or a column map for any other table"
     )
 
 
 def read_observations(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], stations: pd.DataFrame | None = None
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    stations: pd.DataFrame | None = None,
+    columns: ColumnMap | Mapping[str, Any] | None = None,
+    on_loss: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
-    """Read observation files, IGRA 2, BUFR TEMP or Parquet, plain or (the first two) in gzip or zip.
+    """Read observation files: IGRA 2, BUFR (TEMP, SYNOP, SHIP, AMDAR), MADIS netCDF, Parquet tables of this package, plain or
+    (all but Parquet) in gzip or zip; CSV, Parquet and netCDF of any layout with a column map.
+
+    Files of IGRA's derived parameters are left out with a warning: the sounding files hold what was observed.
 
     Args:
         paths: one file or several, of any mixture.
         stations: station list for elevations in IGRA files; the shipped one where None.
+        columns: what the columns of the files mean (:mod:`genda.observations.column_map`), where they are of no known kind.
+        on_loss: takes one line for every part of a file that can't be read; the good rest is kept. None: any damage raises.
 
     Returns:
         one valid table, files in the order given.
@@ -55,13 +80,59 @@ def read_observations(
     several = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not several:
         raise ValueError("observations: found no files, expected at least one")
+    mapped = columns if columns is None or isinstance(columns, ColumnMap) else column_map(columns)
     tables = []
     for path in several:
-        kind = file_format(path)
-        if kind == "igra":
-            table = read_igra(path, stations)
-        else:
-            table = read_bufr(path) if kind == "bufr" else read_table(path)
-        validate(table, str(path))
-        tables.append(table)
-    return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+        try:
+            reader = _reader(path, stations, mapped)
+            if reader is None:
+                logger.warning("%s: found IGRA's derived parameters, ignored: its sounding files are read", path)
+                continue
+            table = reader(path, on_loss=on_loss)
+            validate(table, str(path))
+            tables.append(table)
+        except ValueError as error:
+            text = " ".join(str(error).split())
+            refuse(text if str(path) in text else f"{path}: {text}", on_loss)
+    if not tables:
+        raise ValueError(f"{', '.join(map(str, several))}: found nothing that could be read, expected observations")
+    return joined(tables)
+
+
+def _reader(
+    path: str | os.PathLike[str], stations: pd.DataFrame | None, columns: ColumnMap | None
+) -> Callable[..., pd.DataFrame] | None:
+    """What reads a file; None for one that is to be left out.
+
+    Raises:
+        ValueError: for a file that holds no observations, or needs a column map.
+    """
+    if columns is not None:
+        return partial(read_columns, columns=columns)
+    kind = file_format(path)
+    if kind == "igra":
+        return partial(read_igra, stations=stations)
+    if kind == "igra-stations":
+        raise ValueError(f"{path}: found IGRA's station list, expected observations (the list goes to --stations)")
+    if kind == "netcdf":
+        return partial(read_columns, columns=_netcdf_map(path))
+    return {"igra-derived": None, "bufr": read_bufr, "parquet": _read_own}[kind]
+
+
+def _read_own(path: str | os.PathLike[str], on_loss: OnLoss = None) -> pd.DataFrame:
+    return read_table(path)
+
+
+def _netcdf_map(path: str | os.PathLike[str]) -> ColumnMap:
+    """The shipped map whose columns a netCDF file has.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    with open_binary(path) as stream:
+        found = set(map(str, open_points(stream, path).variables))
+    for columns in shipped_maps().values():
+        if found.issuperset(columns.columns):
+            return columns
+    names = ascii(sorted(found))[:100]  # a damaged file may have any name
+    raise ValueError(f"{path}: found netCDF variables {names}, expected MADIS's or a column map")

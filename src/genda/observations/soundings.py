@@ -1,11 +1,4 @@
-"""Decoded ascents to table rows, and the levels of an ascent that a model can use.
-
-Every upper-air reader ends here: it hands over arrays of levels in SI units and gets one row per reported
-scalar. A value that was reported but can't be used keeps its row and says why in ``quality``:
-
-- on a level without pressure, or an ascent without time or position: ``MISSING``;
-- not convertible (wind direction 925, pressure ≤ 0, vapour pressure above the pressure): NaN, ``BOUNDS``.
-"""
+"""Decoded ascents to table rows (by way of :mod:`genda.observations.places`), and the levels that a model can use."""
 
 from __future__ import annotations
 
@@ -16,12 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genda.observations.conversions import saturation_vapour_pressure, specific_humidity, wind_components
 from genda.observations.flags import Flag
-from genda.observations.table import DTYPES, on_levels
+from genda.observations.places import QUANTITIES, Places, observation_table
+from genda.observations.table import on_levels
 
 Array = NDArray[np.float64]
-VARIABLES = ("z", "t", "u", "v", "q")
 _ROUNDING = 1.0  # Pa; reports give pressure to 1 or 10 Pa
 
 
@@ -54,9 +46,10 @@ class Levels:
         pressure: Pa.
         geopotential: m² s⁻².
         temperature, dewpoint: K.
-        relative_humidity: fraction of saturation over water; used where there is no dew point.
+        relative_humidity: fraction of saturation over water; used where there is no dew point. mixing_ratio: kg/kg.
         wind_direction: degrees. wind_speed: m/s.
         latitude, longitude: of the balloon at the level, degrees; the ascent's where None.
+        level_type: :class:`~genda.observations.flags.LevelType`.
     """
 
     ascent: NDArray[np.intp]
@@ -64,79 +57,32 @@ class Levels:
     geopotential: Array
     temperature: Array
     dewpoint: Array
-    relative_humidity: Array
     wind_direction: Array
     wind_speed: Array
+    relative_humidity: Array | None = None
+    mixing_ratio: Array | None = None
     latitude: Array | None = None
     longitude: Array | None = None
+    level_type: NDArray[np.int8] | None = None
 
 
 def soundings_table(ascents: Ascents, levels: Levels, source: str) -> pd.DataFrame:
     """The observation table of decoded ascents, level by level, variables in the order z t u v q."""
-    usable_pressure = np.where(levels.pressure > 0, levels.pressure, np.nan)
-    values, reported = _values(levels, usable_pressure)
-    level, variable = np.nonzero(reported)
-    ascent = levels.ascent[level]
-
-    time = ascents.time.astype("datetime64[ns]")
-    untimed = np.isnat(time)
-    if ascents.date is not None:
-        time = np.where(untimed, ascents.date.astype("datetime64[ns]"), time)
-    latitude = ascents.latitude[ascent] if levels.latitude is None else levels.latitude[level]
-    longitude = ascents.longitude[ascent] if levels.longitude is None else levels.longitude[level]
-    longitude = np.mod(longitude, 360.0)
-    longitude[longitude >= 360.0] = 0.0  # the modulus of −1e-17 rounds to 360
-
-    observation = values[level, variable]
-    pressure = usable_pressure[level]
-    quality = np.zeros(level.size, dtype=np.int16)
-    quality[~np.isfinite(observation) | ~np.isnan(levels.pressure[level]) & np.isnan(pressure)] = Flag.BOUNDS
-    quality[np.isnan(levels.pressure[level]) | untimed[ascent] | np.isnan(latitude) | np.isnan(longitude)] = (
-        Flag.MISSING
-    )
-
     stations, station = np.unique(ascents.station, return_inverse=True)
-    columns = {
-        "time": time[ascent],
-        "latitude": latitude,
-        "longitude": longitude,
-        "pressure": pressure,
-        "elevation": ascents.elevation[ascent],
-        "variable": _names(VARIABLES, variable),
-        "observation": np.where(np.isfinite(observation), observation, np.nan),
-        "obs_error": np.full(level.size, np.nan),
-        "station": _names(stations.tolist(), station[ascent]),
-        "source": _names((source,), np.zeros(level.size, dtype=np.intp)),
-        "quality": quality,
-    }
-    return pd.DataFrame({name: columns[name] for name in DTYPES}, copy=False)
-
-
-def _names(names: Sequence[str], codes: NDArray[np.intp]) -> pd.Index:
-    """Text of integer codes; taking from the few distinct strings is ten times faster than building them one by one."""
-    return pd.Index(list(names), dtype="str").take(codes)
-
-
-def _values(levels: Levels, pressure: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Values and whether they were reported, both (level, variable)."""
-    u, v = wind_components(levels.wind_direction, levels.wind_speed)
-    wind = ~np.isnan(levels.wind_speed) & (~np.isnan(levels.wind_direction) | (levels.wind_speed == 0))
-    by_dewpoint = ~np.isnan(levels.dewpoint)
-    by_humidity = ~np.isnan(levels.relative_humidity) & ~np.isnan(levels.temperature)
-    humidity = by_dewpoint | by_humidity
-    vapour_pressure = np.full(u.shape, np.nan)
-    vapour_pressure[humidity] = np.where(
-        by_dewpoint[humidity],
-        saturation_vapour_pressure(levels.dewpoint[humidity]),
-        levels.relative_humidity[humidity] * saturation_vapour_pressure(levels.temperature[humidity]),
+    at = levels.ascent
+    places = Places(
+        stations=stations.tolist(),
+        station=station[at],
+        time=ascents.time[at],
+        latitude=ascents.latitude[at] if levels.latitude is None else levels.latitude,
+        longitude=ascents.longitude[at] if levels.longitude is None else levels.longitude,
+        elevation=ascents.elevation[at],
+        pressure=levels.pressure,
+        date=None if ascents.date is None else ascents.date[at],
+        level_type=levels.level_type,
     )
-    q = specific_humidity(vapour_pressure, pressure)
-    values = np.stack([levels.geopotential, levels.temperature, u, v, q], axis=1)
-    reported = np.stack(
-        [~np.isnan(levels.geopotential), ~np.isnan(levels.temperature), wind, wind, humidity],
-        axis=1,
-    )
-    return values, reported
+    reported = {name: getattr(levels, name) for name in QUANTITIES if getattr(levels, name, None) is not None}
+    return observation_table(places, reported, source)
 
 
 def select_levels(table: pd.DataFrame, levels: Sequence[float], exact: bool = False) -> pd.DataFrame:

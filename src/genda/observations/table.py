@@ -16,13 +16,16 @@ source     str             "igra", "bufr-temp", "simulated", …
 quality    int16           a :class:`~genda.observations.flags.Flag`; 0 is pass
 ========== =============== ==========================================================================
 
-After an analysis the float64 columns ``hx_b`` and ``hx_a`` hold the background and analysis at the observation.
+After an analysis the float64 columns ``hx_b`` and ``hx_a`` hold the background and analysis at the observation. Where a
+source tells standard levels of a sounding from significant ones, the int8 column ``level_type`` holds a
+:class:`~genda.observations.flags.LevelType`.
 A row that passes is complete; a flagged row may lack its value, pressure or position.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ import pandas as pd
 from pandas.api.types import is_string_dtype
 
 from genda.atomic import replacing
-from genda.observations.flags import Flag
+from genda.observations.flags import Flag, LevelType
 from genda.variables import FIELDS
 
 DTYPES: dict[str, str] = {
@@ -49,7 +52,7 @@ DTYPES: dict[str, str] = {
 }
 """Columns, in order, and their dtypes."""
 COLUMNS = tuple(DTYPES)
-OPTIONAL_DTYPES = {"hx_b": "float64", "hx_a": "float64"}
+OPTIONAL_DTYPES = {"hx_b": "float64", "hx_a": "float64", "level_type": "int8"}
 
 _HIGHEST_IN_HECTOPASCAL = 1100.0
 _KNOWN = tuple(f.id for f in FIELDS)
@@ -59,6 +62,17 @@ _ON_LEVELS = tuple(f.id for f in FIELDS if f.on_levels)
 def empty() -> pd.DataFrame:
     """A table of no rows with every column."""
     return pd.DataFrame({name: pd.Series([], dtype=dtype) for name, dtype in DTYPES.items()})
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables one below the other; levels of a table that doesn't tell their type are ``UNKNOWN``."""
+    filled = [table for table in tables if len(table)]
+    if len(filled) < 2:
+        return filled[0].reset_index(drop=True) if filled else empty()
+    whole = pd.concat(filled, ignore_index=True)
+    if "level_type" in whole:
+        whole["level_type"] = whole["level_type"].fillna(LevelType.UNKNOWN).astype("int8")
+    return whole
 
 
 def on_levels(table: pd.DataFrame) -> pd.Series:
@@ -155,7 +169,9 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     try:
         with open(path, "rb") as stream:
-            table = pq.ParquetFile(stream).read().to_pandas()
+            read = pq.ParquetFile(stream).read()
+            read.validate(full=True)  # text that is no UTF-8 would show much later
+            table = read.to_pandas()
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         detail = " ".join(str(error).split())[:120]
         raise ValueError(f"{path}: found no readable Parquet table ({detail}), expected an observation table") from None
@@ -188,16 +204,19 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     A sounding is a distinct station, time and source among the upper-air rows.
 
     Returns:
-        ``{"rows": int, "stations": int, "soundings": int, "variables": {id: count}, "flags": {label: count}}``.
+        ``{"rows": int, "stations": int, "soundings": int, "variables": {id: count}, "flags": {label: count}}``, and
+        ``"levels": {label: count}`` of rows where the table tells standard from significant levels.
     """
     upper = table[on_levels(table)]
     variables = table["variable"].value_counts()
     flags, flag_counts = np.unique(table["quality"].to_numpy(), return_counts=True)
     known = {int(flag): flag.label for flag in Flag}
+    levels = {} if "level_type" not in table else {k: int((table["level_type"] == k).sum()) for k in LevelType}
     return {
         "rows": len(table),
         "stations": int(table["station"].nunique()),
         "soundings": int(upper.groupby(["station", "time", "source"], sort=False).ngroups) if len(upper) else 0,
         "variables": {v: int(variables[v]) for v in _KNOWN if v in variables.index},
         "flags": {known.get(int(q), f"flag {q}"): int(n) for q, n in zip(flags, flag_counts, strict=True)},
+        **({"levels": {k.label: n for k, n in levels.items() if n}} if levels else {}),
     }

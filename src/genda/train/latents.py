@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genda.latent_model import AutoencoderModel
-from genda.state import Times
+from genda.files import Times
 from genda.train.pairs import Pairs
 
 

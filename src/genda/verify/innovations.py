@@ -13,10 +13,15 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from genda.observations.flags import Flag
 from genda.problem import Source
 
 
@@ -34,6 +39,46 @@ def ensemble_chi_square(source: Source, members: Tensor) -> float:
     pull = scaled @ innovation
     square = innovation @ source.covariance.inverse(innovation.unsqueeze(0))[0] - pull @ torch.linalg.solve(inner, pull)
     return float(square) / len(innovation)
+
+
+STANDARD_HPA = (1000, 925, 850, 700, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30, 20, 10)
+
+
+def error_entries(
+    tables: Sequence[pd.DataFrame], by_source: bool = False, fewest: int = 30
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Observation errors that departures imply, by variable, nearest standard level and, if asked, source.
+
+    Args:
+        tables: of analyses, as :func:`desroziers`; only rows that pass are counted, for their values moved the analysis.
+        by_source: tell sources apart.
+        fewest: departures that a group needs.
+
+    Returns:
+        the estimates of every group, and entries that :func:`genda.observations.errors.read_errors` reads, of the groups large
+        enough whose estimate is real.
+
+    Raises:
+        ValueError: as :func:`desroziers`, or where no group is large enough.
+    """
+    table = pd.concat(list(tables), ignore_index=True)
+    table = table[table["quality"] == Flag.PASS]
+    levels = np.log(100.0 * np.asarray(STANDARD_HPA, dtype=np.float64))
+    nearest = np.abs(np.log(table["pressure"].to_numpy())[:, None] - levels).argmin(axis=1)
+    standard = np.where(table["pressure"].isna(), np.nan, 100.0 * np.asarray(STANDARD_HPA)[nearest])
+    keys = ("source", "variable", "pressure") if by_source else ("variable", "pressure")
+    estimates = desroziers(table.assign(pressure=standard), keys)
+    good = estimates[(estimates["count"] >= fewest) & estimates["observation_error"].notna()]
+    if good.empty:
+        largest = 0 if estimates.empty else int(estimates["count"].max())
+        raise ValueError(f"Desroziers estimates: found {largest} departures at most in a group, expected {fewest}")
+    entries = []
+    for key, group in good.groupby(list(keys[:-1])):
+        entry: dict[str, Any] = dict(zip(keys[:-1], map(str, key), strict=True))
+        if group["pressure"].notna().all():
+            entry["pressure"] = [float(p) / 100.0 for p in group["pressure"]]
+        entries.append(entry | {"error": [float(f"{e:.4g}") for e in group["observation_error"]]})
+    return estimates, entries
 
 
 def desroziers(table: pd.DataFrame, by: tuple[str, ...] = ("variable", "pressure")) -> pd.DataFrame:

@@ -1,0 +1,217 @@
+r"""Neighbours in space, height and time: the buddy check, and means over boxes in place of many.
+
+**Buddy check.** Departures d of a variable from a first guess have the covariance K = σ_b² ρ + σ_o², with a correlation ρ that
+falls off with distance on the sphere, in ln p and in time. What the others lead one to expect of observation i, and how well,
+is contained in the inverse:
+
+    d_i − E[d_i | others] = (K^{-1} d)_i / (K^{-1})_ii,      variance 1 / (K^{-1})_ii
+
+The observation with the largest ratio of the two is flagged if that exceeds a limit and leaves K by a rank-one downdate, till
+none does: a wrong value can't condemn its neighbours. The first guess is the column ``hx_b`` where it is filled, else a fit to
+the observations themselves, a polynomial in the sine of latitude and ln p that large departures don't pull (Huber).
+
+**Super-observations** are means over boxes, layers and times; the error of n values whose errors have correlation c is
+σ √((1 + (n − 1) c) / n).
+
+Reference: Lorenc 1981, Mon. Wea. Rev. 109, 701 (the check); Gandin 1988, Mon. Wea. Rev. 116, 1137.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genda.grid import EARTH_RADIUS
+from genda.observations.flags import Flag, LevelType
+from genda.observations.quality import set_flag
+
+Array = NDArray[np.float64]
+_LAYER = 0.25
+"""Thickness in ln p of the layers that are checked one by one."""
+_MOST = 2500
+"""Observations at most that are held against each other (50 MB)."""
+_FIT = 3
+
+
+def check_buddies(
+    table: pd.DataFrame,
+    factor: float = 5.5,
+    background_error: float | None = None,
+    length_km: float = 600.0,
+    depth: float = 0.3,
+    hours: float = 6.0,
+    variables: tuple[str, ...] = ("z", "t", "u", "v", "t2m", "u10", "v10", "msl"),
+) -> pd.DataFrame:
+    """``BUDDY`` where a value is further from what its neighbours let expect than ``factor`` standard deviations.
+
+    Args:
+        table: observations with ``obs_error``.
+        factor: standard deviations allowed.
+        background_error: σ_b in units of the observation error; None takes what the departures of each layer show.
+        length_km: L of ρ = (1 + r/L) exp(−r/L).
+        depth: standard deviation of the correlation in ln p.
+        hours: standard deviation of the correlation in time.
+        variables: to check; humidity varies by itself as much as by error.
+
+    Raises:
+        ValueError: for a passing row without ``obs_error``, or a scale that is not positive.
+    """
+    for name, value in (("factor", factor), ("length_km", length_km), ("depth", depth), ("hours", hours)):
+        if not value > 0:
+            raise ValueError(f"{name}: found {value}, expected a number above 0")
+    passed = (table["quality"] == Flag.PASS).to_numpy() & table["variable"].isin(variables).to_numpy()
+    if table["obs_error"].to_numpy()[passed].size and np.isnan(table["obs_error"].to_numpy()[passed]).any():
+        raise ValueError("obs_error: found NaN on a passing row, expected assigned errors (assign_errors)")
+    wrong = np.zeros(len(table), dtype=bool)
+    for rows in _groups(table, passed):
+        part = table.iloc[rows]
+        sigma_o = part["obs_error"].to_numpy()
+        departure = _departures(part)
+        scale = 1.4826 * float(np.median(np.abs(departure - np.median(departure))))
+        spread = np.sqrt(max(scale**2 - float(np.median(sigma_o)) ** 2, 0.0))
+        sigma_b = spread if background_error is None else background_error * sigma_o
+        correlation = _correlation(part, length_km, depth, hours)
+        covariance = correlation * np.outer(np.broadcast_to(sigma_b, rows.size), np.broadcast_to(sigma_b, rows.size))
+        covariance[np.diag_indices(rows.size)] += sigma_o**2
+        wrong[rows[outliers(np.asarray(np.linalg.inv(covariance), dtype=np.float64), departure, factor)]] = True
+    return set_flag(table, wrong, Flag.BUDDY)
+
+
+def outliers(precision: Array, departure: Array, factor: float) -> NDArray[np.intp]:
+    """Indices of departures that the others contradict, the worst first.
+
+    Args:
+        precision: K^{-1}, shape (n, n); is overwritten.
+        departure: d, shape (n,).
+        factor: standard deviations allowed.
+    """
+    pull = precision @ departure
+    found: list[int] = []
+    left = np.ones(departure.size, dtype=bool)
+    while left.sum() > 1:
+        diagonal = precision.diagonal()
+        ratio = np.where(left, np.abs(pull) / np.sqrt(np.maximum(diagonal, 1e-300)), -1.0)
+        worst = int(ratio.argmax())
+        if ratio[worst] <= factor:
+            break
+        column = precision[:, worst] / np.sqrt(precision[worst, worst])
+        pull -= column * (pull[worst] / np.sqrt(precision[worst, worst]))
+        precision -= np.outer(column, column)
+        found.append(worst)
+        left[worst] = False
+    return np.array(found, dtype=np.intp)
+
+
+def _groups(table: pd.DataFrame, passed: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
+    """Passing rows of one variable in one layer, in runs of time that are not too long."""
+    layer = np.floor(np.log(table["pressure"].fillna(1.0).to_numpy() / 1e5) / _LAYER)
+    frame = pd.DataFrame({"variable": table["variable"].to_numpy(), "layer": layer})[passed]
+    for rows in frame.groupby(["variable", "layer"], sort=True).indices.values():
+        numbers = np.flatnonzero(passed)[rows]
+        ordered = numbers[np.argsort(table["time"].to_numpy()[numbers], kind="stable")]
+        parts = -(-ordered.size // _MOST)
+        yield from (part for part in np.array_split(ordered, parts) if part.size > _FIT + 2)
+
+
+def _departures(part: pd.DataFrame) -> Array:
+    """From ``hx_b`` where every row has it, else from a robust fit."""
+    value = part["observation"].to_numpy()
+    if "hx_b" in part and part["hx_b"].notna().all():
+        return np.asarray(value - part["hx_b"].to_numpy())
+    sine = np.sin(np.radians(part["latitude"].to_numpy()))
+    log_p = np.log(part["pressure"].fillna(1e5).to_numpy())
+    log_p = log_p - log_p.mean()
+    terms = [np.ones_like(sine)]
+    for term in [*(sine**k for k in range(1, _FIT + 1)), log_p, log_p * sine]:
+        if np.ptp(term) > 1e-6:
+            terms.append((term - term.mean()) / term.std())
+    basis = np.stack(terms, axis=1)
+    weight = np.ones_like(value)
+    residual = value - np.median(value)
+    for _ in range(10):
+        weighted = basis * weight[:, None]
+        ridge = 1e-6 * value.size * np.eye(basis.shape[1])
+        residual = value - basis @ np.linalg.solve(weighted.T @ basis + ridge, weighted.T @ value)
+        scale = 1.4826 * np.median(np.abs(residual)) + 1e-300
+        weight = 1.0 / np.maximum(1.0, np.abs(residual) / (1.5 * scale)) ** 2
+    return np.asarray(residual)
+
+
+def _correlation(part: pd.DataFrame, length_km: float, depth: float, hours: float) -> Array:
+    latitude, longitude = np.radians(part["latitude"].to_numpy()), np.radians(part["longitude"].to_numpy())
+    points = np.stack(
+        [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=1
+    )
+    chord = np.sqrt(np.maximum(2.0 - 2.0 * points @ points.T, 0.0)) * EARTH_RADIUS / (1000.0 * length_km)
+    log_p = np.log(part["pressure"].fillna(1e5).to_numpy()) / depth
+    time = (part["time"] - part["time"].min()).to_numpy() / np.timedelta64(1, "h") / hours
+    apart = np.subtract.outer(log_p, log_p) ** 2 + np.subtract.outer(time, time) ** 2
+    return np.asarray((1.0 + chord) * np.exp(-chord - 0.5 * apart))
+
+
+def superob(
+    table: pd.DataFrame, box_km: float = 200.0, depth: float = 0.1, hours: float = 1.0, correlation: float = 0.2
+) -> pd.DataFrame:
+    """Means of passing values of one variable in a box, layer and time, added below; their parts become ``THINNED``.
+
+    Positions, times and pressures are means, too, and so is ``hx_b`` where all parts have it. Single values stay as they are.
+
+    Args:
+        table: observations with ``obs_error``.
+        box_km: size of the boxes, about square.
+        depth: thickness of the layers in ln p.
+        hours: length of the times.
+        correlation: between the errors of the values of a box.
+
+    Raises:
+        ValueError: for a size that is not positive, or a correlation outside [0, 1].
+    """
+    for name, value in (("box_km", box_km), ("depth", depth), ("hours", hours)):
+        if not value > 0:
+            raise ValueError(f"{name}: found {value}, expected a number above 0")
+    if not 0 <= correlation <= 1:
+        raise ValueError(f"correlation: found {correlation}, expected 0 to 1")
+    passed = (table["quality"] == Flag.PASS).to_numpy()
+    part = table[passed]
+    if part.empty:
+        return table
+    step = np.degrees(1000.0 * box_km / EARTH_RADIUS)
+    band = np.floor(part["latitude"] / step)
+    width = step / np.maximum(np.cos(np.radians((band + 0.5) * step)), step / 360.0)
+    boxes: dict[str, Any] = {
+        "variable": part["variable"],
+        "band": band,
+        "box": np.floor(part["longitude"] / (360.0 / np.floor(360.0 / width))),
+        "layer": np.floor(np.log(part["pressure"].fillna(1.0)) / depth),
+        "hour": np.floor((part["time"] - pd.Timestamp(0)) / pd.Timedelta(hours=hours)),
+    }
+    number = pd.DataFrame(boxes).groupby(list(boxes), sort=False).ngroup()
+    size = number.groupby(number).transform("size")
+    several = part[(size > 1).to_numpy()].assign(_box=number[size > 1])
+    if several.empty:
+        return table
+    grouped = several.groupby("_box", sort=True)
+    mean = grouped[["time", "latitude", "longitude", "pressure", "elevation", "observation"]].mean()
+    count = grouped.size()
+    variance = several.assign(_v=several["obs_error"] ** 2).groupby("_box")["_v"].mean()
+    first = grouped[["variable"]].first()
+    new = mean.assign(
+        time=mean["time"].astype("datetime64[ns]"),
+        variable=first["variable"].astype("str"),
+        obs_error=np.sqrt(variance * (1 + (count - 1) * correlation) / count),
+        station=pd.Series([f"mean-{k}" for k in range(len(mean))], index=mean.index, dtype="str"),
+        source=pd.Series("superob", index=mean.index, dtype="str"),
+        quality=np.int16(Flag.PASS),
+    )
+    for column in ("hx_b", "hx_a"):
+        if column in table:
+            new[column] = several.groupby("_box")[column].agg(lambda values: values.mean(skipna=False))
+    if "level_type" in table:
+        new["level_type"] = np.int8(LevelType.UNKNOWN)
+    thinned = table["quality"].to_numpy(copy=True)
+    thinned[np.flatnonzero(passed)[(size > 1).to_numpy()]] = Flag.THINNED
+    return pd.concat([table.assign(quality=thinned), new[table.columns]], ignore_index=True)

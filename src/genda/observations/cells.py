@@ -1,0 +1,92 @@
+"""The cells of somebody else's table as numbers, coordinates, text and times in SI units and UTC."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genda.observations.column_map import Column
+from genda.observations.conversions import standard_pressure
+from genda.observations.units import conversion
+
+Array = NDArray[np.float64]
+_SINCE = re.compile(r"(second|minute|hour|day)s? since (.+)")
+_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+_FURTHEST = 9e9
+"""Seconds from the start of a count of time to what nanoseconds can still hold."""
+
+
+class Cells:
+    """The cells of a block as numbers, times and text; ``wrong`` collects the first problem of every row that has one."""
+
+    def __init__(self, frame: pd.DataFrame, missing: list[Any], units: dict[str, str | None], path: str) -> None:
+        self.frame, self._missing, self.units, self.path = frame, missing, units, path
+        self.wrong: dict[int, str] = {}
+
+    def of(self, column: str | None, value: Any = None) -> Array:
+        """Numbers of a column, NaN where missing; of a constant where there is no column."""
+        if column is None:
+            return np.full(len(self.frame), float(value))
+        cells = self.frame[column]
+        empty = cells.isna() | cells.isin(self._missing)
+        numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
+        for row in self.frame.index[~empty & ~np.isfinite(numbers)]:
+            self.reject(row, f"column {column!r}: found {str(cells[row])[:40]!r}, expected a number")
+        empty |= numbers.isin([value for value in self._missing if not isinstance(value, str)])
+        return np.where(empty, np.nan, numbers.to_numpy(dtype=np.float64))
+
+    def text(self, column: str | None, value: Any = None) -> pd.Series:
+        if column is None:
+            return pd.Series(str(value), index=self.frame.index, dtype="str")
+        return self.frame[column].astype("str").str.strip().fillna("")
+
+    def coordinate(self, name: str, given: Column) -> Array:
+        """SI values of a coordinate; a pressure altitude becomes the pressure of the standard atmosphere."""
+        values = self.of(given.column, given.value)
+        limit = {"latitude": 90.0, "longitude": 360.0}.get(name)
+        if limit is None:
+            kind, (factor, _) = self.conversion(name, given.units, given.column)
+            return standard_pressure(factor * values) if (name, kind) == ("pressure", "length") else factor * values
+        for row, value in zip(self.frame.index, values, strict=True):
+            if abs(value) > limit:
+                self.reject(row, f"found {name} {value:g}, expected degrees within ±{limit:g}")
+        return values
+
+    def conversion(self, quantity: str, units: str | None, column: str | None) -> tuple[str, tuple[float, float]]:
+        where = f"{self.path}: column {column!r}" if column else f"{self.path}: {quantity}"
+        return conversion(quantity, units or self.units.get(column or ""), where)
+
+    def reject(self, row: Any, problem: str) -> None:
+        self.wrong.setdefault(int(row), problem)
+
+
+def times(values: Cells, given: Column) -> NDArray[np.datetime64]:
+    """Times of a block, UTC; none is a problem of the row, for nothing can be done with an observation of no time.
+
+    Raises:
+        ValueError: for units that are not "seconds since …".
+    """
+    cells = pd.Series(given.value, index=values.frame.index) if given.column is None else values.frame[given.column]
+    units = given.units or values.units.get(given.column or "")
+    if cells.dtype.kind == "M":
+        found = pd.to_datetime(cells, utc=True)
+    elif units is not None:
+        match = _SINCE.fullmatch(units.strip())
+        start = pd.to_datetime([match[2] if match else ""], errors="coerce", utc=True)[0]
+        if match is None or pd.isna(start):
+            expected = "expected for example 'seconds since 1970-01-01'"
+            raise ValueError(f"{values.path}: time: found units {units!r}, {expected}")
+        seconds = pd.Series(values.of(given.column, given.value) * _SECONDS[match[1]], index=cells.index)
+        near = seconds.abs() < _FURTHEST
+        found = start + pd.to_timedelta(seconds.where(near), unit="s")
+    else:
+        # Without a format every cell is read as ISO 8601, never guessed: 03/04 is March to some.
+        found = pd.to_datetime(cells.astype("str"), format=given.format or "ISO8601", errors="coerce", utc=True)
+    expected = given.format or units or "an ISO 8601 time, or its format in the map"
+    for row in found.index[found.isna().to_numpy()]:
+        values.reject(row, f"found time {str(cells[row])[:40]!r}, expected {expected}")
+    return np.asarray(found.dt.tz_convert(None).to_numpy(dtype="datetime64[ns]"))

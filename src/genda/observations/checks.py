@@ -1,0 +1,155 @@
+"""Quality control as a list in a file: which checks, in which order, with which settings.
+
+    checks:
+      - missing
+      - bounds
+      - duplicates
+      - denied: {rules: [{station: [03953]}, {variable: [q], above: 200}]}
+      - hydrostatic: {tolerance: 40}
+      - buddies
+      - departures: {factor: 4}
+      - passive: {rules: [{source: [bufr-aircraft]}]}
+
+Checks and their settings are the arguments of the functions in :data:`CHECKS`; without a file it is :data:`DEFAULT`, which
+needs no background.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import ConfigDict, ValidationError, create_model
+
+from genda.observations.buddies import check_buddies, superob
+from genda.observations.quality import (
+    Check,
+    check_background,
+    check_bounds,
+    check_duplicates,
+    check_missing,
+    check_window,
+)
+from genda.observations.rules import check_denied, mark_passive
+from genda.observations.soundings import select_levels
+from genda.observations.vertical import (
+    check_humidity_spikes,
+    check_hydrostatic,
+    check_lapse_rate,
+    check_saturation,
+    check_temperature_spikes,
+    check_wind_spikes,
+)
+
+
+def check_departures(
+    table: pd.DataFrame, factor: float = 4.0, background_error: dict[str, float] | None = None
+) -> pd.DataFrame:
+    """``BACKGROUND`` where |y − hx_b| > factor · √(σ_b² + σ_o²); rows without ``hx_b`` are left alone.
+
+    Args:
+        table: observations with ``obs_error`` and ``hx_b``.
+        factor: standard deviations allowed.
+        background_error: σ_b by variable, SI units; that of the observation where None.
+
+    Raises:
+        ValueError: for a table without ``hx_b``, a variable without σ_b, or as :func:`check_background`.
+    """
+    if "hx_b" not in table:
+        raise ValueError("departures: found no column 'hx_b', expected a background (--background)")
+    rows = table["hx_b"].notna().to_numpy()
+    part = table[rows]
+    sigma = part["obs_error"]
+    if background_error is not None:
+        lacking = sorted(set(part["variable"]) - set(background_error))
+        if lacking:
+            raise ValueError(f"departures: found no background error of {lacking[0]!r}, expected one of each variable")
+        sigma = part["variable"].map(background_error)
+    quality = table["quality"].to_numpy(copy=True)
+    checked = check_background(part, part["hx_b"].to_numpy(), np.nan_to_num(sigma.to_numpy(dtype=np.float64)), factor)
+    quality[rows] = checked["quality"]
+    return table.assign(quality=quality)
+
+
+CHECKS: Mapping[str, Callable[..., pd.DataFrame]] = {
+    "missing": check_missing,
+    "bounds": check_bounds,
+    "duplicates": check_duplicates,
+    "window": check_window,
+    "denied": check_denied,
+    "hydrostatic": check_hydrostatic,
+    "lapse-rate": check_lapse_rate,
+    "temperature-spikes": check_temperature_spikes,
+    "wind-spikes": check_wind_spikes,
+    "saturation": check_saturation,
+    "humidity-spikes": check_humidity_spikes,
+    "departures": check_departures,
+    "buddies": check_buddies,
+    "levels": select_levels,
+    "superob": superob,
+    "passive": mark_passive,
+}
+DEFAULT = (
+    "missing", "bounds", "duplicates", "hydrostatic", "lapse-rate", "temperature-spikes", "wind-spikes", "saturation",
+    "humidity-spikes", "buddies",
+)  # fmt: skip
+
+
+def read_checks(path: str | os.PathLike[str] | None = None) -> dict[str, Check]:
+    """Read a list of checks, in order; :data:`DEFAULT` where there is no file.
+
+    Returns:
+        checks by name, a second one of a name as "name 2": for :func:`~genda.observations.quality.run_checks`.
+
+    Raises:
+        ValueError: one line naming the file, the check and the setting that is wrong.
+        FileNotFoundError: where there is no such file.
+    """
+    if path is None:
+        return make_checks(DEFAULT)
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: found no YAML ({' '.join(str(error).split())[:120]}), expected checks") from None
+    if not isinstance(given, dict) or set(given) != {"checks"} or not isinstance(given["checks"], list):
+        raise ValueError(f"{path}: found {str(given)[:60]!r}, expected a list under 'checks'")
+    return make_checks(given["checks"], str(path))
+
+
+def make_checks(entries: Sequence[str | Mapping[str, Any]], where: str = "checks") -> dict[str, Check]:
+    """Checks from names, or mappings of a name to its settings; returns and raises as :func:`read_checks`."""
+    made: dict[str, Check] = {}
+    for entry in entries:
+        name, settings = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()), ("", {}))
+        if name not in CHECKS or (not isinstance(entry, str) and len(entry) != 1):
+            raise ValueError(f"{where}: found check {entry!r}, expected one of {', '.join(CHECKS)}")
+        label = name if name not in made else f"{name} {sum(key.split()[0] == name for key in made) + 1}"
+        made[label] = partial(CHECKS[name], **_settings(CHECKS[name], settings or {}, f"{where}: {name}"))
+    return made
+
+
+def _settings(check: Callable[..., Any], given: Any, where: str) -> dict[str, Any]:
+    """Settings as a check's own annotations want them.
+
+    Raises:
+        ValueError: for one that it lacks, does not have or cannot read.
+    """
+    hints = get_type_hints(check)
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for name, parameter in list(inspect.signature(check).parameters.items())[1:]
+    }
+    model = create_model("Settings", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+    try:
+        return dict(model.model_validate(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {at}: {first['msg']}") from None

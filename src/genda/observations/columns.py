@@ -1,0 +1,260 @@
+"""Any table of point observations, CSV, Parquet or netCDF, by a map of its columns (:mod:`genda.observations.column_map`).
+
+CSV and Parquet are read in blocks, each to an observation table, so that memory follows the block. A netCDF file holds one
+record per point along one dimension, or stations times times, and says its units itself. What can't be a number, a time or a
+position is an error that names row and column; with ``on_loss`` the row is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genda.observations.cells import Cells, times
+from genda.observations.column_map import ColumnMap, Long, Reported
+from genda.observations.files import OnLoss, open_binary, refuse
+from genda.observations.flags import Flag
+from genda.observations.places import Places, observation_table
+from genda.observations.table import joined
+from genda.variables import STANDARD_GRAVITY, field
+
+Array = NDArray[np.float64]
+_BLOCK = 100_000
+_LARGEST = 50_000_000
+"""Places at most of a netCDF file, which is read at once."""
+
+
+def read_columns(path: str | os.PathLike[str], columns: ColumnMap, on_loss: OnLoss = None) -> pd.DataFrame:
+    """Read a CSV (plain, gzip, zip), Parquet or netCDF (plain, gzip) file to an observation table.
+
+    Args:
+        path: the file; its kind is told by its content.
+        columns: what its columns mean.
+        on_loss: takes one line for every row that can't be read, which is left out then.
+
+    Raises:
+        ValueError: naming the file, column and row, what was found and what was expected.
+        FileNotFoundError: where there is no such file.
+    """
+    with open_binary(path, on_loss) as stream:
+        start = stream.peek(4)[:4]
+        if start == b"PAR1":
+            blocks = _parquet_blocks(path, columns)
+        elif start[:3] == b"CDF" or start == b"\x89HDF":
+            blocks = _netcdf_blocks(stream, columns, path)
+        else:
+            blocks = _csv_blocks(stream, columns, path)
+        first, tables = 1, []
+        with closing(blocks):
+            # The values of one place of a long table may lie anywhere.
+            for block in blocks if columns.long is None else [pd.concat(list(blocks))]:
+                tables.append(_table(block, columns, first, path, on_loss))
+                first += len(block)
+    table = joined(tables)
+    _plausible(table, path)
+    return table
+
+
+def _csv_blocks(
+    stream: io.BufferedReader, columns: ColumnMap, path: str | os.PathLike[str]
+) -> Generator[pd.DataFrame, None, None]:
+    missing = [str(value) for value in columns.missing]
+    try:
+        with pd.read_csv(
+            stream,
+            sep=columns.separator,
+            decimal=columns.decimal,
+            encoding=columns.encoding,
+            skiprows=columns.skip_rows,
+            usecols=lambda name: name in columns.columns,
+            dtype={name: "str" for name in (columns.station.column, columns.time.column) if name},
+            na_values=missing,
+            low_memory=False,
+            chunksize=_BLOCK,
+        ) as reader:
+            yield from reader
+    except (UnicodeDecodeError, LookupError) as error:
+        found = f"found text that is not {columns.encoding} ({' '.join(str(error).split())[:80]})"
+        raise ValueError(f"{path}: {found}, expected an encoding in the column map") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: found no readable CSV ({' '.join(str(error).split())[:120]})") from None
+
+
+def _parquet_blocks(path: str | os.PathLike[str], columns: ColumnMap) -> Generator[pd.DataFrame, None, None]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open(path, "rb") as stream:
+            file = pq.ParquetFile(stream)
+            known = [name for name in columns.columns if name in file.schema_arrow.names]
+            for batch in file.iter_batches(_BLOCK, columns=known):
+                batch.validate(full=True)  # text that is no UTF-8 would show much later
+                yield pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        detail = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path}: found no readable Parquet table ({detail})") from None
+
+
+def open_points(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Any:
+    """The xarray dataset of a netCDF stream, values masked, times as numbers.
+
+    Raises:
+        ValueError: for what is no readable netCDF.
+    """
+    import xarray as xr
+
+    data = stream.read()
+    engine: Any = "scipy" if data[:3] == b"CDF" else "h5netcdf"
+    if engine == "h5netcdf":
+        _try_hdf5(data, path)
+    try:
+        return xr.open_dataset(io.BytesIO(data), engine=engine, decode_times=False).load()
+    except Exception as error:  # the libraries below raise whatever a damaged file makes them stumble over
+        detail = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path}: found no readable netCDF ({type(error).__name__}: {detail})") from None
+
+
+_READ_ALL = """
+import io, resource, sys
+import h5netcdf
+data = sys.stdin.buffer.read()
+limit = 5 + len(data) // 10_000_000
+resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+with h5netcdf.File(io.BytesIO(data), "r") as file:
+    for variable in file.variables.values():
+        variable[...], dict(variable.attrs)
+"""
+
+
+def _try_hdf5(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Read everything once in a process of its own: HDF5 goes round in circles in some damaged files.
+
+    Raises:
+        ValueError: where that fails, or takes more processor seconds than any whole file would.
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    command = [sys.executable, "-P", "-c", _READ_ALL]
+    process = subprocess.run(command, input=data, capture_output=True, env=environment, check=False)
+    if process.returncode:
+        lines = process.stderr.decode("utf-8", "replace").split("\n")
+        detail = next((line for line in reversed(lines) if "Error" in line), f"status {process.returncode}")
+        raise ValueError(f"{path}: found no readable netCDF ({' '.join(detail.split())[:120]})")
+
+
+def _netcdf_blocks(
+    stream: io.BufferedReader, columns: ColumnMap, path: str | os.PathLike[str]
+) -> Generator[pd.DataFrame, None, None]:
+    dataset = open_points(stream, path)
+    known = dataset[[name for name in columns.columns if name in dataset.variables]]
+    size = int(np.prod([known.sizes[name] for name in known.sizes], dtype=np.float64))
+    if size > _LARGEST:
+        found = f"{size} places ({', '.join(f'{k} {v}' for k, v in known.sizes.items())})"
+        raise ValueError(f"{path}: found {found}, expected records along one dimension")
+    frame = known.to_dataframe().reset_index()
+    for name in frame:
+        if frame[name].map(type).eq(bytes).any():
+            frame[name] = frame[name].map(lambda value: value.decode("latin-1").strip("\0 "))
+        frame[name] = frame[name].mask(frame[name].isin(columns.missing)) if columns.missing else frame[name]
+    frame.attrs = {str(name): known[name].attrs.get("units") for name in known.variables}
+    yield frame
+
+
+def _table(
+    frame: pd.DataFrame, columns: ColumnMap, first: int, path: str | os.PathLike[str], on_loss: OnLoss
+) -> pd.DataFrame:
+    """The observation table of a block of rows, the first of which has the number ``first``."""
+    absent = [name for name in columns.columns if name not in frame]
+    if absent:
+        raise ValueError(f"{path}: found no column {absent[0]!r}, expected the columns of the map")
+    units = {str(name): text for name, text in frame.attrs.items()}
+    frame = frame.set_axis(pd.RangeIndex(first, first + len(frame)))
+    quantities = columns.quantities
+    if columns.long is not None:
+        frame, quantities = _widened(frame, columns, columns.long)
+    values = Cells(frame, columns.missing, units, str(path))
+    coordinates = {
+        name: values.coordinate(name, given)
+        for name in ("latitude", "longitude", "elevation", "pressure")
+        if (given := getattr(columns, name)) is not None
+    }
+    time = times(values, columns.time)
+    reported: dict[str, Array] = {}
+    errors: dict[str, Array] = {}
+    denied: dict[str, NDArray[np.bool_]] = {}
+    for quantity, entry in quantities.items():
+        name = "geopotential" if quantity == "height" else quantity
+        factor, offset = values.conversion(quantity, entry.units, entry.column)[1]
+        factor *= STANDARD_GRAVITY if quantity == "height" else 1.0
+        reported[name] = values.of(entry.column) * factor + offset
+        if entry.error is not None:
+            errors[name] = values.of(entry.error if isinstance(entry.error, str) else None, entry.error) * factor
+        if entry.good is not None:
+            denied[name] = ~values.text(entry.good.column).isin([str(v) for v in entry.good.values]).to_numpy()
+    for row, problem in sorted(values.wrong.items()):
+        refuse(f"{path}: row {row}: {problem}", on_loss)
+    keep = ~frame.index.isin(list(values.wrong))
+    station, stations = pd.factorize(values.text(columns.station.column, columns.station.value))
+    nothing = np.full(int(keep.sum()), np.nan)
+    places = Places(
+        stations=[str(name) for name in stations],
+        station=np.asarray(station, dtype=np.intp)[keep],
+        time=time[keep],
+        latitude=coordinates["latitude"][keep],
+        longitude=coordinates["longitude"][keep],
+        elevation=coordinates["elevation"][keep] if "elevation" in coordinates else nothing,
+        pressure=coordinates["pressure"][keep] if "pressure" in coordinates else None,
+    )
+    kept = [{name: array[keep] for name, array in part.items()} for part in (reported, errors)]
+    return observation_table(places, kept[0], columns.source, kept[1], {k: v[keep] for k, v in denied.items()})
+
+
+def _widened(frame: pd.DataFrame, columns: ColumnMap, long: Long) -> tuple[pd.DataFrame, dict[str, Reported]]:
+    """A long table with one column a quantity: rows that agree in place, time and station become one.
+
+    A second value of a quantity at the same place begins another row, so that duplicates stay to be seen.
+    """
+    places = [getattr(columns, name) for name in ("station", "time", "latitude", "longitude", "elevation", "pressure")]
+    keys = [place.column for place in places if place is not None and place.column is not None]
+    frame = frame[frame[long.name].isin(list(long.quantities))]
+    again = frame.groupby([*keys, long.name], dropna=False, sort=False).cumcount()
+    where = frame.groupby([*keys, again], dropna=False, sort=False).ngroup().to_numpy()
+    first = np.unique(where, return_index=True)[1]
+    wide = frame[keys].iloc[first]
+    quantities = {}
+    for name, entry in long.quantities.items():
+        rows = np.flatnonzero((frame[long.name] == name).to_numpy())
+        copied = [long.value, *([long.error] if long.error else []), *([entry.good.column] if entry.good else [])]
+        for column in copied:
+            cells = frame[column].iloc[rows].set_axis(wide.index[where[rows]])
+            wide[f"{name}: {column}"] = cells.reindex(wide.index)
+        error = f"{name}: {long.error}" if long.error and entry.error is None else entry.error
+        good = entry.good and entry.good.model_copy(update={"column": f"{name}: {entry.good.column}"})
+        changes = {"column": f"{name}: {long.value}", "error": error, "good": good}
+        quantities[entry.quantity or ""] = entry.model_copy(update=changes)
+    return wide, quantities
+
+
+def _plausible(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Refuse a file most of whose values of a variable can't exist: wrong units or undeclared missing values.
+
+    Raises:
+        ValueError: saying of which.
+    """
+    passing = table[table["quality"] == Flag.PASS]
+    for variable, values in passing.groupby("variable")["observation"]:
+        middle, (low, high) = float(values.median()), field(str(variable)).bounds
+        if not low <= middle <= high:
+            found = f"found a median of {middle:g} {field(str(variable)).units} for {field(str(variable)).name}"
+            raise ValueError(
+                f"{path}: {found}, expected {low:g} to {high:g}: wrong units or missing values in the map?"
+            )

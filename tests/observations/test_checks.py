@@ -1,0 +1,203 @@
+"""Checks of profiles and neighbours on profiles that obey closed forms, rules, files of checks, and planted errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from benchmarks.quality import planted
+from tests.shared_data import shared
+
+from genda.observations import (
+    Flag,
+    Rule,
+    assign_errors,
+    check_buddies,
+    check_denied,
+    check_hydrostatic,
+    check_lapse_rate,
+    check_temperature_spikes,
+    check_wind_spikes,
+    make_checks,
+    mark_passive,
+    read_checks,
+    read_observations,
+    run_checks,
+    superob,
+    validate,
+)
+from genda.observations.buddies import outliers
+from genda.observations.conversions import saturation_vapour_pressure, specific_humidity
+from genda.observations.vertical import check_humidity_spikes, check_saturation
+
+LEVELS = np.array([1000, 925, 850, 700, 500, 400, 300, 250, 200, 150, 100, 70, 50.0]) * 100
+G, R = 9.80665, 287.05
+
+
+def profile(station: str = "a", **place: float) -> pd.DataFrame:
+    """T = 288 K (p/p0)^0.19 and the height that integrates it exactly: z = R T0 (1 − (p/p0)^0.19) / 0.19."""
+    ratio = (LEVELS / 1e5) ** 0.19
+    t, z = 288 * ratio, R * 288 * (1 - ratio) / 0.19
+    q = specific_humidity(0.5 * saturation_vapour_pressure(t), LEVELS)
+    columns = {"z": z, "t": t, "u": 10 + 20 * np.log(1e5 / LEVELS), "v": 0 * t, "q": q}
+    rows = [(p, name, values[k]) for k, p in enumerate(LEVELS) for name, values in columns.items()]
+    pressure, variable, value = zip(*rows, strict=True)
+    frame = pd.DataFrame({"pressure": pressure, "variable": pd.Series(variable, dtype="str"), "observation": value})
+    defaults = {"latitude": 50.0, "longitude": 10.0, "elevation": 100.0}
+    frame = frame.assign(time=pd.Timestamp("2020-01-01T12"), station=station, source="s", quality=np.int16(0))
+    return assign_errors(frame.assign(obs_error=np.nan, **(defaults | place)))
+
+
+def changed(table: pd.DataFrame, variable: str, hpa: float, by: float) -> tuple[pd.DataFrame, int]:
+    row = int(np.flatnonzero((table["variable"] == variable) & (table["pressure"] == 100 * hpa))[0])
+    table = table.copy()
+    table.loc[row, "observation"] += by
+    return table, row
+
+
+def flagged(table: pd.DataFrame) -> list[int]:
+    return np.flatnonzero(table["quality"]).tolist()
+
+
+VERTICAL = [
+    check_hydrostatic, check_lapse_rate, check_temperature_spikes, check_wind_spikes, check_saturation,
+    check_humidity_spikes,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("check", VERTICAL)
+def test_a_balanced_profile_passes(check):
+    both = pd.concat([profile(), profile("b")], ignore_index=True)
+    assert flagged(check(both)) == []
+    assert flagged(check(both.sample(frac=1, random_state=0, ignore_index=True))) == []
+    assert flagged(check(both.iloc[:0])) == []
+
+
+@pytest.mark.parametrize("hpa", [1000, 850, 500, 100, 50])
+@pytest.mark.parametrize("metres", [-300, 250, 1000])
+def test_a_wrong_height_is_told_from_its_neighbours(hpa, metres):
+    both = pd.concat([profile("b"), profile()], ignore_index=True)
+    table, row = changed(both, "z", hpa, metres * G)
+    assert flagged(check_hydrostatic(table)) == [row]
+
+
+def test_a_wrong_temperature_on_a_standard_level_is_hydrostatically_wrong():
+    table, row = changed(profile(), "t", 500, 25.0)
+    assert flagged(check_hydrostatic(table)) == [row]
+
+
+def test_spikes_are_told_from_their_neighbours():
+    table, row = changed(profile(), "t", 300, -20.0)
+    assert flagged(check_temperature_spikes(table)) == [row]
+    table, row = changed(profile(), "t", 925, -15.0)
+    assert row in flagged(check_lapse_rate(table))
+    table, row = changed(profile(), "v", 400, 40.0)
+    assert flagged(check_wind_spikes(table)) == [row - 1, row]
+    lone = table.drop(index=[3, 12]).reset_index(drop=True)  # a v without its u is no reason to misread the others
+    assert flagged(check_wind_spikes(lone)) == [row - 3, row - 2]
+    table, row = changed(profile(), "q", 700, 0.02)
+    assert flagged(check_saturation(table)) == [row]
+
+
+def test_an_outlier_among_neighbours_is_the_only_one_flagged():
+    """Leaving one out: the ratios that the closed form gives are those of the conditional Gaussian written out."""
+    rng = np.random.default_rng(0)
+    place = rng.uniform(0, 3, 40)
+    covariance = 4 * np.exp(-np.abs(np.subtract.outer(place, place))) + 0.5 * np.eye(40)
+    departure = np.linalg.cholesky(covariance) @ rng.standard_normal(40)
+    wrong = departure.copy()
+    wrong[[7, 20]] += [12.0, -15.0]
+    assert sorted(outliers(np.linalg.inv(covariance), wrong, 4.5)) == [7, 20]
+    ratios = []
+    for k in range(40):
+        others = np.delete(np.arange(40), k)
+        gain = np.linalg.solve(covariance[np.ix_(others, others)], covariance[others, k])
+        spread = np.sqrt(covariance[k, k] - gain @ covariance[others, k])
+        ratios.append(abs(departure[k] - gain @ departure[others]) / spread)
+    assert outliers(np.linalg.inv(covariance), departure, 1.001 * max(ratios)).size == 0
+    assert outliers(np.linalg.inv(covariance), departure, 0.999 * max(ratios))[0] == np.argmax(ratios)
+
+
+def test_buddies_condemn_the_stranger_whether_or_not_there_is_a_background():
+    rng = np.random.default_rng(2)
+    parts = [profile(f"s{k}", latitude=45 + rng.uniform(0, 5), longitude=rng.uniform(0, 8)) for k in range(25)]
+    table = pd.concat(parts, ignore_index=True)
+    truth = table["observation"].to_numpy(copy=True)
+    table["observation"] += rng.standard_normal(len(table)) * table["obs_error"]
+    table, row = changed(table, "t", 500, 15.0)
+    assert flagged(check_buddies(table)) == [row]
+    assert flagged(check_buddies(table.assign(hx_b=truth), background_error=1.0)) == [row]
+    with pytest.raises(ValueError, match="assign_errors"):
+        check_buddies(table.assign(obs_error=np.nan))
+
+
+def test_superobservations_are_means_with_smaller_errors():
+    near = pd.concat([profile(f"s{k}", latitude=50.5 + 0.1 * k) for k in range(4)], ignore_index=True)
+    near["observation"] += near["station"].str[1:].astype(int) * (near["variable"] == "t")
+    far = profile("far", latitude=-20.0)
+    table = pd.concat([near, far], ignore_index=True).assign(hx_b=1.0)
+    result = run_checks(table, [lambda t: superob(t, correlation=0.25)])
+    validate(result)
+    assert (result["quality"].iloc[: len(near)] == Flag.THINNED).all()
+    assert (result["quality"].iloc[len(near) : len(table)] == Flag.PASS).all()
+    new = result.iloc[len(table) :]
+    assert len(new) == len(far)
+    t = new[(new["variable"] == "t") & np.isclose(new["pressure"], 5e4)].iloc[0]
+    one = near[(near["variable"] == "t") & (near["pressure"] == 5e4)]
+    assert t["observation"] == pytest.approx(one["observation"].mean())
+    assert t["latitude"] == pytest.approx(50.65)
+    assert t["obs_error"] == pytest.approx(one["obs_error"].iloc[0] * np.sqrt((1 + 3 * 0.25) / 4))
+    assert t["hx_b"] == 1.0
+
+
+def test_rules_deny_and_make_passive():
+    table = pd.concat([profile(), profile("b")], ignore_index=True)
+    denied = check_denied(table, [Rule(station=("b",), variable=("q",), above=300)])
+    expected = (table["station"] == "b") & (table["variable"] == "q") & (table["pressure"] <= 30000)
+    assert flagged(denied) == np.flatnonzero(expected).tolist()
+    assert set(denied["quality"]) == {Flag.PASS, Flag.DENIED}
+    passive = mark_passive(denied, [Rule(since="2020-01-01T12:00Z", until="2020-01-02", source=("s",))])
+    assert (passive["quality"] == Flag.PASSIVE).sum() == (denied["quality"] == Flag.PASS).sum()
+    assert flagged(check_denied(table, [Rule(since="2020-01-02")])) == []
+    with pytest.raises(ValueError, match="no condition"):
+        check_denied(table, [Rule()])
+
+
+def test_checks_come_from_a_file_in_order(tmp_path):
+    path = tmp_path / "qc.yaml"
+    path.write_text(
+        "checks:\n- bounds\n- denied: {rules: [{station: [b]}]}\n- hydrostatic: {tolerance: 5000}\n- bounds\n"
+    )
+    checks = read_checks(path)
+    assert list(checks) == ["bounds", "denied", "hydrostatic", "bounds 2"]
+    table, row = changed(pd.concat([profile(), profile("b")], ignore_index=True), "z", 500, 1000 * G)
+    checked = run_checks(table, checks.values())
+    assert checked["quality"].iloc[row] == Flag.BOUNDS  # not hydrostatic, whose tolerance is wide
+    assert (checked["quality"][(table["station"] == "b") & (table["pressure"] > 1e4)] == Flag.DENIED).all()
+    for text, message in (
+        ("checks: [nonsense]", "found check 'nonsense', expected one of missing"),
+        ("checks: [{hydrostatic: {tolerence: 3}}]", "hydrostatic: tolerence: Extra inputs"),
+        ("checks: [{hydrostatic: {tolerance: high}}]", "hydrostatic: tolerance: Input should be a valid number"),
+        ("checks: [{denied: {rules: [{stations: [b]}]}}]", r"denied: rules\.0\.stations"),
+        ("checks: [levels]", "levels: levels: Field required"),
+        ("[1]", "expected a list under 'checks'"),
+        ("a: [", "no YAML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message) as error:
+            read_checks(path)
+        assert "qc.yaml" in str(error.value)
+        assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(ValueError, match="no column 'hx_b'"):
+        run_checks(table, make_checks(["departures"]).values())
+
+
+def test_gross_errors_in_real_soundings_are_caught_and_good_values_kept():
+    """Half of the worldwide file, for time; docs/results/observations.md has the whole."""
+    table = assign_errors(read_observations(shared("temp.bufr")))
+    stations = table["station"].unique()[::2]
+    good = (table["quality"] == 0) & (table["pressure"] >= 2000) & table["station"].isin(stations)
+    bad, wrong = planted(table[good].reset_index(drop=True), share=0.01, seed=3)
+    flags = (run_checks(bad, read_checks().values())["quality"] != Flag.PASS).to_numpy()
+    assert flags[wrong].mean() >= 0.95
+    assert flags[~wrong].mean() <= 0.01

@@ -1,0 +1,286 @@
+"""Tables of other layouts: one decoded by hand in several dresses, errors carried over, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genda.observations import Flag, read_observations, validate
+from genda.observations.column_map import column_map, read_column_map
+
+MAP = {
+    "source": "tower",
+    "station": "id",
+    "time": {"column": "when", "format": "%d.%m.%Y %H:%M"},
+    "latitude": "lat",
+    "longitude": "lon",
+    "elevation": {"column": "alt", "units": "ft"},
+    "pressure": {"column": "p", "units": "hPa"},
+    "missing": [-9999, "M"],
+    "quantities": {
+        "temperature": {"column": "t", "units": "degC", "error": 0.5},
+        "dewpoint_depression": {"column": "dd", "units": "K", "error": 1.0},
+        "wind_direction": {"column": "dir", "units": "degrees", "error": 5},
+        "wind_speed": {"column": "ff", "units": "kt", "error": "ff_sd"},
+        "height": {"column": "h", "units": "dam", "error": 1},
+    },
+}
+CSV = """id,when,lat,lon,alt,p,t,dd,dir,ff,ff_sd,h,remark
+A1,03.04.2020 12:00,50.0,-10.0,1000,850.0,5.0,3.0,270,20,2,150,fine
+A1,03.04.2020 12:00,50.0,-10.0,1000,500.0,M,-9999,-9999,-9999,,560,
+B2,03.04.2020 13:30,-30.0,-350.0,,700.0,-2.0,,925,10,1,M,
+"""
+LONG_MAP = {k: v for k, v in MAP.items() if k != "quantities"} | {
+    "long": {
+        "name": "what",
+        "value": "value",
+        "error": "sd",
+        "quantities": {
+            "TMP": {"quantity": "temperature", "units": "degC"},
+            "DIR": {"quantity": "wind_direction", "units": "degrees"},
+            "SPD": {"quantity": "wind_speed", "units": "kt"},
+        },
+    }
+}
+G, KNOT = 9.80665, 1852 / 3600
+
+
+def written(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def by_key(table: pd.DataFrame) -> dict[tuple[str, float, str], tuple[float, float, int]]:
+    validate(table)
+    columns = ("station", "pressure", "variable", "observation", "obs_error", "quality")
+    return {row[:3]: row[3:] for row in zip(*(table[c] for c in columns), strict=True)}
+
+
+def check(table: pd.DataFrame) -> None:
+    """Against arithmetic on paper."""
+    found = by_key(table)
+    assert len(found) == 9
+    assert found["A1", 85000.0, "t"][:2] == pytest.approx((278.15, 0.5))
+    assert found["A1", 85000.0, "z"][:2] == pytest.approx((1500 * G, 10 * G))
+    assert found["A1", 50000.0, "z"][0] == pytest.approx(5600 * G)
+    u, v = found["A1", 85000.0, "u"], found["A1", 85000.0, "v"]
+    assert u[:2] == pytest.approx(
+        (20 * KNOT, 2 * KNOT)
+    )  # from the west: the speed's error lies along u, the turn's along v
+    assert v[:2] == pytest.approx((0.0, 20 * KNOT * math.radians(5)), abs=1e-9)
+    e, slope = 6.112 * math.exp(17.67 * 2 / 245.5), 17.67 * 243.5 / 245.5**2  # Bolton's formula
+    assert found["A1", 85000.0, "q"][0] == pytest.approx(0.622 * e / (850 - 0.378 * e), rel=5e-3)
+    assert found["A1", 85000.0, "q"][1] == pytest.approx(
+        0.622 * 850 * e * slope * math.hypot(0.5, 1.0) / (850 - 0.378 * e) ** 2, rel=1e-2
+    )
+    assert found["B2", 70000.0, "t"][:2] == pytest.approx((271.15, 0.5))
+    assert found["B2", 70000.0, "u"][2] == Flag.BOUNDS  # a direction of 925 degrees
+    first = table.iloc[0]
+    assert (first["time"], first["longitude"], first["source"]) == (pd.Timestamp("2020-04-03 12:00"), 350.0, "tower")
+    assert first["elevation"] == pytest.approx(304.8)
+    assert table[table["station"] == "B2"]["longitude"].eq(10.0).all()
+    assert table[table["station"] == "B2"]["elevation"].isna().all()
+
+
+def test_csv_parquet_and_netcdf_of_the_same_table_agree_with_arithmetic(tmp_path):
+    path = written(tmp_path / "t.csv", CSV)
+    table = read_observations(path, columns=MAP)
+    check(table)
+    (tmp_path / "t.gz").write_bytes(gzip.compress(path.read_bytes()))
+    pd.testing.assert_frame_equal(read_observations(tmp_path / "t.gz", columns=MAP), table)
+    frame = pd.read_csv(path, na_values=["M"])
+    frame.to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(read_observations(tmp_path / "t.parquet", columns=MAP), table)
+    records = frame.rename_axis("record")[list(column_map(MAP).columns)]
+    for name, options in (
+        ("h5.nc", {"engine": "h5netcdf"}),
+        ("c.nc", {"engine": "scipy", "format": "NETCDF3_CLASSIC"}),
+    ):
+        dataset = xr.Dataset.from_dataframe(records)
+        dataset = dataset.map(lambda v: v.astype("S16") if v.dtype.kind in "OUT" else v)
+        dataset.to_netcdf(tmp_path / name, **options)
+        pd.testing.assert_frame_equal(read_observations(tmp_path / name, columns=MAP), table)
+
+
+def test_dressed_csv(tmp_path):
+    other = "Überschrift\n" + CSV.replace(".", "·").replace(",", ";").replace("·", ",")
+    other = other.replace("03,04,", "03.04.")
+    dressed = MAP | {"encoding": "latin-1", "separator": ";", "decimal": ",", "skip_rows": 1}
+    check(read_observations(written(tmp_path / "t.csv", other, "latin-1"), columns=dressed))
+    with pytest.raises(ValueError, match=r"t\.csv: found text that is not utf-8"):
+        read_observations(written(tmp_path / "t.csv", CSV.replace("A1", "Ä1"), "latin-1"), columns=MAP)
+
+
+def test_long_tables_pair_direction_and_speed_and_keep_duplicates(tmp_path):
+    rows = ["id,when,lat,lon,alt,p,what,value,sd"]
+    place = "A1,03.04.2020 12:00,50.0,-10.0,1000,850.0"
+    rows += [f"{place},{what}" for what in ("SPD,20,2", "TMP,5.0,0.5", "RAIN,1,", "DIR,270,5", "TMP,6.0,0.5", "TMP,M,")]
+    table = read_observations(written(tmp_path / "l.csv", "\n".join(rows)), columns=LONG_MAP)
+    validate(table)
+    assert table["variable"].tolist() == ["t", "u", "v", "t"]
+    np.testing.assert_allclose(table["observation"], [278.15, 20 * KNOT, 0, 279.15], atol=1e-9)
+    np.testing.assert_allclose(table["obs_error"], [0.5, 2 * KNOT, 20 * KNOT * math.radians(5), 0.5], atol=1e-9)
+
+
+def test_surface_stations_constants_and_denied_values(tmp_path):
+    given = {
+        "source": "net", "station": {"value": "X"}, "time": "t", "latitude": {"value": 1.5}, "longitude": {"value": 2},
+        "quantities": {
+            "temperature": {"column": "tf", "units": "degF", "good": {"column": "flag", "values": ["V"]}},
+            "pressure_at_sea_level": {"column": "slp", "units": "inHg"},
+            "u": {"column": "u", "units": "mph"},
+        },
+    }  # fmt: skip
+    text = "t,tf,flag,slp,u\n2020-01-01T00:00Z,32,V,29.92,10\n2020-01-01T01:00+01:00,50,X,30,\n"
+    table = read_observations(written(tmp_path / "s.csv", text), columns=given)
+    assert table["variable"].tolist() == ["t2m", "u10", "msl", "t2m", "msl"]
+    np.testing.assert_allclose(table["observation"], [273.15, 4.4704, 101320.7, 283.15, 101591.7], atol=0.1)
+    assert table["quality"].tolist() == [0, 0, 0, Flag.DENIED, 0]
+    assert (table["time"] == pd.Timestamp("2020-01-01")).all()
+    assert table[["latitude", "longitude", "station"]].drop_duplicates().to_numpy().tolist() == [[1.5, 2.0, "X"]]
+
+
+def madis(times: list[float]) -> xr.Dataset:
+    """Three records as MADIS writes its mesonet files."""
+
+    def record(values: list[object], **attributes: str) -> tuple[str, np.ndarray, dict[str, str]]:
+        return ("recNum", np.array(values), attributes)
+
+    return xr.Dataset(
+        {
+            "stationId": record([b"KABQ", b"E1234", b"KABQ"]),
+            "observationTime": record(times, units="seconds since 1970-1-1 00:00:00.0"),
+            "latitude": record([35.0, 36.0, 35.0]),
+            "longitude": record([-106.6, -105.0, -106.6]),
+            "elevation": record([1620.0, 2000.0, 1620.0], units="meter"),
+            "temperature": record([290.0, 280.0, np.nan], units="kelvin"),
+            "temperatureDD": record([b"V", b"X", b"Z"]),
+            "windDir": record([180.0, 90.0, 0.0], units="degree"),
+            "windDirDD": record([b"S", b"S", b"S"]),
+            "windSpeed": record([5.0, 2.0, 0.0], units="meter/sec"),
+            "windSpeedDD": record([b"S", b"S", b"S"]),
+            "seaLevelPressure": record([101300.0, np.nan, np.nan], units="pascal"),
+            "seaLevelPressureDD": record([b"C", b"Z", b"Z"]),
+        }
+    )
+
+
+def test_madis_files_need_no_map(tmp_path):
+    madis([1.6e9, 1.6e9 + 60, 1.6e9 + 120]).to_netcdf(tmp_path / "m.nc", engine="scipy", format="NETCDF3_CLASSIC")
+    (tmp_path / "m.gz").write_bytes(gzip.compress((tmp_path / "m.nc").read_bytes()))
+    table = read_observations(tmp_path / "m.gz")
+    validate(table)
+    assert table["source"].eq("madis-mesonet").all()
+    assert table["time"].iloc[0] == pd.Timestamp(1.6e9, unit="s")
+    assert table["variable"].tolist() == ["t2m", "u10", "v10", "msl", "t2m", "u10", "v10", "u10", "v10"]
+    np.testing.assert_allclose(table["observation"], [290, 0, 5, 101300, 280, -2, 0, 0, 0], atol=1e-12)
+    assert table["quality"].tolist() == [0, 0, 0, 0, Flag.DENIED, 0, 0, 0, 0]
+    assert table["station"].unique().tolist() == ["KABQ", "E1234"]
+    xr.Dataset({"t": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(
+        ValueError, match=r"other\.nc: found netCDF variables \['t'.*, expected MADIS's or a column map"
+    ):
+        read_observations(tmp_path / "other.nc")
+
+
+REFUSED = {
+    "no column": (CSV.replace("dir,", "direction,"), "no column 'dir'"),
+    "text": (CSV.replace(",5.0,3.0", ",warm,3.0"), "row 1: column 't': found 'warm', expected a number"),
+    "infinity": (CSV.replace(",5.0,3.0", ",inf,3.0"), "row 1: column 't': found 'inf', expected a number"),
+    "date": (CSV.replace("03.04.2020 13:30", "31.04.2020 13:30"), r"row 3: found time '31\.04\.2020 13:30', expected %d"),
+    "latitude": (CSV.replace("-30.0", "-130.0"), "row 3: found latitude -130, expected degrees within ±90"),
+    "kelvin": (CSV.replace(",5.0,3.0", ",278.0,3.0").replace(",-2.0", ",271.0"), "median of 547.65 K for temperature"),
+    "pascals": (CSV.replace(",850.0,", ",8.5,").replace(",500.0,", ",5,").replace(",700.0,", ",7,"), "wrong units"),
+    "empty": ("id,when\n", "no column 'lat'"),
+    "blank": ("\n\n", "no readable CSV"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_one_line_for_what_cannot_be_read(tmp_path, name):
+    text, message = REFUSED[name]
+    path = written(tmp_path / "bad.csv", text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_observations(path, columns=MAP)
+    assert "bad.csv" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_rows_that_cannot_be_read_may_be_passed_over(tmp_path):
+    bad = CSV.replace(",5.0,3.0", ",warm,3.0").replace("-30.0", "-130.0")
+    lost: list[str] = []
+    table = read_observations(written(tmp_path / "t.csv", bad), columns=MAP, on_loss=lost.append)
+    assert table["variable"].tolist() == ["z"]
+    assert [line.split(": ")[1] for line in lost] == ["row 1", "row 3"]
+
+
+BAD_MAPS = {
+    "quantities.warmth": MAP | {"quantities": {"warmth": {"column": "t"}}},
+    "expected either quantities or long": MAP | {"quantities": {}},
+    "missing": MAP | {"missing": "M"},
+    "latitudes": MAP | {"latitudes": "lat"},
+    "either a column or a value": MAP | {"latitude": {}},
+}
+
+
+@pytest.mark.parametrize("message", BAD_MAPS)
+def test_one_line_for_a_wrong_map(tmp_path, message):
+    path = tmp_path / "map.yaml"
+    path.write_text(yaml.safe_dump(BAD_MAPS[message]))
+    with pytest.raises(ValueError, match=r"map\.yaml") as error:
+        read_column_map(path)
+    assert message.split(".")[-1] in str(error.value)
+    units = MAP | {"quantities": {"temperature": {"column": "t", "units": "degrees"}}}
+    with pytest.raises(ValueError, match=r"column 't': found units 'degrees' for temperature, expected one of K, degC"):
+        read_observations(written(tmp_path / "t.csv", CSV), columns=units)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["csv", "nc", "h5", "parquet"]),
+    edits=st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 255)), min_size=1, max_size=6),
+    keep=st.floats(0.2, 1.5),
+    passed=st.booleans(),
+)
+def test_mutated_bytes_give_a_valid_table_or_one_error(tmp_path, kind, edits, keep, passed):
+    path = tmp_path / f"good.{kind}"
+    given_map = MAP if kind in ("csv", "parquet") else None
+    if not path.exists():
+        options = {"engine": "scipy", "format": "NETCDF3_CLASSIC"} if kind == "nc" else {"engine": "h5netcdf"}
+        if kind == "csv":
+            path.write_text(CSV)
+        elif kind == "parquet":
+            pd.read_csv(written(tmp_path / "x.csv", CSV), na_values=["M"]).to_parquet(path)
+        else:
+            madis([0.0, 1.0, 2.0]).to_netcdf(path, **options)
+    data = bytearray(path.read_bytes())
+    for position, value in edits:
+        data[position % len(data)] = value
+    fuzzed = tmp_path / "fuzz.bin"
+    fuzzed.write_bytes(bytes(data[: int(keep * len(data))]))
+    lost: list[str] = []
+    try:
+        table = read_observations(fuzzed, columns=given_map, on_loss=lost.append if passed else None)
+    except ValueError as error:
+        lost.append(str(error))
+    else:
+        if len(table):
+            validate(table)
+    assert all("fuzz.bin" in line and len(line.splitlines()) == 1 for line in lost)
+
+
+def test_text_of_a_parquet_file_that_is_no_utf8_is_one_line(tmp_path):
+    pd.read_csv(written(tmp_path / "x.csv", CSV), na_values=["M"]).to_parquet(tmp_path / "t.parquet", compression=None)
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data.replace(b"03.04.2020 12:00", b"03.04.2020 \xff2:00"))
+    with pytest.raises(ValueError, match=r"t\.parquet: found no readable Parquet table \(.*UTF8"):
+        read_observations(tmp_path / "t.parquet", columns=MAP)
