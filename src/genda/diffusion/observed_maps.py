@@ -15,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genda.linalg import Diagonal
+from genda.linalg import BlockDiagonal, Diagonal
 from genda.observations.operators import tangent_matrix
-from genda.problem import Problem
+from genda.problem import Problem, Source
 
 
 def observed_maps(problem: Problem, background: Tensor, error_variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,7 +29,7 @@ def observed_maps(problem: Problem, background: Tensor, error_variance: Tensor) 
         error_variance: of backgrounds, diag(B), shape (channel,).
 
     Raises:
-        ValueError: naming the source, for an operator that is no matrix or correlated errors.
+        ValueError: naming the source, for an operator that is no matrix or errors of unknown variance.
     """
     flat = error_variance.double().cpu().view(-1, 1, 1).expand(background.shape).flatten().numpy()
     signal, weight = torch.zeros(2, background.numel(), dtype=torch.float64)
@@ -39,14 +39,22 @@ def observed_maps(problem: Problem, background: Tensor, error_variance: Tensor) 
             raise ValueError(
                 f"{source.name}: found an operator that is no matrix, expected one: a network is shown values on the grid"
             )
-        if not isinstance(source.covariance, Diagonal):
-            raise ValueError(f"{source.name}: found correlated errors, expected independent ones")
         reads = abs(matrix)
         variance = torch.as_tensor(reads @ flat)
-        share = variance / (variance + source.covariance.variance.double().cpu() / source.weight)
+        share = variance / (variance + _error_variance(source).double().cpu() / source.weight)
         innovation = source.misfit(background.unsqueeze(0))[0].double().cpu()
         signal += torch.as_tensor(reads.T @ (share * innovation / variance.sqrt()).numpy())
         weight += torch.as_tensor(reads.T @ share.numpy())
     values = torch.where(weight > 0, signal / weight.clamp(min=1e-12), 0.0)
     shape = (1, *background.shape)
     return values.to(background).view(shape), weight.clamp(max=1.0).to(background).view(shape)
+
+
+def _error_variance(source: Source) -> Tensor:
+    """Of each observation, (m,); a network is not told how errors go together."""
+    if isinstance(source.covariance, Diagonal):
+        return source.covariance.variance
+    if isinstance(source.covariance, BlockDiagonal):
+        return source.covariance.deviation**2
+    found = f"found errors of {type(source.covariance).__name__}"
+    raise ValueError(f"{source.name}: {found}, expected independent ones or blocks of correlated ones")

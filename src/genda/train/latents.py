@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genda.latent_model import AutoencoderModel
 from genda.files import Times
+from genda.latent_model import AutoencoderModel
 from genda.train.pairs import Pairs
 
 
