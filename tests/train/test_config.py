@@ -30,6 +30,8 @@ SHIPPED = [
     ("diffda", 29),
     ("autoencoder-era5", 69),
     ("losda-era5", 69),
+    ("phyda", 29),
+    ("phyda-era5", 69),
 ]
 
 
@@ -38,15 +40,17 @@ def test_shipped_configurations_are_valid(name, channels):
     assert len(read_config(CONFIGS / f"{name}.yaml").data.names) == channels
 
 
-def test_the_papers_sizes_fit_each_other():
+@pytest.mark.parametrize("name", ["losda-era5", "phyda-era5"])
+def test_the_papers_sizes_fit_each_other(name):
     grid = LatLonGrid.gaussian(128, 256)
     space = read_config(CONFIGS / "autoencoder-era5.yaml").autoencoder
-    prior = read_config(CONFIGS / "losda-era5.yaml").architecture
+    prior = read_config(CONFIGS / f"{name}.yaml").architecture
     with torch.device("meta"):
         autoencoder = build_autoencoder(space, 69, grid)
         network = build_increment_network(prior, space, ERA5_CHANNELS, (32, 64))
         latent = autoencoder.encode(torch.empty(1, 69, 128, 256)).mean
-        context = torch.empty(1, space.latent + len(prior.static), 32, 64)
+        seen = 0 if prior.observations is None else 2 * 69 * space.patch**2
+        context = torch.empty(1, space.latent + len(prior.static) + seen, 32, 64)
         estimate = network(torch.cat([latent, latent], dim=1), torch.empty(1), torch.empty(1, 3), context)
     assert latent.shape == estimate.shape == (1, 69, 32, 64)
     assert autoencoder.decode(latent).shape == (1, 69, 128, 256)

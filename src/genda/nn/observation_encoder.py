@@ -40,7 +40,9 @@ class MaskedInstanceNorm(nn.Module):
 
     def __init__(self, fields: Sequence[int]) -> None:
         super().__init__()
-        self.register_buffer("member", F.one_hot(torch.tensor(fields)).float(), persistent=False)  # (channel, field)
+        self.register_buffer(
+            "member", F.one_hot(torch.tensor(fields), max(fields) + 1).float(), persistent=False
+        )  # (channel, field)
 
     def forward(self, values: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
         """``values`` and ``density`` (batch, channel, lat, lon) to normalised values, and [μ, ln σ] (batch, 2 · field)."""
