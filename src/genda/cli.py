@@ -213,6 +213,9 @@ def benchmark(
     scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario; may be repeated.")] = None,
     dates: Annotated[int | None, typer.Option(help="So many dates instead of the suite's own.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The suite's short form.")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="The row that ratios and significance refer to, instead of the suite's own.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")] = None,
     runs: Annotated[Path, typer.Option(help="Where finished pairs are kept.")] = Path("runs"),
@@ -228,7 +231,9 @@ def benchmark(
 
     with _progress(suite) as tick:
         names = [name.strip() for name in methods.split(",")]
-        result = run_benchmark(suite, names, scenario or [], dates, quick, workers, dask, runs, data, out, tick)
+        result = run_benchmark(
+            suite, names, scenario or [], dates, quick, workers, dask, runs, data, out, reference, tick
+        )
     _emit(result.as_dict(), json_output, result.text)
 
 

@@ -86,6 +86,13 @@ def test_finished_pairs_are_not_run_again_and_settings_make_other_pairs(small, t
     assert len(files) == 6
     run_suite(suite, runs)
     assert {file: file.stat().st_mtime_ns for file in files} == files
+    turned = read_suite(small, reference="ETKF")
+    assert {pair.file for pair in pairs(turned, runs)} == set(files)
+    ahead, behind = (read_results(s, runs).to_dict()["rows"] for s in (suite, turned))
+    assert behind[0]["p"] == ahead[1]["p"]  # the same difference seen from the other side
+    assert behind[1]["p"] is None
+    with pytest.raises(ValueError, match="reference: found 'Magic', expected one of 3D-Var, ETKF, EnKF"):
+        read_suite(small, reference="Magic")
     other = read_suite(written(tmp_path, error=2.0))
     assert not {pair.file for pair in pairs(other, runs)} & set(files)
 

@@ -159,6 +159,7 @@ def read_suite(
     methods: Sequence[str] = (),
     scenarios: Sequence[str] = (),
     dates: int | None = None,
+    reference: str | None = None,
 ) -> Suite:
     """A shipped suite by its name, or the one of a YAML file.
 
@@ -168,6 +169,7 @@ def read_suite(
         methods: keep these rows only (and the reference); none or "all" keeps all.
         scenarios: keep these only, of a twin suite; none keeps all.
         dates: so many instead of the suite's own, of a twin suite.
+        reference: the row that ratios and significance refer to, instead of the suite's own.
 
     Raises:
         ValueError: one line naming the unknown suite, or the file and the key that is wrong, or the unknown row.
@@ -189,6 +191,8 @@ def read_suite(
         document = {**document, **document["quick"]}
     if dates is not None:
         document = {**document, "dates": dates}
+    if reference is not None:
+        document = {**document, "reference": reference}
     kind = str(document.get("kind", ""))
     if kind not in KINDS:
         raise ValueError(f"{path}: kind: found {kind!r}, expected one of {', '.join(KINDS)}")

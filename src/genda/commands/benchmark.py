@@ -23,6 +23,7 @@ def run_benchmark(
     runs: Path,
     data: Path | None,
     out: Path | None,
+    reference: str | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Run what a suite still lacks and make its table.
@@ -32,7 +33,7 @@ def run_benchmark(
     """
     if not all(methods):
         raise ValueError("methods: found an empty name, expected all or names separated by commas")
-    chosen = read_suite(suite, quick=quick, methods=methods, scenarios=scenarios, dates=dates)
+    chosen = read_suite(suite, quick=quick, methods=methods, scenarios=scenarios, dates=dates, reference=reference)
     check_outputs(out, None)
     if out is not None and out.suffix == ".png":
         raise ValueError(
@@ -49,6 +50,7 @@ def run_benchmark(
         short += "" if "all" in methods else f" --methods '{','.join(methods)}'"
         short += "".join(f" --scenario '{scenario}'" for scenario in scenarios)
         short += "" if dates is None else f" --dates {dates}"
+        short += "" if reference is None else f" --reference '{reference}'"
         short += "" if data is None else f" --data {data.name}"
         picture = _benchmark_picture(document, out.with_suffix(".png"))
         with replacing(out) as page:
