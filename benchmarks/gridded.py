@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from genda.grid import LatLonGrid
-from genda.regrid import regrid, regridder
+from genda.regrid import regrid, regridder, wind_axes
 from genda.sphere import SphericalTransform, degree_power, triangular_limit
 from genda.state import State, read_state
 
@@ -40,15 +40,29 @@ def main() -> None:
 
 def compare(before: State, after: State) -> tuple[float, float, torch.Tensor]:
     """Largest change of an area mean over the field's rms, the same of the harmonic of degree zero, and the ratio of power by
-    degree, median over channels of means over times and members."""
+    degree, median over channels of means over times and members; harmonics of a wind are those of its Cartesian components."""
     means = [area_mean(s) for s in (before, after)]
-    size = before.values.double().square().mean(dim=(-2, -1)).sqrt()
     limit = min(triangular_limit(s.grid) for s in (before, after))
-    coefficients = [SphericalTransform(s.grid, limit).double().analysis(s.values.double()) for s in (before, after)]
+    fields = [smooth_fields(s) for s in (before, after)]
+    coefficients = [
+        SphericalTransform(s.grid, limit).double().analysis(f) for s, f in zip((before, after), fields, strict=True)
+    ]
     zeroth = [c[..., 0, 0].real / (4 * torch.pi) ** 0.5 for c in coefficients]
-    power = [degree_power(c).reshape(-1, len(before.channels), limit).mean(dim=0) for c in coefficients]
-    change, changed_zeroth = (float(((b - a).abs() / size).max()) for a, b in (means, zeroth))
+    power = [degree_power(c).flatten(0, -3).mean(dim=0) for c in coefficients]
+    change, changed_zeroth = (
+        float(((b - a).abs() / field.square().mean(dim=(-2, -1)).sqrt()).max())
+        for (a, b), field in ((means, before.values.double()), (zeroth, fields[0]))
+    )
     return change, changed_zeroth, (power[1] / power[0]).median(dim=0).values
+
+
+def smooth_fields(state: State) -> torch.Tensor:
+    """Fields (..., k, lat, lon) that are smooth across the poles: u and v as Cartesian components."""
+    values = state.values.double()
+    levels = [name[1:] for name in state.channels if name[0] == "u"]
+    winds = [values[..., [state.channels.index(c + level) for c in "uv"], :, :] for level in levels]
+    cartesian = [torch.einsum("kxij,...kij->...xij", wind_axes(state.grid), wind) for wind in winds]
+    return torch.cat([values[..., [name[0] not in "uv" for name in state.channels], :, :], *cartesian], dim=-3)
 
 
 def area_mean(state: State) -> torch.Tensor:

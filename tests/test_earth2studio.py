@@ -126,6 +126,10 @@ def test_a_prior_of_errors_takes_the_background_first(tmp_path):
     (analysis,) = generator.send((background, None))
     expected = genda.assimilate(model, [], forecast.times[0], members=2, background=forecast.select(model.channels))
     np.testing.assert_allclose(analysis[:, 0], expected.members.values[0], rtol=1e-5)
+    lead = np.timedelta64(24, "h")
+    (led,) = adapter(background.assign_coords(time=forecast.times - lead).expand_dims(lead_time=[lead], axis=1), None)
+    np.testing.assert_array_equal(led["time"], forecast.times)
+    np.testing.assert_array_equal(led, analysis)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,37 @@ def test_a_folder_split_by_variable_and_month_is_one_data_set(tmp_path):
     assert "geopotential_at_surface" in open_gridded(tmp_path).static
 
 
+def test_a_file_for_each_time_and_dated_invariants_are_one_data_set(tmp_path):
+    """A downloaded invariant has a date of its own, which is none of the data's; a file of one frame has no dimension of time."""
+    state = states(3)
+    dataset = as_downloaded(to_dataset(state))
+    for i in (2, 0, 1):
+        dataset.isel(valid_time=i).to_netcdf(tmp_path / f"{(i + 1) % 3}.nc", engine="h5netcdf")
+    maps = {name: (("latitude", "longitude"), np.full(state.grid.shape, 1.0)) for name in ("z", "lsm")}
+    invariant = xr.Dataset(maps, coords={name: dataset[name] for name in ("latitude", "longitude")})
+    invariant.expand_dims(valid_time=[np.datetime64("1990-01-01", "ns")]).to_netcdf(
+        tmp_path / "i.nc", engine="h5netcdf"
+    )
+    np.testing.assert_array_equal(open_gridded(tmp_path).times, state.times)
+    found = read_state(tmp_path)
+    np.testing.assert_array_equal(found.times, state.times)
+    torch.testing.assert_close(found.select(state.channels).values, state.values, rtol=0, atol=0)
+    assert set(open_gridded(tmp_path).static.data_vars) == {"geopotential_at_surface", "land_sea_mask"}
+
+
+def test_times_are_sorted_with_what_belongs_to_them(tmp_path):
+    state = states(6)
+    dataset = to_dataset(state).assign_coords(split=("time", np.array(list("abcdef"), dtype=object)))
+    dataset.isel(time=[5, 3, 4]).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    dataset.isel(time=[1, 0, 2]).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    assert "".join(open_gridded(tmp_path).coordinate("split")) == "abcdef"
+    np.testing.assert_array_equal(read_state(tmp_path / "b.nc").times, state.times[:3])
+    torch.testing.assert_close(read_state(tmp_path / "b.nc").select(state.channels).values, state.values[:3])
+    dataset.isel(time=[1, 0, 2]).drop_vars("split").to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="split: found 3 times of 6"):
+        open_gridded(tmp_path).coordinate("split")
+
+
 def test_a_store_behind_a_url_is_read(tmp_path):
     state = states(2)
     to_dataset(state).to_zarr(tmp_path / "state.zarr")

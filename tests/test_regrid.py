@@ -11,7 +11,7 @@ from genda.files import open_gridded
 from genda.grid import LatLonGrid
 from genda.regrid import regrid, regridder
 from genda.sphere import SphericalTransform, degree_power
-from genda.state import from_dataset
+from genda.state import State, from_dataset
 from shared_data import shared
 
 QUARTER = LatLonGrid.equiangular(181, 360)
@@ -95,6 +95,55 @@ def test_era5_keeps_area_means_and_spectra(target):
         degree_power(SphericalTransform(s.grid, 31).double().analysis(s.values.double())) for s in (state, spectral)
     )
     torch.testing.assert_close(after, before, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("target", [GAUSSIAN, THREE_DEGREES])
+@pytest.mark.parametrize("method", ["conservative", "bilinear", "spectral"])
+def test_a_wind_over_the_poles_is_the_same_wind_on_another_grid(target, method):
+    """Solid rotation about an axis in the equator: u = sin φ cos λ, v = -sin λ, as strong at the poles as anywhere."""
+
+    def rotation(grid):
+        latitude, longitude = np.meshgrid(np.radians(grid.latitude), np.radians(grid.longitude), indexing="ij")
+        return torch.as_tensor(np.stack([np.sin(latitude) * np.cos(longitude), -np.sin(longitude)]))
+
+    state = State(rotation(COARSE)[None].float(), ("u500", "v500"), COARSE, np.array(["2001-01-01"], "datetime64[ns]"))
+    moved = regrid(state, target, regridder(COARSE, target, method))
+    expected = rotation(target)[None].float()
+    torch.testing.assert_close(moved.values, expected, rtol=0, atol=1e-6 if method == "spectral" else 0.02)
+    with pytest.raises(ValueError, match="expected both u and v"):
+        regrid(state.select(["u500"]), target, regridder(COARSE, target, "spectral"))
+
+
+@pytest.mark.parametrize("method", ["bilinear", "spectral"])
+def test_columns_need_not_begin_at_the_prime_meridian(method):
+    source = LatLonGrid(GAUSSIAN.latitude, tuple(v + 1.25 for v in GAUSSIAN.longitude))
+
+    def wave(grid):
+        return torch.as_tensor(np.outer(np.cos(np.radians(grid.latitude)), np.cos(np.radians(grid.longitude))))
+
+    moved = regridder(source, GAUSSIAN, method)(wave(source), False)
+    torch.testing.assert_close(moved, wave(GAUSSIAN), rtol=0, atol=1e-12 if method == "spectral" else 1e-3)
+
+
+@pytest.mark.parametrize("method", ["conservative", "bilinear"])
+def test_a_region_that_crosses_the_prime_meridian_covers_both_sides(method):
+    source = LatLonGrid(tuple(np.arange(60.0, 30.0, -1.0)), tuple(np.arange(340.0, 381.0)))
+    target = LatLonGrid(tuple(np.arange(58.0, 34.0, -2.0)), tuple(np.arange(5.0, 16.0, 2.0)))
+    fields = torch.as_tensor(np.broadcast_to(np.asarray(source.longitude) - 360, source.shape).copy())
+    moved = regridder(source, target, method)(fields, False)
+    np.testing.assert_allclose(moved, np.broadcast_to(target.longitude, target.shape), atol=1e-10)
+
+
+def test_slightly_negative_humidity_is_conserved_and_ripples_are_cut_off():
+    """Spectral models leave values below zero: an average keeps them, harmonics add none that are lower."""
+    source = LatLonGrid.gaussian(64, 128)
+    values = 1e-4 * torch.randn(1, 1, *source.shape, generator=torch.Generator().manual_seed(0))
+    state = State(values, ("q850",), source, np.array(["2001-01-01"], "datetime64[ns]"))
+    averaged = regrid(state, GAUSSIAN, regridder(source, GAUSSIAN))
+    torch.testing.assert_close(area_mean(averaged.values, GAUSSIAN), area_mean(values, source), rtol=0, atol=1e-12)
+    dry = State((values > 1e-4) * values, *(getattr(state, k) for k in ("channels", "grid", "times")))
+    assert float(regridder(source, GAUSSIAN, "spectral")(dry.values, False).min()) < -1e-5
+    assert float(regrid(dry, GAUSSIAN, regridder(source, GAUSSIAN, "spectral")).values.min()) == 0
 
 
 def test_a_target_outside_the_data_and_an_unknown_method_are_named():

@@ -163,7 +163,7 @@ class Earth2StudioModel:
 
 
 def _requested(background: xr.DataArray | None, table: pd.DataFrame | None) -> NDArray[np.datetime64]:
-    """Valid times asked for: those of the request with its lead times, else those of the background."""
+    """Valid times asked for: those of the request with its lead times, else those of the background with its lead."""
     attributes: Mapping[Any, Any] = {} if table is None else table.attrs
     if "request_time" in attributes:
         times = np.atleast_1d(np.asarray(attributes["request_time"], dtype="datetime64[ns]"))
@@ -171,8 +171,23 @@ def _requested(background: xr.DataArray | None, table: pd.DataFrame | None) -> N
         leads = np.zeros(1, dtype="timedelta64[ns]") if leads is None else np.atleast_1d(np.asarray(leads))
         return np.asarray((times[:, None] + leads.astype("timedelta64[ns]")).ravel())
     if background is not None:
-        return np.atleast_1d(background["time"].values.astype("datetime64[ns]"))
+        return _valid_times(background)
     raise ValueError("observations: found no attribute 'request_time', expected the times to analyse")
+
+
+def _valid_times(background: xr.DataArray) -> NDArray[np.datetime64]:
+    """Times of the run plus the lead, of which there is one at most.
+
+    Raises:
+        ValueError: for several leads.
+    """
+    times = np.atleast_1d(background["time"].values.astype("datetime64[ns]"))
+    if "lead_time" not in background.coords:
+        return times
+    leads = np.atleast_1d(background["lead_time"].values.astype("timedelta64[ns]"))
+    if leads.size != 1:
+        raise ValueError(f"background: found {leads.size} lead times, expected one")
+    return np.asarray(times + leads)
 
 
 def _table(table: pd.DataFrame) -> pd.DataFrame:
@@ -219,18 +234,18 @@ def _field_and_level(name: str) -> tuple[str, float | None] | None:
 
 
 def _state(background: xr.DataArray, time: np.datetime64) -> State:
-    """A DataArray ([ensemble,] time, [lead_time,] variable, lat, lon) at a time.
+    """A DataArray ([ensemble,] time, [lead_time,] variable, lat, lon) at a valid time.
 
     Raises:
         ValueError: for other dimensions, or a time it does not hold.
     """
     members = "ensemble" if "ensemble" in background.dims else None
-    if "lead_time" in background.dims and background.sizes["lead_time"] == 1:
+    times = _valid_times(background)
+    if "lead_time" in background.dims:
         background = background.isel(lead_time=0)
     order = [name for name in ("time", members, "variable", "lat", "lon") if name is not None]
     if set(background.dims) != set(order):
         raise ValueError(f"background: found dimensions {background.dims}, expected {', '.join(order)}")
-    times = background["time"].values.astype("datetime64[ns]")
     if time not in times:
         raise ValueError(f"background: found times {times[0]} to {times[-1]}, expected {time} among them")
     chosen = background.transpose(*order).isel(time=np.flatnonzero(times == time)[:1])

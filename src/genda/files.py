@@ -62,7 +62,13 @@ class Gridded:
                         f"{name}: found {part.sizes[name]} and {self.parts[0].sizes[name]} values that differ from file to "
                         "file, expected one grid"
                     )
-            if "time" in part.dims and not part.get_index("time").is_unique:
+            if "time" not in part.dims:
+                continue
+            if part["time"].dtype.kind != "M":
+                raise ValueError(
+                    f"time: found values such as {part['time'].values[0]}, expected dates of the standard calendar"
+                )
+            if not part.get_index("time").is_unique:
                 raise ValueError("time: found duplicate times")
 
     @cached_property
@@ -72,10 +78,10 @@ class Gridded:
         return np.unique(np.concatenate(found)) if found else np.empty(0, dtype="datetime64[ns]")
 
     def at(self, times: Times | None = None, names: Iterable[str] | None = None) -> xr.Dataset:
-        """The data set at some times, all by default, in their order; a single file's is not read yet.
+        """The data set at some times, in their order; a single file's is not read yet.
 
         Args:
-            times: valid times that are there.
+            times: valid times that are there; all by default, ascending.
             names: of the variables wanted, where it matters that others are not read.
 
         Raises:
@@ -89,8 +95,9 @@ class Gridded:
         wanted = None if names is None else set(names)
         for part in self.parts:
             piece = part if wanted is None else part[[name for name in part.data_vars if name in wanted]]
-            if "time" in part.dims and times is not None:
-                own = pd.Index(piece["time"].values).get_indexer(pd.Index(times))
+            if "time" in part.dims:
+                index = pd.Index(piece["time"].values)
+                own = index.argsort() if times is None else index.get_indexer(pd.Index(times))
                 piece = piece.isel(time=own[own >= 0])
             if piece.data_vars and piece.sizes.get("time", 1):
                 pieces.append(piece)
@@ -113,19 +120,26 @@ class Gridded:
         for part in self.parts:
             for field in STATIC_FIELDS:
                 if field.name in part.data_vars and field.name not in found:
-                    array = part[field.name]
-                    found[field.name] = array.isel(
-                        dict.fromkeys(set(array.dims) - {"latitude", "longitude"}, 0), drop=True
-                    )
+                    found[field.name] = part[field.name]
         return xr.Dataset(found)
 
     def coordinate(self, name: str) -> Times | NDArray[Any] | None:
-        """A coordinate along time such as ``split``, in the order of :attr:`times`; None where no file has it."""
-        for part in self.parts:
-            if name in part.variables and part[name].dims == ("time",):
-                values = np.asarray(part[name].values[np.argsort(part["time"].values)])
-                return values.astype(object).astype(str) if values.dtype.kind in "TO" else values
-        return None
+        """A coordinate along time such as ``split``, in the order of :attr:`times`; None where no file has it.
+
+        Raises:
+            ValueError: where it is there for some times only, or files contradict each other.
+        """
+        held = [p[name].to_series() for p in self.parts if name in p.variables and p[name].dims == ("time",)]
+        if not held:
+            return None
+        joined = pd.concat(held)
+        series = joined[~joined.index.duplicated()]
+        if not series.loc[joined.index].equals(joined) or series.size != self.times.size:
+            raise ValueError(
+                f"{name}: found {series.size} times of {self.times.size} with it, expected one value for each"
+            )
+        values: NDArray[Any] = np.asarray(series.loc[pd.DatetimeIndex(self.times)])
+        return values.astype(str) if values.dtype.kind in "TO" else values
 
 
 def open_gridded(location: str | Path, group: str | None = None) -> Gridded:
@@ -186,6 +200,16 @@ def canonical(dataset: xr.Dataset) -> tuple[xr.Dataset, ...]:
         dataset = dataset.rename(z="geopotential_at_surface")
     short = {alias: f.name for f in STATIC_FIELDS for alias in (f.id, *f.aliases) if alias in dataset.data_vars}
     dataset = dataset.rename(short)
+    for name in {f.name for f in STATIC_FIELDS} & set(
+        dataset.data_vars
+    ):  # downloads give them a date, which is no time of the data
+        extra = dict.fromkeys(set(dataset[name].dims) - {"latitude", "longitude"}, 0)
+        dataset[name] = dataset[name].isel(extra, drop=True).drop_vars("time", errors="ignore")
+    if "time" in dataset.coords and not any("time" in dataset[name].coords for name in dataset.data_vars):
+        dataset = dataset.drop_vars("time")
+    elif "time" in dataset.coords and not dataset["time"].dims:  # of one frame: a file for each time is a data set too
+        moving = [name for name in dataset.data_vars if "time" in dataset[name].coords]
+        dataset = dataset.assign({name: dataset[name].expand_dims("time") for name in moving})
     scalars = [name for name in dataset.coords if not dataset[name].dims and name != "time"]
     return (dataset.drop_vars(scalars),)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +98,37 @@ def test_a_killed_preparation_goes_on_to_the_same_store(source, tmp_path, monkey
     other = prepare.Preparation(str(source), tmp_path / "killed.zarr", CHANNELS, COARSE, "bilinear", times, split)
     with pytest.raises(ValueError, match="found method = conservative"):
         prepare.prepare_store(other)
+    for change, message in (
+        ({"split": np.roll(split, 1)}, "found another split"),
+        ({"times": np.r_[times[:1], times[1:-1] + np.timedelta64(1, "h"), times[-1:]]}, "found another time"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepare.prepare_store(replace(what("killed.zarr"), **change))
+    shutil.copytree(source, tmp_path / "second.zarr")
+    with pytest.raises(ValueError, match="found source = "):
+        prepare.prepare_store(replace(what("killed.zarr"), source=str(tmp_path / "second.zarr")))
+
+
+def test_times_that_are_left_out_need_not_be_readable(source, tmp_path):
+    dataset = xr.open_zarr(source, consolidated=False).load()
+    dataset["temperature"][0] = np.nan
+    dataset.drop_encoding().to_zarr(tmp_path / "spinning.zarr", consolidated=False)
+    times = dataset["time"].values[1:]
+    split = split_times(times, None, np.timedelta64(0, "h"))
+    what = prepare.Preparation(
+        str(tmp_path / "spinning.zarr"), tmp_path / "out.zarr", CHANNELS, COARSE, "conservative", times, split
+    )
+    assert prepare.prepare_store(what) == 39
+
+
+def test_a_folder_of_downloads_is_selected_from(source, tmp_path):
+    dataset = xr.open_zarr(source, consolidated=False).load().drop_encoding().rename(time="valid_time")
+    (tmp_path / "era5").mkdir()
+    for i, part in enumerate((slice(0, 20), slice(20, 40))):
+        dataset.isel(valid_time=part).to_netcdf(tmp_path / "era5" / f"{i}.nc", engine="h5netcdf")
+    chosen = select_times(tmp_path / "era5", ("2001-01-09", "2001-01-12"))
+    np.testing.assert_array_equal(chosen, dataset["valid_time"].values[16:24])
+    assert static_maps(tmp_path / "era5", ["land_sea_mask"], states(1).grid) is not None
 
 
 def test_two_processes_write_what_one_writes(source, tmp_path):

@@ -61,6 +61,7 @@ class Preparation:
             "channels": list(self.channels),
             "grid": [list(grid.latitude), list(grid.longitude)],
             "method": self.method if self.grid is not None else "none",
+            "source": self.source,
             "first_time": str(self.times[0]),
             "last_time": str(self.times[-1]),
             "frames": len(self.times),
@@ -87,6 +88,7 @@ def prepare_store(
     Raises:
         ValueError: for data that cannot be used, or a store of another recipe; finished blocks are kept.
     """
+    import xarray as xr
     import zarr
 
     files = open_gridded(what.source)
@@ -97,16 +99,22 @@ def prepare_store(
     apply = None if what.grid is None else regridder(first.grid, grid, what.method)
     if not what.out.exists():
         _create(what, files, grid, members, block, apply)
+    files.close()
     stored: Any = zarr.open_group(what.out, mode="r", use_consolidated=False)
     for name, expected in what.recipe(grid, members).items():
         if stored.attrs.get(name) != expected:
             found = f"found {name} = {stored.attrs.get(name)!s:.100}"
             raise ValueError(f"{what.out}: {found}, expected {expected!s:.100}: another store, or the same options")
+    with xr.open_zarr(what.out, chunks=None) as laid_out:
+        for name, chosen in (("time", what.times), ("split", what.split)):
+            if not np.array_equal(laid_out[name].values.astype(chosen.dtype), chosen):
+                raise ValueError(f"{what.out}: found another {name} in it, expected another store, or the same options")
     written = np.asarray(stored["written"][:])
     starts = range(0, len(what.times), block)
     missing = [start for start in starts if not written[start : start + block].all()]
     done = len(starts) - len(missing)
     blocks = [(what, start, min(start + block, len(what.times))) for start in missing]
+    _opened.cache_clear()  # the files may have changed since
     for _ in side_by_side(_write_block, blocks, workers, dask, what.out.absolute().parent):
         done += 1
         if progress is not None:
@@ -169,7 +177,6 @@ def _create(
         **what.recipe(grid, members),
         "Conventions": "CF-1.11",
         "title": "genda: fields for training",
-        "source": what.source,
     }
     partial = what.out.with_name(f".{what.out.name}.partial")
     try:
@@ -213,7 +220,7 @@ def _write_block(job: tuple[Preparation, int, int]) -> None:
     import zarr
 
     what, start, stop = job
-    files, first = _opened(what.source, what.channels)
+    files, first = _opened(what.source, what.channels, what.times[0])
     apply = None if what.grid is None else _regridder(first.grid, what.grid, what.method)
     per_frame = 4 * first.values[0].numel()
     step = max(1, READ_BYTES // per_frame)
@@ -237,10 +244,10 @@ def _write_block(job: tuple[Preparation, int, int]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, channels: tuple[str, ...]) -> tuple[Gridded, State]:
+def _opened(source: str, channels: tuple[str, ...], time: np.datetime64) -> tuple[Gridded, State]:
     """The files, opened once by every process, and one time of them."""
     files = open_gridded(source)
-    return files, read_times(files, channels, files.times[:1])
+    return files, read_times(files, channels, np.array([time]))
 
 
 _regridder = lru_cache(maxsize=1)(regridder)

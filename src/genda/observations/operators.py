@@ -396,8 +396,8 @@ def _overlap(grid: LatLonGrid, target: LatLonGrid) -> sp.csr_array:
     sine, sine_target = (np.sin(np.radians(g.row_edges))[::-1] for g in (grid, target))
     by_row = _interval_overlap(sine_target, sine)[::-1, ::-1]
     edges = [np.asarray(g.longitude)[0] + g.longitude_step * (np.arange(g.shape[1] + 1) - 0.5) for g in (grid, target)]
-    turns = (-360.0, 0.0, 360.0) if grid.periodic else (0.0,)
-    by_column = sum((_interval_overlap(edges[1], edges[0] + turn) for turn in turns), start=np.zeros(1))
+    turned = (_interval_overlap(edges[1], edges[0] + turn) for turn in (-360.0, 0.0, 360.0))
+    by_column = sum(turned, start=np.zeros(1))
     for name, part in (("latitude", by_row), ("longitude", by_column)):
         if (part.sum(axis=1) <= 0).any():
             raise ValueError(f"{name}: the target grid has cells outside the model's domain")

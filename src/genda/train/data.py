@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genda.diffusion.noise import derived_seed
-from genda.files import Times, open_dataset
+from genda.files import Times, open_gridded
 from genda.grid import LatLonGrid
 from genda.latent_model import read_normalisation
 from genda.state import Normalisation, State, read_state, season
@@ -110,17 +110,20 @@ def select_times(path: Path, which: str | tuple[str, str], limit: int | None = N
     Raises:
         ValueError: where no time is selected.
     """
-    with open_dataset(path) as dataset:
-        times = np.asarray(dataset["time"].values, dtype="datetime64[ns]")
-        if isinstance(which, str):
-            if "split" not in dataset.coords and "split" not in dataset.data_vars:
-                raise ValueError(f"{path}: found no coordinate 'split', expected one or a range of dates for {which!r}")
-            chosen = np.asarray(dataset["split"].values, dtype=object) == which
-        else:
-            first, last = (np.datetime64(date) for date in which)
-            chosen = (times >= first) & (times.astype(last.dtype) <= last)
-        if "written" in dataset.variables:
-            chosen &= np.asarray(dataset["written"].values) == 1
+    files = open_gridded(path)
+    times = files.times
+    if isinstance(which, str):
+        split = files.coordinate("split")
+        if split is None:
+            raise ValueError(f"{path}: found no coordinate 'split', expected one or a range of dates for {which!r}")
+        chosen = split == which
+    else:
+        first, last = (np.datetime64(date) for date in which)
+        chosen = (times >= first) & (times.astype(last.dtype) <= last)
+    written = files.coordinate("written")
+    if written is not None:
+        chosen = chosen & (written == 1)
+    files.close()
     selected: Times = times[chosen]
     if not selected.size:
         raise ValueError(f"{path}: found no finished times for {which!r}, expected at least one")
@@ -140,21 +143,21 @@ def static_maps(path: Path, names: Sequence[str], grid: LatLonGrid) -> Tensor | 
     lat, lon = np.meshgrid(np.radians(grid.latitude), np.radians(grid.longitude), indexing="ij")
     computed = dict(zip(GEOMETRY, (np.sin(lat), np.cos(lon), np.sin(lon)), strict=True))
     maps = []
-    with open_dataset(path) as dataset:
-        for name in names:
-            if name in computed:
-                maps.append(computed[name])
-                continue
-            if name not in dataset.data_vars:
-                known = ", ".join((*GEOMETRY, *map(str, dataset.data_vars)))
-                raise ValueError(f"{path}: static map {name!r} not found, expected one of {known}")
-            array = dataset[name]
-            array = array.isel(time=0) if "time" in array.dims else array
-            array = array.rename({k: v for k, v in {"lat": "latitude", "lon": "longitude"}.items() if k in array.dims})
-            found, rows, columns = LatLonGrid.from_coordinates(array["latitude"].values, array["longitude"].values)
-            if found.shape != grid.shape:
-                raise ValueError(f"{path}: {name}: found grid {found.shape}, expected {grid.shape}")
-            maps.append(array.transpose("latitude", "longitude").values[rows][:, columns].astype(np.float64))
+    files = open_gridded(path)
+    for name in names:
+        if name in computed:
+            maps.append(computed[name])
+            continue
+        array = next((part[name] for part in files.parts if name in part.data_vars), None)
+        if array is None:
+            known = ", ".join((*GEOMETRY, *map(str, files.static.data_vars)))
+            raise ValueError(f"{path}: static map {name!r} not found, expected one of {known}")
+        array = array.isel(time=0) if "time" in array.dims else array
+        found, rows, columns = LatLonGrid.from_coordinates(array["latitude"].values, array["longitude"].values)
+        if found.shape != grid.shape:
+            raise ValueError(f"{path}: {name}: found grid {found.shape}, expected {grid.shape}")
+        maps.append(array.transpose("latitude", "longitude").values[rows][:, columns].astype(np.float64))
+    files.close()
     weights = grid.area_weights[:, None]
     standardised = []
     for values in maps:

@@ -35,9 +35,11 @@ def frame_reader(path: Path, channels: Sequence[str]) -> FrameReader:
         ValueError: for files that cannot be read; the reader raises it too, naming the channel that is not finite.
     """
     files = open_gridded(path)
-    first = read_times(files, channels, files.times[:1])
+    written = files.coordinate("written")  # a nature run may still be going on
+    sample = (files.times if written is None else files.times[written == 1])[:1]
+    first = read_times(files, channels, sample)
     fast = _zarr_reader(path, files, parse_channels(first.channels), first.grid.shape)
-    if fast is not None and torch.equal(fast(files.times[:1]), first.values):
+    if fast is not None and torch.equal(fast(sample), first.values):
         return fast
     log.warning("%s: read frame by frame; a store of genda data prepare and the extra 'loader' are faster", path)
     return lambda times: read_times(files, channels, times).values
@@ -54,7 +56,8 @@ def _zarr_reader(path: Path, files: Gridded, channels: Sequence[Channel], shape:
     part, stored = files.parts[0], []
     for item in dict.fromkeys(c.field for c in channels):
         index = [i for i, c in enumerate(channels) if c.field == item]
-        if item.name not in part or part[item.name].dims[0] != "time" or part[item.name].shape[-2:] != shape:
+        dims = ("time", *(("level",) if item.on_levels else ()), "latitude", "longitude")
+        if item.name not in part or part[item.name].dims != dims or part[item.name].shape[-2:] != shape:
             return None
         there = part["level"].values.tolist() if item.on_levels else []
         levels = [there.index(channels[i].level_hpa) for i in index] if item.on_levels else []
