@@ -10,6 +10,7 @@ from tests.shared_data import shared
 
 from genda.observations import (
     Flag,
+    LevelType,
     Rule,
     assign_errors,
     check_buddies,
@@ -78,6 +79,28 @@ def test_a_balanced_profile_passes(check):
 def test_a_wrong_height_is_told_from_its_neighbours(hpa, metres):
     both = pd.concat([profile("b"), profile()], ignore_index=True)
     table, row = changed(both, "z", hpa, metres * G)
+    assert flagged(check_hydrostatic(table)) == [row]
+
+
+def test_two_wrong_heights_in_a_row_do_not_hide_each_other():
+    table, first = changed(profile(), "z", 500, 500 * G)
+    table, second = changed(table, "z", 400, 300 * G)
+    assert flagged(check_hydrostatic(table)) == [first, second]
+
+
+def test_heights_integrated_from_another_station_height_condemn_no_reported_one():
+    """Between the standard levels others, all 60 m too high, as a wrong station height makes them."""
+    reported = profile()
+    between = 0.5 * (LEVELS[1:] + LEVELS[:-1])
+    ratio = (between / 1e5) ** 0.19
+    others = reported[reported["variable"].isin(["z", "t"]) & (reported["pressure"] < 1e5)].copy()
+    others["pressure"] = np.repeat(between, 2)
+    others["observation"] = np.stack([R * 288 * (1 - ratio) / 0.19 + 60 * G, 288 * ratio], axis=1).ravel()
+    kinds = [reported.assign(level_type=np.int8(LevelType.STANDARD)), others.assign(level_type=np.int8(0))]
+    table = pd.concat(kinds, ignore_index=True)
+    assert flagged(check_hydrostatic(table)) == []
+    assert flagged(check_hydrostatic(table.drop(columns="level_type")))
+    table, row = changed(table, "z", 500, 400 * G)
     assert flagged(check_hydrostatic(table)) == [row]
 
 
