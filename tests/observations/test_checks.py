@@ -154,6 +154,25 @@ def test_buddies_condemn_the_stranger_whether_or_not_there_is_a_background():
         check_buddies(table.assign(obs_error=np.nan))
 
 
+def test_the_few_at_a_pole_are_not_judged_by_a_fit_to_the_many_elsewhere():
+    """Weather of the correlation assumed, and a vortex that no cubic in the sine of latitude has, seen by 8 of 208 stations."""
+    rng = np.random.default_rng(2)
+    latitudes = [*rng.uniform(20, 70, 200), *np.linspace(-88, -66, 8)]
+    parts = [profile(f"s{k}", latitude=x, longitude=rng.uniform(0, 360)) for k, x in enumerate(latitudes)]
+    table = pd.concat(parts, ignore_index=True)
+    table = table[(table["variable"] == "z") & (table["pressure"] == 5e4)].reset_index(drop=True)
+    where = np.radians(table[["latitude", "longitude"]].to_numpy())
+    cosine = np.prod(np.sin(np.meshgrid(where[:, 0], where[:, 0])), axis=0)
+    cosine += np.outer(np.cos(where[:, 0]), np.cos(where[:, 0])) * np.cos(np.subtract.outer(where[:, 1], where[:, 1]))
+    distance = np.sqrt(np.maximum(2 - 2 * cosine, 0)) * 6371 / 600
+    root = np.linalg.cholesky((1 + distance) * np.exp(-distance) + 1e-8 * np.eye(len(table)))
+    weather = 50 * G * root @ rng.standard_normal(len(table)) + table["obs_error"] * rng.standard_normal(len(table))
+    table["observation"] += weather - 600 * G / (1 + np.exp((table["latitude"] + 70) / 4))
+    assert flagged(check_buddies(table)) == []
+    table.loc[204, "observation"] += 1500 * G
+    assert flagged(check_buddies(table)) == [204]
+
+
 def test_superobservations_are_means_with_smaller_errors():
     near = pd.concat([profile(f"s{k}", latitude=50.5 + 0.1 * k) for k in range(4)], ignore_index=True)
     near["observation"] += near["station"].str[1:].astype(int) * (near["variable"] == "t")
