@@ -169,7 +169,7 @@ def superob(
 ) -> pd.DataFrame:
     """Means of passing values of one variable in a box, layer and time, added below; their parts become ``THINNED``.
 
-    Positions, times and pressures are means, too, and so is ``hx_b`` where all parts have it. Single values stay as they are.
+    Positions, times and ln p are means, too, and so is ``hx_b`` where all parts have it. Single values stay as they are.
 
     Args:
         table: observations with ``obs_error``.
@@ -202,7 +202,7 @@ def superob(
     }
     number = pd.DataFrame(boxes).groupby(list(boxes), sort=False).ngroup()
     size = number.groupby(number).transform("size")
-    several = part[(size > 1).to_numpy()].assign(_box=number[size > 1])
+    several = part[(size > 1).to_numpy()].assign(_box=number[size > 1], pressure=np.log(part["pressure"]))
     if several.empty:
         return table
     grouped = several.groupby("_box", sort=True)
@@ -211,6 +211,7 @@ def superob(
     variance = several.assign(_v=several["obs_error"] ** 2).groupby("_box")["_v"].mean()
     first = grouped[["variable"]].first()
     new = mean.assign(
+        pressure=np.exp(mean["pressure"]),
         time=mean["time"].astype("datetime64[ns]"),
         variable=first["variable"].astype("str"),
         obs_error=np.sqrt(variance * (1 + (count - 1) * correlation) / count),
