@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.shared_data import shared
 
-from genda.observations import Flag, LevelType, read_observations, summary, validate
+from genda.observations import Flag, LevelType, check_duplicates, read_observations, summary, validate
 from genda.observations.bufr import _messages, read_bufr
 from genda.observations.files import open_binary
 
@@ -307,6 +307,12 @@ def test_surface_reports_on_land_and_at_sea(tmp_path):
     assert table["elevation"].tolist()[:4] == [198.0] * 4
     assert table["pressure"].isna().all()
     assert (table["time"] == pd.Timestamp("2021-07-14 06:20")).all()
+    masked = [
+        encoded_report(308009, 1, SHIP | {"shipOrMobileLandStationIdentifier": "SHIP", "latitude": at}, [1])
+        for at in (50, 51)
+    ]
+    ships = read_bufr(written(tmp_path / "m.bufr", *masked))
+    assert set(check_duplicates(ships)["quality"]) == {Flag.PASS}  # two ships that won't say who they are
     older = encoded_report(
         307005, 0, {"blockNumber": 11, "stationNumber": 35, "latitude": 48.25, "longitude": 16.36,
                     "airTemperatureAt2M": 291.4, "windDirectionAt10M": 270, "windSpeedAt10M": 4.1}, [1],

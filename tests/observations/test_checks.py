@@ -10,6 +10,7 @@ from tests.shared_data import shared
 
 from genda.observations import (
     Flag,
+    LevelType,
     Rule,
     assign_errors,
     check_buddies,
@@ -81,6 +82,28 @@ def test_a_wrong_height_is_told_from_its_neighbours(hpa, metres):
     assert flagged(check_hydrostatic(table)) == [row]
 
 
+def test_two_wrong_heights_in_a_row_do_not_hide_each_other():
+    table, first = changed(profile(), "z", 500, 500 * G)
+    table, second = changed(table, "z", 400, 300 * G)
+    assert flagged(check_hydrostatic(table)) == [first, second]
+
+
+def test_heights_integrated_from_another_station_height_condemn_no_reported_one():
+    """Between the standard levels others, all 60 m too high, as a wrong station height makes them."""
+    reported = profile()
+    between = 0.5 * (LEVELS[1:] + LEVELS[:-1])
+    ratio = (between / 1e5) ** 0.19
+    others = reported[reported["variable"].isin(["z", "t"]) & (reported["pressure"] < 1e5)].copy()
+    others["pressure"] = np.repeat(between, 2)
+    others["observation"] = np.stack([R * 288 * (1 - ratio) / 0.19 + 60 * G, 288 * ratio], axis=1).ravel()
+    kinds = [reported.assign(level_type=np.int8(LevelType.STANDARD)), others.assign(level_type=np.int8(0))]
+    table = pd.concat(kinds, ignore_index=True)
+    assert flagged(check_hydrostatic(table)) == []
+    assert flagged(check_hydrostatic(table.drop(columns="level_type")))
+    table, row = changed(table, "z", 500, 400 * G)
+    assert flagged(check_hydrostatic(table)) == [row]
+
+
 def test_a_wrong_temperature_on_a_standard_level_is_hydrostatically_wrong():
     table, row = changed(profile(), "t", 500, 25.0)
     assert flagged(check_hydrostatic(table)) == [row]
@@ -129,6 +152,25 @@ def test_buddies_condemn_the_stranger_whether_or_not_there_is_a_background():
     assert flagged(check_buddies(table.assign(hx_b=truth), background_error=1.0)) == [row]
     with pytest.raises(ValueError, match="assign_errors"):
         check_buddies(table.assign(obs_error=np.nan))
+
+
+def test_the_few_at_a_pole_are_not_judged_by_a_fit_to_the_many_elsewhere():
+    """Weather of the correlation assumed, and a vortex that no cubic in the sine of latitude has, seen by 8 of 208 stations."""
+    rng = np.random.default_rng(2)
+    latitudes = [*rng.uniform(20, 70, 200), *np.linspace(-88, -66, 8)]
+    parts = [profile(f"s{k}", latitude=x, longitude=rng.uniform(0, 360)) for k, x in enumerate(latitudes)]
+    table = pd.concat(parts, ignore_index=True)
+    table = table[(table["variable"] == "z") & (table["pressure"] == 5e4)].reset_index(drop=True)
+    where = np.radians(table[["latitude", "longitude"]].to_numpy())
+    cosine = np.prod(np.sin(np.meshgrid(where[:, 0], where[:, 0])), axis=0)
+    cosine += np.outer(np.cos(where[:, 0]), np.cos(where[:, 0])) * np.cos(np.subtract.outer(where[:, 1], where[:, 1]))
+    distance = np.sqrt(np.maximum(2 - 2 * cosine, 0)) * 6371 / 600
+    root = np.linalg.cholesky((1 + distance) * np.exp(-distance) + 1e-8 * np.eye(len(table)))
+    weather = 50 * G * root @ rng.standard_normal(len(table)) + table["obs_error"] * rng.standard_normal(len(table))
+    table["observation"] += weather - 600 * G / (1 + np.exp((table["latitude"] + 70) / 4))
+    assert flagged(check_buddies(table)) == []
+    table.loc[204, "observation"] += 1500 * G
+    assert flagged(check_buddies(table)) == [204]
 
 
 def test_superobservations_are_means_with_smaller_errors():

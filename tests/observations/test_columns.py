@@ -111,6 +111,13 @@ def test_csv_parquet_and_netcdf_of_the_same_table_agree_with_arithmetic(tmp_path
         pd.testing.assert_frame_equal(read_observations(tmp_path / name, columns=MAP), table)
 
 
+def test_stations_keep_names_that_look_like_missing_values(tmp_path):
+    table = read_observations(written(tmp_path / "t.csv", CSV.replace("A1", "NA")), columns=MAP)
+    assert set(table["station"]) == {
+        name.replace("A1", "NA") for name in read_observations(written(tmp_path / "a.csv", CSV), columns=MAP)["station"]
+    }
+
+
 def test_dressed_csv(tmp_path):
     other = "Überschrift\n" + CSV.replace(".", "·").replace(",", ";").replace("·", ",")
     other = other.replace("03,04,", "03.04.")

@@ -8,7 +8,9 @@ is contained in the inverse:
 
 The observation with the largest ratio of the two is flagged if that exceeds a limit and leaves K by a rank-one downdate, till
 none does: a wrong value can't condemn its neighbours. The first guess is the column ``hx_b`` where it is filled, else a fit to
-the observations themselves, a polynomial in the sine of latitude and ln p that large departures don't pull (Huber).
+the observations themselves, a polynomial in the sine of latitude and ln p that large departures pull less (Huber). Its
+coefficients b are unknown, too: K = σ_b² ρ + σ_o² + σ_∞² F Fᵀ for departures d = F b + …, so that what stands where the fit
+has nothing else to hold to, as Antarctica does, is not judged by it.
 
 **Super-observations** are means over boxes, layers and times; the error of n values whose errors have correlation c is
 σ √((1 + (n − 1) c) / n).
@@ -35,6 +37,8 @@ _LAYER = 0.25
 _MOST = 2500
 """Observations at most that are held against each other (50 MB)."""
 _FIT = 3
+_VAGUE = 30.0
+"""Standard deviation of the fit's coefficients in units of the departures': as good as unknown."""
 
 
 def check_buddies(
@@ -70,13 +74,14 @@ def check_buddies(
     for rows in _groups(table, passed):
         part = table.iloc[rows]
         sigma_o = part["obs_error"].to_numpy()
-        departure = _departures(part)
+        departure, trend = _departures(part)
         scale = 1.4826 * float(np.median(np.abs(departure - np.median(departure))))
         spread = np.sqrt(max(scale**2 - float(np.median(sigma_o)) ** 2, 0.0))
         sigma_b = spread if background_error is None else background_error * sigma_o
         correlation = _correlation(part, length_km, depth, hours)
         covariance = correlation * np.outer(np.broadcast_to(sigma_b, rows.size), np.broadcast_to(sigma_b, rows.size))
         covariance[np.diag_indices(rows.size)] += sigma_o**2
+        covariance += (_VAGUE * scale) ** 2 * trend @ trend.T
         wrong[rows[outliers(np.asarray(np.linalg.inv(covariance), dtype=np.float64), departure, factor)]] = True
     return set_flag(table, wrong, Flag.BUDDY)
 
@@ -107,21 +112,27 @@ def outliers(precision: Array, departure: Array, factor: float) -> NDArray[np.in
 
 
 def _groups(table: pd.DataFrame, passed: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
-    """Passing rows of one variable in one layer, in runs of time that are not too long."""
+    """Passing rows of one variable in one layer, in runs of time that are not too long.
+
+    Heights of standard levels are apart from the others, as in :func:`genda.observations.vertical.check_hydrostatic`.
+    """
     layer = np.floor(np.log(table["pressure"].fillna(1.0).to_numpy() / 1e5) / _LAYER)
-    frame = pd.DataFrame({"variable": table["variable"].to_numpy(), "layer": layer})[passed]
-    for rows in frame.groupby(["variable", "layer"], sort=True).indices.values():
+    apart = np.zeros(len(table), dtype=bool)
+    if "level_type" in table:
+        apart = ((table["variable"] == "z") & (table["level_type"] == LevelType.STANDARD)).to_numpy()
+    frame = pd.DataFrame({"variable": table["variable"].to_numpy(), "layer": layer, "apart": apart})[passed]
+    for rows in frame.groupby(list(frame), sort=True).indices.values():
         numbers = np.flatnonzero(passed)[rows]
         ordered = numbers[np.argsort(table["time"].to_numpy()[numbers], kind="stable")]
         parts = -(-ordered.size // _MOST)
         yield from (part for part in np.array_split(ordered, parts) if part.size > _FIT + 2)
 
 
-def _departures(part: pd.DataFrame) -> Array:
-    """From ``hx_b`` where every row has it, else from a robust fit."""
+def _departures(part: pd.DataFrame) -> tuple[Array, Array]:
+    """From ``hx_b`` where every row has it, else from a robust fit; and the fit's terms, (n, terms), none with ``hx_b``."""
     value = part["observation"].to_numpy()
     if "hx_b" in part and part["hx_b"].notna().all():
-        return np.asarray(value - part["hx_b"].to_numpy())
+        return np.asarray(value - part["hx_b"].to_numpy()), np.empty((value.size, 0))
     sine = np.sin(np.radians(part["latitude"].to_numpy()))
     log_p = np.log(part["pressure"].fillna(1e5).to_numpy())
     log_p = log_p - log_p.mean()
@@ -137,8 +148,8 @@ def _departures(part: pd.DataFrame) -> Array:
         ridge = 1e-6 * value.size * np.eye(basis.shape[1])
         residual = value - basis @ np.linalg.solve(weighted.T @ basis + ridge, weighted.T @ value)
         scale = 1.4826 * np.median(np.abs(residual)) + 1e-300
-        weight = 1.0 / np.maximum(1.0, np.abs(residual) / (1.5 * scale)) ** 2
-    return np.asarray(residual)
+        weight = 1.0 / np.maximum(1.0, np.abs(residual) / (1.5 * scale))
+    return np.asarray(residual), basis
 
 
 def _correlation(part: pd.DataFrame, length_km: float, depth: float, hours: float) -> Array:
@@ -158,7 +169,7 @@ def superob(
 ) -> pd.DataFrame:
     """Means of passing values of one variable in a box, layer and time, added below; their parts become ``THINNED``.
 
-    Positions, times and pressures are means, too, and so is ``hx_b`` where all parts have it. Single values stay as they are.
+    Positions, times and ln p are means, too, and so is ``hx_b`` where all parts have it. Single values stay as they are.
 
     Args:
         table: observations with ``obs_error``.
@@ -191,7 +202,7 @@ def superob(
     }
     number = pd.DataFrame(boxes).groupby(list(boxes), sort=False).ngroup()
     size = number.groupby(number).transform("size")
-    several = part[(size > 1).to_numpy()].assign(_box=number[size > 1])
+    several = part[(size > 1).to_numpy()].assign(_box=number[size > 1], pressure=np.log(part["pressure"]))
     if several.empty:
         return table
     grouped = several.groupby("_box", sort=True)
@@ -200,6 +211,7 @@ def superob(
     variance = several.assign(_v=several["obs_error"] ** 2).groupby("_box")["_v"].mean()
     first = grouped[["variable"]].first()
     new = mean.assign(
+        pressure=np.exp(mean["pressure"]),
         time=mean["time"].astype("datetime64[ns]"),
         variable=first["variable"].astype("str"),
         obs_error=np.sqrt(variance * (1 + (count - 1) * correlation) / count),

@@ -48,6 +48,8 @@ _SIGNS = (
     "shipOrMobileLandStationIdentifier", "aircraftRegistrationNumberOrOtherIdentification", "aircraftFlightNumber",
     "aircraftTailNumber", "stationaryBuoyPlatformIdentifierEGCManBuoys",
 )  # fmt: skip
+_MASKED = ("MISSING", "SHIP", "RIGG", "PLAT", "BUOY", "MASKSTID")
+"""Signs that many share: of two such ships at one time neither is the other's duplicate."""
 _PLATFORMS = ("marineObservingPlatformIdentifier", "buoyOrPlatformIdentifier")
 _WIGOS = (
     "wigosIdentifierSeries", "wigosIssuerOfIdentifier", "wigosIssueNumber", "wigosLocalIdentifierCharacter",
@@ -181,7 +183,7 @@ def _station(eccodes: Any, handle: Any, first: Any, report: dict[str, Any]) -> s
             sign = eccodes.codes_get(handle, f"#1#{key}", str).strip()
         except (eccodes.CodesInternalError, UnicodeDecodeError):
             return ""
-        return str(sign) if sign.isascii() and sign.isprintable() and sign != "MISSING" else ""
+        return str(sign) if sign.isascii() and sign.isprintable() and sign not in _MASKED else ""
 
     block, number = first("blockNumber"), first("stationNumber")
     if block == block and number == number:

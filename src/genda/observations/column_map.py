@@ -7,7 +7,7 @@
     longitude: lon
     elevation: {column: elev, units: ft}         # optional
     pressure: {column: pres, units: hPa}         # leave it out for surface stations; a length is a pressure altitude
-    missing: [-9999, M]                          # besides empty cells
+    missing: [-9999, M]                          # besides empty cells, NA, N/A, NaN, null and None
     quantities:                                  # one column a quantity …
       temperature: {column: tair, units: degC, error: 0.5}
       wind_direction: {column: dd, units: degrees, error: 5}

@@ -29,6 +29,7 @@ from genda.variables import STANDARD_GRAVITY, field
 
 Array = NDArray[np.float64]
 _BLOCK = 100_000
+_EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "None")
 _LARGEST = 50_000_000
 """Places at most of a netCDF file, which is read at once."""
 
@@ -67,7 +68,7 @@ def read_columns(path: str | os.PathLike[str], columns: ColumnMap, on_loss: OnLo
 def _csv_blocks(
     stream: io.BufferedReader, columns: ColumnMap, path: str | os.PathLike[str]
 ) -> Generator[pd.DataFrame, None, None]:
-    missing = [str(value) for value in columns.missing]
+    missing = [*_EMPTY, *(str(value) for value in columns.missing)]
     try:
         with pd.read_csv(
             stream,
@@ -77,7 +78,9 @@ def _csv_blocks(
             skiprows=columns.skip_rows,
             usecols=lambda name: name in columns.columns,
             dtype={name: "str" for name in (columns.station.column, columns.time.column) if name},
-            na_values=missing,
+            # A station may be called NA.
+            na_values={name: missing for name in columns.columns if name != columns.station.column},
+            keep_default_na=False,
             low_memory=False,
             chunksize=_BLOCK,
         ) as reader:

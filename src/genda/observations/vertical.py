@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genda.observations.conversions import saturation_vapour_pressure, specific_humidity
-from genda.observations.flags import Flag
+from genda.observations.flags import Flag, LevelType
 from genda.observations.quality import set_flag
 from genda.variables import GAS_CONSTANT, STANDARD_GRAVITY
 
@@ -47,8 +47,12 @@ class _Profile:
 def check_hydrostatic(table: pd.DataFrame, tolerance: float = 30.0, relative: float = 0.012) -> pd.DataFrame:
     """``PROFILE`` where a height, or the temperature at its level, is at odds with the thickness of its layers.
 
+    Repeated without what was flagged till nothing more is: two wrong heights in a row hide each other. Heights of standard
+    levels are held against each other only, and so are those of the other levels: TEMP reports the former alone, the latter
+    are integrated later, from another station height at times, and a constant offset is no error of either's thickness.
+
     Args:
-        table: observations; soundings are told apart by station, time and source.
+        table: observations; soundings are told apart by station, time and source, standard levels by ``level_type``.
         tolerance: of the thickness of a layer, m.
         relative: share of the thickness that is allowed besides (1.2 % is 3 K).
 
@@ -59,12 +63,24 @@ def check_hydrostatic(table: pd.DataFrame, tolerance: float = 30.0, relative: fl
         raise ValueError(
             f"tolerance: found {tolerance:g} m and {relative:g}, expected a positive and no negative number"
         )
-    height, temperature, humidity = (_profile(table, name) for name in ("z", "t", "q"))
+    kinds = [np.ones(len(table), dtype=bool)]
+    if "level_type" in table:
+        standard = (table["level_type"] == LevelType.STANDARD).to_numpy()
+        kinds = [standard, ~standard]
+    for kind in kinds:
+        while (wrong := _hydrostatic(table, kind, tolerance, relative)).any():
+            table = set_flag(table, wrong, Flag.PROFILE)
+    return table
+
+
+def _hydrostatic(table: pd.DataFrame, among: NDArray[np.bool_], tolerance: float, relative: float) -> NDArray[np.bool_]:
+    """Passing rows that the thicknesses between heights ``among`` all others contradict."""
+    wrong = np.zeros(len(table), dtype=bool)
+    height, temperature, humidity = _profile(table, "z", among), _profile(table, "t"), _profile(table, "q")
     if height.row.size < 2 or temperature.row.size < 2:
-        return table
+        return wrong
     virtual = temperature.value * (1.0 + _VIRTUAL * np.nan_to_num(_at(humidity, temperature)))
-    virtual_profile = _Profile(temperature.row, temperature.sounding, temperature.log_pressure, virtual)
-    integral, covered, gaps = _integral(virtual_profile, height)
+    integral, covered, gaps = _integral(replace(temperature, value=virtual), height)
     whole = height.neighbour & covered[1:] & covered[:-1] & (np.diff(gaps) == 0)
     thickness = np.where(whole, np.diff(integral), np.nan)
     gap = np.diff(height.value) / STANDARD_GRAVITY - thickness
@@ -80,11 +96,12 @@ def check_hydrostatic(table: pd.DataFrame, tolerance: float = 30.0, relative: fl
     last = (below != 0) & ~known_above & np.append(False, clear_below[:-1])
     first = (above != 0) & ~known_below & np.append(clear_above[1:], False)
     wrong_height |= last | first
-    both = (below * above > 0) & ~wrong_height
-    wrong = np.zeros(len(table), dtype=bool)
+    # What a wrong height next to it explains is no temperature's fault; the next round shows.
+    beside = np.pad(wrong_height, 1)
+    both = (below * above > 0) & ~(wrong_height | beside[:-2] | beside[2:])
     wrong[height.row[wrong_height]] = True
     wrong[_same_level(temperature, height, both)] = True
-    return set_flag(table, wrong, Flag.PROFILE)
+    return wrong
 
 
 def check_lapse_rate(table: pd.DataFrame, steepest: float = 15.0, slack: float = 3.0) -> pd.DataFrame:
