@@ -95,11 +95,13 @@ class Gridded:
         wanted = None if names is None else set(names)
         for part in self.parts:
             piece = part if wanted is None else part[[name for name in part.data_vars if name in wanted]]
-            if "time" in part.dims:
+            if not piece.data_vars:
+                continue
+            if "time" in piece.dims:
                 index = pd.Index(piece["time"].values)
                 own = index.argsort() if times is None else index.get_indexer(pd.Index(times))
                 piece = piece.isel(time=own[own >= 0])
-            if piece.data_vars and piece.sizes.get("time", 1):
+            if piece.sizes.get("time", 1):
                 pieces.append(piece)
         if len(pieces) < 2:
             return pieces[0] if pieces else self.parts[0]
