@@ -24,7 +24,7 @@ from genda.train.task import Batch
 
 
 def seconds(objective: nn.Module, batch: Batch) -> float:
-    """Of one forward and backward pass."""
+    """Of one forward and backward pass, on the CPU."""
     started = time.perf_counter()
     objective(*batch).backward()
     return time.perf_counter() - started
@@ -45,7 +45,7 @@ def kept(objective: nn.Module, batch: Batch) -> int:
 
 def main(config: str, overrides: Annotated[list[str] | None, typer.Argument()] = None, repeats: int = 7) -> None:
     """Print a line for the term."""
-    run = prepare(read_config(config, overrides or []))
+    run = prepare(read_config(config, [*(overrides or []), "device=cpu", "bfloat16=false"]))
     objective = run.task.objective
     if not isinstance(objective, IncrementObjective) or objective.physics is None:
         raise typer.BadParameter(f"{config}: found no physics term, expected one (physics: …)")

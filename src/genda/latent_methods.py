@@ -138,7 +138,7 @@ def make_latent_method(
         width: of DiffDA's mask, m; by default a third of a cell of the shipped grid: where observations are sparse, the
             paper's 1.5 cells paint over what the prior knows better.
         ensemble: how the covariance of the background's ensemble joins the prior's Gaussian where a background has one; None
-            leaves it out. DiffDA and 3D-Var see no ensemble.
+            leaves it out. DiffDA, 3D-Var and PhyDA see no ensemble.
         batch: members at a time, None for all.
         device: where to sample.
         progress: called after every sampling step of every batch.
@@ -173,12 +173,11 @@ def make_latent_method(
         "latent-mmps": partial(MMPS, iterations=iterations),
         "latent-prior": lambda about, _: about,
     }
-    base = None if ensemble is None else partial(ensemble.base, model)
-    shown = name in ("phyda", "phyda-plus")
+    shown = name == "phyda"
     if shown and prior.error is None:
-        raise ValueError(
-            f"{name}: found a network that sees no observations, expected a prior trained to, such as phyda"
-        )
+        raise ValueError("phyda: found a network that sees no observations, expected a prior trained to")
+    # What PhyDA knows of observations is the network's correction, which an ensemble would have to share.
+    base = None if ensemble is None or shown else partial(ensemble.base, model)
     return LatentSampling(
         prior, guidance[name], sampler, base, shown=shown, batch=batch, device=device, progress=progress
     )

@@ -42,7 +42,18 @@ def test_a_station_between_points_touches_both_and_the_surer_of_two_counts_more(
     given = problem([row(p0=0.75, p1=0.25), row(p1=1.0)], [2.0, 5.0], [1.0, 1e-9])
     values, density = observed_maps(given, torch.zeros(SHAPE), torch.ones(2))
     torch.testing.assert_close(values.flatten()[:2], torch.tensor([2.0, (0.25 * 0.5 * 2.0 + 5.0) / (0.25 * 0.5 + 1.0)]))
+    thousand = problem([1000 * row(p0=0.75, p1=0.25), row(p1=1.0)], [2000.0, 5.0], [1e6, 1e-9])
+    for found, expected in zip(
+        observed_maps(thousand, torch.zeros(SHAPE), torch.ones(2)), (values, density), strict=True
+    ):
+        torch.testing.assert_close(found, expected)  # units of an observation do not matter
     torch.testing.assert_close(density.flatten()[:2], torch.tensor([0.75 * 0.5, 1.0]))
+
+
+def test_a_difference_pulls_its_points_apart():
+    values, density = observed_maps(problem([row(p5=1.0, p6=-1.0)], [4.0], [4.0]), torch.zeros(SHAPE), torch.ones(2))
+    torch.testing.assert_close(values.flatten()[5:7], torch.tensor([2.0, -2.0]))
+    torch.testing.assert_close(density.flatten()[5:7], torch.tensor([0.25, 0.25]))
 
 
 def test_innovations_are_about_the_background_and_weights_divide_errors():

@@ -97,6 +97,19 @@ def test_enlarging_keeps_a_wave_along_the_circle():
     torch.testing.assert_close(F.avg_pool2d(enlarged(wave, 2), 2)[..., 1:2, :], wave[..., 1:2, :], atol=5e-3, rtol=0)
 
 
+def test_a_bump_goes_down_and_up_the_scales_in_its_place():
+    """With weights alike on either side, what a token says of its square stands about the middle of the square."""
+    encoder = encoders()[0]
+    for down in encoder.down:
+        torch.nn.init.constant_(down.weight, 1.0)
+        x = torch.zeros(1, 32, 8, 16)
+        x[..., 3:5, 7:9] = 1.0  # about 3.5, 7.5
+        up = enlarged(down(F.pixel_unshuffle(x, 2)), 2)[0, 0] - down.bias[0]
+        rows, columns = torch.arange(8.0).view(-1, 1), torch.arange(16.0)
+        assert float((up * rows).sum() / up.sum()) == pytest.approx(3.5, abs=1e-4)
+        assert float((up * columns).sum() / up.sum()) == pytest.approx(7.5, abs=1e-4)
+
+
 def test_grids_that_do_not_halve_are_refused():
     with pytest.raises(ValueError, match="found a grid of \\(12, 24\\), expected multiples of 8 for 3 scales"):
         VirtualReconstruction(FIELDS, 5, (12, 24), 2)

@@ -14,7 +14,7 @@ from genda.linalg import Diagonal
 from genda.nn.autoencoder import Autoencoder
 from genda.nn.observation_encoder import folded
 from genda.observations.operators import LinearOperator
-from genda.physics import PrimitiveEquations, ResidualNorm, TendencyResidual
+from genda.physics import BalanceResidual, PrimitiveEquations, ResidualNorm, TendencyResidual
 from genda.physics.residuals import mean_squares
 from genda.problem import Problem, Source
 from genda.state import State, to_dataset
@@ -99,36 +99,57 @@ def test_training_sees_what_an_analysis_will(data, tmp_path):
     assert space.encoded is False
 
 
+SIZE = torch.tensor([{"z": 300.0, "t": 5.0}.get(name[0], 8.0) for name in NAMES])
+MIDDLE = torch.tensor([{"z": 3e4, "t": 250.0}.get(name[0], 0.0) for name in NAMES]).view(-1, 1, 1)
+
+
+def term_and_states(form, **settings):
+    """A term on states themselves, and three increments with what decodes them; e is what leads to the truth."""
+    grid, generator = LatLonGrid.gaussian(8, 16), torch.Generator().manual_seed(0)
+    truth = MIDDLE + SIZE.view(-1, 1, 1) * torch.randn(3, len(NAMES), 8, 16, generator=generator)
+    area = torch.as_tensor(grid.area_weights).float()
+    norm = ResidualNorm(form, area, mean_squares(*form.of_truth(truth, truth), area).mean(dim=0).sqrt())
+    autoencoder = Autoencoder(len(NAMES), len(NAMES), (8, 16), kind="identity", patch=1)
+    term = PhysicsTerm(autoencoder, norm, SIZE, PhysicsConfig(**settings))
+    background = truth + 0.1 * SIZE.view(-1, 1, 1) * torch.randn(truth.shape, generator=generator)
+    latent, mean, scale = torch.randn(truth.shape), 0.2 * torch.ones(truth.shape), 0.5 * torch.ones(3, 1, 1, 1)
+    e = ((truth - background) / SIZE.view(-1, 1, 1) - mean) / scale
+    return term, norm, truth, e, (latent, mean, scale, background)
+
+
 @pytest.mark.parametrize("schedule", ["reciprocal", "step", "constant"])
 def test_the_term_is_the_weighted_residual_of_the_decoded_estimate(schedule):
-    grid = LatLonGrid.gaussian(8, 16)
-    residual = TendencyResidual(PrimitiveEquations(grid, NAMES))
-    generator = torch.Generator().manual_seed(0)
-    std = torch.tensor([{"z": 300.0, "t": 5.0}.get(name[0], 8.0) for name in NAMES])
-    truth = torch.tensor([{"z": 3e4, "t": 250.0}.get(name[0], 0.0) for name in NAMES]).view(-1, 1, 1)
-    truth = truth + std.view(-1, 1, 1) * torch.randn(3, len(NAMES), 8, 16, generator=generator)
-    area = torch.as_tensor(grid.area_weights).float()
-    norm = ResidualNorm(residual, area, mean_squares(*residual.of_truth(truth, truth), area).mean(dim=0).sqrt())
-    settings = PhysicsConfig(weight=3.0, schedule=schedule, level=1.0)
-    term = PhysicsTerm(Autoencoder(len(NAMES), len(NAMES), (8, 16), kind="identity", patch=1), norm, std, settings)
-    background = truth + 0.1 * std.view(-1, 1, 1) * torch.randn(truth.shape, generator=generator)
+    residual = TendencyResidual(PrimitiveEquations(LatLonGrid.gaussian(8, 16), NAMES))
+    term, norm, truth, e, decoding = term_and_states(residual, weight=3.0, schedule=schedule, level=1.0)
     sigma, error_std = torch.tensor([0.5, 0.9, 2.0]), torch.tensor([0.4, 0.6, 0.8])
-    latent, mean, scale = torch.randn(truth.shape), 0.2 * torch.ones(1, 1, 1, 1), 0.5 * torch.ones(3, 1, 1, 1)
-    mean = mean.expand(3, len(NAMES), 8, 16)
-    right = ((truth - background) / std.view(-1, 1, 1) - mean) / scale
-    arguments = (sigma, error_std, latent, mean, scale, background, truth, torch.tensor(0))
-    assert float(term(right, *arguments)) < 1e-6
-    halfway = background + std.view(-1, 1, 1) * mean
-    squares = torch.stack(list(norm(halfway, truth).values())).mean(dim=0)
+    assert float(term(e, e, sigma, error_std, *decoding)) < 1e-6
+    _, mean, _, background = decoding
+    squares = torch.stack(list(norm(background + SIZE.view(-1, 1, 1) * mean, truth).values())).mean(dim=0)
     weight = {"reciprocal": 1 / error_std**2, "step": torch.tensor([1.0, 1.0, 0.0]), "constant": torch.ones(3)}[
         schedule
     ]
-    assert float(term(0 * right, *arguments)) == pytest.approx(float((3.0 * weight * squares).mean()), rel=1e-3)
+    expected = float((3.0 * weight * squares).mean())
+    assert float(term(0 * e, e, sigma, error_std, *decoding)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_smoother_state_than_the_truth_is_not_pushed_on():
+    """Less left over than the truth leaves is no gain: no value and no gradient."""
+    residual = BalanceResidual(PrimitiveEquations(LatLonGrid.gaussian(8, 16), NAMES))
+    term, _, truth, e, decoding = term_and_states(residual, residual="balances")
+    _, mean, scale, background = decoding
+    flat = truth.mean(dim=-1, keepdim=True).expand_as(truth)
+    estimate = (((flat - background) / SIZE.view(-1, 1, 1) - mean) / scale).requires_grad_()
+    calm = term(estimate, e, torch.ones(3), torch.ones(3), *decoding)
+    (slope,) = torch.autograd.grad(calm, estimate)
+    assert float(calm) == 0
+    assert not slope.any()
+    rough = ((2 * truth - MIDDLE - background) / SIZE.view(-1, 1, 1) - mean) / scale
+    assert float(term(rough, e, torch.ones(3), torch.ones(3), *decoding)) > 0.1
 
 
 @pytest.mark.parametrize("residual", ["tendencies", "two-times", "balances"])
 def test_every_residual_trains_and_resumes_to_the_same_bits(data, tmp_path, residual):
-    physics = {"residual": residual, "weight": 0.1, "rows": 0.5, "share": 0.5}
+    physics = {"residual": residual, "weight": 0.1, "share": 0.5}
     whole = train(config(data, tmp_path / "whole", physics=physics, max_images=16))
     assert math.isfinite(whole.task.validate()["ratio_to_base"])
     half = config(data, tmp_path / "half", physics=physics, max_images=16, max_minutes=1e-6)

@@ -1,10 +1,13 @@
 r"""Observations as maps on the grid of the state, for a network to see.
 
-With innovations d = y - H x_b of a sparse H, what they are expected to be if the observation were perfect,
-σ_b² = |H| diag(B), and the share w = σ_b² / (σ_b² + R) of an innovation that is the background's error, a grid point is given
-the mean of the innovations that read it, in units of σ_b and weighted by how much and how well,
+With innovations d = y - H x_b of a sparse H, how large the background's errors s = √diag(B) make them at most, σ_b = |H| s, the
+part A = H diag(s) / σ_b that each grid point has in that, and the share w = σ_b² / (σ_b² + R) of an innovation that is the
+background's error, a grid point is given the mean of the innovations that read it, in units of σ_b and weighted by how much and
+how well,
 
-    value = |H|ᵀ (w d / σ_b) / |H|ᵀ w,          density = min(1, |H|ᵀ w)
+    value = Aᵀ (w d / σ_b) / |A|ᵀ w,          density = min(1, |A|ᵀ w)
+
+whatever the units of an observation.
 
 A column at a grid point is thus itself, a station between grid points touches its neighbours, and the network is told how far to
 believe either.
@@ -12,6 +15,7 @@ believe either.
 
 from __future__ import annotations
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -31,7 +35,7 @@ def observed_maps(problem: Problem, background: Tensor, error_variance: Tensor) 
     Raises:
         ValueError: naming the source, for an operator that is no matrix or errors of unknown variance.
     """
-    flat = error_variance.double().cpu().view(-1, 1, 1).expand(background.shape).flatten().numpy()
+    spread = error_variance.double().cpu().sqrt().view(-1, 1, 1).expand(background.shape).flatten().numpy()
     signal, weight = torch.zeros(2, background.numel(), dtype=torch.float64)
     for source in problem.sources:
         matrix = tangent_matrix(source.operator)
@@ -39,12 +43,13 @@ def observed_maps(problem: Problem, background: Tensor, error_variance: Tensor) 
             raise ValueError(
                 f"{source.name}: found an operator that is no matrix, expected one: a network is shown values on the grid"
             )
-        reads = abs(matrix)
-        variance = torch.as_tensor(reads @ flat)
+        scaled = sp.csr_array(matrix * spread)
+        size = abs(scaled).sum(axis=1)
+        part, variance = sp.csr_array(scaled / size[:, None]), torch.as_tensor(size) ** 2
         share = variance / (variance + _error_variance(source).double().cpu() / source.weight)
         innovation = source.misfit(background.unsqueeze(0))[0].double().cpu()
-        signal += torch.as_tensor(reads.T @ (share * innovation / variance.sqrt()).numpy())
-        weight += torch.as_tensor(reads.T @ share.numpy())
+        signal += torch.as_tensor(part.T @ (share * innovation / variance.sqrt()).numpy())
+        weight += torch.as_tensor(abs(part).T @ share.numpy())
     values = torch.where(weight > 0, signal / weight.clamp(min=1e-12), 0.0)
     shape = (1, *background.shape)
     return values.to(background).view(shape), weight.clamp(max=1.0).to(background).view(shape)

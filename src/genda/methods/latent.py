@@ -38,7 +38,8 @@ class LatentSampling:
         sampler: settings of the walk through noise levels.
         ensemble: gives how the covariance of the problem's ensemble joins the prior's Gaussian, asked only where a problem has
             one, for its taper takes seconds; None leaves ensembles out.
-        shown: let the network see the observations, beside what the guidance makes of them; it must have been trained to.
+        shown: let the network see the observations, for which it must have been trained; a guidance that takes them as well
+            would count them twice.
         near: give observations the derivatives of the decoder's linear map, which is far cheaper.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.

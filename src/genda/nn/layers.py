@@ -28,7 +28,6 @@ class Conv2d(nn.Conv2d):
         out_channels: channels written.
         kernel: odd kernel size.
         gain: factor on the Xavier-uniform initial weights; 0 starts at the zero map.
-        stride: of rows and columns, whose numbers it divides.
         periodic: whether columns close the circle; False on a region.
     """
 
@@ -38,11 +37,10 @@ class Conv2d(nn.Conv2d):
         out_channels: int,
         kernel: int = 3,
         gain: float = 1.0,
-        stride: int = 1,
         periodic: bool = True,
     ) -> None:
         padding = (kernel // 2, 0 if periodic else kernel // 2)
-        super().__init__(in_channels, out_channels, kernel, padding=padding, stride=stride)
+        super().__init__(in_channels, out_channels, kernel, padding=padding)
         self.periodic = periodic
         nn.init.xavier_uniform_(self.weight)
         with torch.no_grad():
@@ -52,7 +50,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         padded = circular_pad(input, self.kernel_size[1] // 2) if self.periodic else input
-        return F.conv2d(padded, self.weight, self.bias, stride=self.stride, padding=self.padding)
+        return F.conv2d(padded, self.weight, self.bias, padding=self.padding)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

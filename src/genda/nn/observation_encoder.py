@@ -1,13 +1,13 @@
 r"""Encoders of sparse observations: from a field that is known at few points to maps that condition a denoiser.
 
 **Virtual reconstruction** (PhyDA, section 3.2). Innovations are normalised by the mean and deviation of each field over what is
-observed of it; strided convolutions make virtual tokens at M scales, which a window of ever more points fills where single
-points are far apart; all tokens attend to each other:
+observed of it; convolutions of stride 2, of squares that lie about the middle of a token, make virtual tokens at M scales, which a
+window of ever more points fills where single points are far apart; all tokens attend to each other:
 
     x_0 = stem([(d - μ_k)/σ_k, density]),     x_τ = silu(conv(x_{τ-1}, stride 2)),     z' = z + softmax(q kᵀ/√C) v
 
-and the maps are the sum of x_0 and all z'_τ, brought to its grid. The statistics μ_k, σ_k join every token, so that nothing is lost
-by the normalisation. Where nothing is observed both are zero and one: a gap filled with zeros does not pull them.
+and the maps are the sum of x_0 and all z'_τ, brought to its grid. The statistics μ_k, σ_k join every token: how
+large innovations are is not lost. Where nothing is observed both are zero and one: a gap filled with zeros does not pull them.
 
 The **convolutional** encoder beside it, for comparison, has convolutions on x_0's grid alone.
 
@@ -95,7 +95,7 @@ class VirtualReconstruction(nn.Module):
         self.norm = MaskedInstanceNorm(fields)
         self.stem = Conv2d(2 * len(fields) * patch**2, width, kernel=1)
         self.statistics = nn.Linear(2 * (max(fields) + 1), width)
-        self.down = nn.ModuleList(Conv2d(width, width, stride=2) for _ in range(scales))
+        self.down = nn.ModuleList(Conv2d(4 * width, width) for _ in range(scales))
         self.scale = nn.Parameter(0.02 * torch.randn(scales, width))
         self.token_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
@@ -112,7 +112,7 @@ class VirtualReconstruction(nn.Module):
         x = first = self.stem(F.pixel_unshuffle(torch.cat([normalised, density], dim=1), self._patch))
         tokens = []
         for scale, down in zip(self.scale, self.down, strict=True):
-            x = F.silu(down(x))
+            x = F.silu(down(F.pixel_unshuffle(x, 2)))
             tokens.append(x.flatten(2).mT + scale)
         z = torch.cat(tokens, dim=1) + self.statistics(statistics).unsqueeze(1)
         z = z + self._attended(self.token_norm(z))

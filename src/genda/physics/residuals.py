@@ -8,8 +8,9 @@ r"""What the equations leave over of a state, in three forms, each in units of w
                  continuity     -∫ ∇·V dp                                  of the column
 
 K are the tendencies of :class:`genda.physics.primitive_equations.PrimitiveEquations`. All are planes of one tensor, so that
-scales, masks and scores know one shape. No truth on few levels and a coarse grid satisfies discrete equations: 1 is what is asked
-of a state, not 0.
+scales, masks and scores know one shape. No truth on few levels and a coarse grid satisfies discrete equations: of the last two
+forms a smooth field leaves less than a truth does, and only what a state leaves beyond the truth's share is wrong. A step Δt of
+half a day is also far too long for a rate of change: there the second form says little.
 
 References:
     PhyDA (arXiv 2505.12882), equations 4 to 8; Bastek, Sun and Kochmann 2024, arXiv 2403.14404 (a residual
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from genda.physics.constants import VIRTUAL
 from genda.physics.fields import on
+from genda.physics.ground import filled, near_ground
 from genda.physics.primitive_equations import PrimitiveEquations
 from genda.variables import GAS_CONSTANT, channel
 
@@ -47,11 +49,8 @@ class Residual(Protocol):
     @property
     def equations(self) -> tuple[str, ...]: ...
 
-    def __call__(self, x: Tensor, other: Tensor, generator: torch.Generator | None = None) -> Planes:
-        """Residuals of states ``x`` with respect to ``other``, both in physical units, (batch, channel, lat, lon).
-
-        ``generator`` draws the share of the planes and rows that :class:`genda.physics.enforcement.Enforcement` keeps.
-        """
+    def __call__(self, x: Tensor, other: Tensor) -> Planes:
+        """Residuals of states ``x`` with respect to ``other``, both in physical units, (batch, channel, lat, lon)."""
         ...
 
     def of_truth(self, x: Tensor, other: Tensor) -> Planes:
@@ -69,8 +68,8 @@ class TendencyResidual:
     def equations(self) -> tuple[str, ...]:
         return _fields(self.dynamics)
 
-    def __call__(self, x: Tensor, other: Tensor, generator: torch.Generator | None = None) -> Planes:
-        where = self.dynamics.enforced(x, generator) & self.dynamics.enforced(other)
+    def __call__(self, x: Tensor, other: Tensor) -> Planes:
+        where = self.dynamics.enforced(x) & self.dynamics.enforced(other)
         return self.dynamics(x) - self.dynamics(other), where
 
     def of_truth(self, x: Tensor, other: Tensor) -> Planes:
@@ -93,8 +92,8 @@ class TwoTimeResidual:
     def equations(self) -> tuple[str, ...]:
         return _fields(self.dynamics)
 
-    def __call__(self, x: Tensor, other: Tensor, generator: torch.Generator | None = None) -> Planes:
-        where = self.dynamics.enforced(x, generator) & torch.isfinite(other)
+    def __call__(self, x: Tensor, other: Tensor) -> Planes:
+        where = self.dynamics.enforced(x) & torch.isfinite(other)
         return torch.where(where, (x - other) / self.seconds - self.dynamics(x), 0.0), where
 
     def of_truth(self, x: Tensor, other: Tensor) -> Planes:
@@ -124,8 +123,10 @@ class BalanceResidual:
         names += ["thermal wind"] * (2 * max(0, columns - 1))
         return (*names, *(["continuity"] if d.has_wind_column else []))
 
-    def __call__(self, x: Tensor, other: Tensor, generator: torch.Generator | None = None) -> Planes:
+    def __call__(self, x: Tensor, other: Tensor) -> Planes:
         d = self.dynamics
+        known = torch.isfinite(x)
+        x = filled(x, ~known)
         parts = []
         if "hydrostatic" in self.equations:
             parts.append(d.hydrostatic_residual(x))
@@ -137,21 +138,19 @@ class BalanceResidual:
         if "continuity" in self.equations:
             parts.append(d.mass_tendency(x))
         values = torch.cat(parts, dim=1)
-        whole = torch.isfinite(x).all(dim=1, keepdim=True) & self._rows(generator)
-        return values, whole.expand_as(values)
+        above = ~near_ground(~known.all(dim=1, keepdim=True))  # a column with a value below the ground counts nowhere
+        return values, (above & self._rows).expand_as(values)
 
     def of_truth(self, x: Tensor, other: Tensor) -> Planes:
         return self(x, other)
 
-    def _rows(self, generator: torch.Generator | None) -> Tensor:
+    @cached_property
+    def _rows(self) -> Tensor:
         """Which rows count in each plane, (plane, lat, 1)."""
         d = self.dynamics
-        rows = d.rows
-        if generator is not None:
-            rows = rows & d.enforcement.draw(len(rows), generator).to(rows.device)
-        outside = torch.tensor(d.grid.latitude, device=rows.device).abs() >= LEAST_LATITUDE
-        turning = torch.tensor([name in ("geostrophic", "thermal wind") for name in self.equations]).to(rows.device)
-        return (rows & (outside | ~turning.view(-1, 1))).unsqueeze(-1)
+        outside = torch.tensor(d.grid.latitude, device=d.rows.device).abs() >= LEAST_LATITUDE
+        turning = torch.tensor([name in ("geostrophic", "thermal wind") for name in self.equations]).to(outside)
+        return (d.rows & (outside | ~turning.view(-1, 1))).unsqueeze(-1)
 
 
 def thermal_wind_residual(dynamics: PrimitiveEquations, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,15 +196,14 @@ class ResidualNorm(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("area", area_weights.view(-1, 1), persistent=False)
 
-    def forward(self, x: Tensor, other: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, other: Tensor) -> dict[str, Tensor]:
         """Mean square by equation, each (batch,); 1 is what a truth has.
 
         Args:
             x: states in physical units, (batch, channel, lat, lon).
             other: states they are held against, the same shape.
-            generator: see :class:`Residual`.
         """
-        values, where = self.residual(x, other, generator)
+        values, where = self.residual(x, other)
         used = self.scale > 0
         squares = mean_squares(values, where, self.area)[:, used] / self.scale[used].to(values) ** 2
         names = [name for name, kept in zip(self.residual.equations, used.tolist(), strict=True) if kept]

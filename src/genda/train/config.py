@@ -146,21 +146,22 @@ class PhysicsConfig(Strict):
     """The physics term of the loss, see :mod:`genda.train.physics`.
 
     Attributes:
-        residual: of :mod:`genda.physics.residuals`: tendencies against the truth's, two times, or balances.
+        residual: of :mod:`genda.physics.residuals`: tendencies, two times, or balances.
         weight: c, the factor of the term.
-        schedule, level: how it depends on the noise level; ``level`` is where a step lies.
-        excess: take only what a state leaves over beyond the mean of truths.
+        schedule: how it depends on the noise level.
+        level: below which a reciprocal weight grows no more, or from which on a step is zero.
         share: of each batch that it is taken of.
-        rows: share of rows and levels that a draw keeps.
+        latitude: degrees from the equator beyond which no equation is asked for.
+        closure: of continuity, see :class:`genda.physics.primitive_equations.PrimitiveEquations`.
     """
 
     residual: Literal["tendencies", "two-times", "balances"] = "tendencies"
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=0.2, ge=0)
     schedule: Literal["reciprocal", "step", "constant"] = "reciprocal"
-    level: float = Field(default=1.0, gt=0)
-    excess: bool = False
+    level: float = Field(default=0.2, gt=0)
     share: float = Field(default=1.0, gt=0, le=1)
-    rows: float = Field(default=1.0, gt=0, le=1)
+    latitude: float = Field(default=85.0, gt=0, le=90)
+    closure: Literal["free", "rigid"] = "rigid"
 
 
 class IncrementConfig(TrainConfig):

@@ -83,8 +83,9 @@ class IncrementObjective(nn.Module):
         loss: Tensor = squares.mean()
         if self.physics is None:
             return loss
-        overall: Tensor = self.physics(estimate, sigma, error_std.square().mean(dim=(1, 2, 3)).sqrt(), *decoding)
-        return loss + overall
+        highest = self.denoiser.base.error_std(sigma.clamp(min=self.physics.level))  # type: ignore[operator]
+        term: Tensor = self.physics(estimate, e, sigma, highest.square().mean(dim=(1, 2, 3)).sqrt(), *decoding)
+        return loss + term
 
 
 class IncrementTask:
@@ -155,7 +156,7 @@ class IncrementTask:
         turn, lead = self._train.turn[chosen], self._train.lead[chosen]
         mean, scale = self._mean[turn, lead], self._scale[lead]
         latent = maps[:, : self._space.spec.latent]
-        return *batch, latent, mean, scale, *self._physics.states(self._train, index, seeds)
+        return *batch, latent, mean, scale, *self._physics.states(self._train, index)
 
     def validate(self) -> dict[str, Any]:
         """Denoising error by noise level in units of the Gaussian's own, with and without the background as context."""

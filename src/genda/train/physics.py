@@ -1,12 +1,13 @@
 r"""The physics term of a prior's training (PRDO): what the equations leave over of the estimate at every noise level.
 
-    L = score matching + λ(σ) ‖R(G(e_t; σ))‖²,        G = x_b + decode(z_b + m + s D(e_t; σ)) - decode(z_b)
+    L = score matching + λ(σ) [‖R(G(D))‖² - ‖R(G(e))‖²]₊,        G(e) = x_b + decode(z_b + m + s e) - decode(z_b)
 
-R is one of the residuals of :mod:`genda.physics.residuals`, in units of a truth's; λ(σ) is c times
+R is one of the residuals of :mod:`genda.physics.residuals`, in units of a truth's, and G(e) the truth as far as the latent can
+tell: what it leaves over is no fault of the estimate. Tendencies are held against those of G(e), which leaves nothing. λ(σ) is
 
-    reciprocal    1 / the mean squared error of the Gaussian at this level: the reciprocal variance of the estimate
-    step          1 below a level, 0 above
-    constant      1
+    reciprocal    c / the mean squared error of the Gaussian, the reciprocal variance of the estimate; constant below a level
+    step          c below a level, 0 above
+    constant      c
 
 Nothing of it is left at sampling time.
 
@@ -16,14 +17,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genda.diffusion.noise import derived_seed
 from genda.latent_model import AutoencoderModel
 from genda.nn.autoencoder import Autoencoder
 from genda.physics import (
@@ -42,7 +42,7 @@ from genda.train.pairs import Pairs, truth_before
 
 
 class PhysicsTerm(nn.Module):
-    """λ(σ) ‖R(G)‖² of a batch.
+    """λ(σ) [‖R(G(D))‖² - ‖R(G(e))‖²]₊ of a batch.
 
     Args:
         autoencoder: decodes increments; it does not learn.
@@ -58,41 +58,55 @@ class PhysicsTerm(nn.Module):
         self.autoencoder, self.norm, self._config = autoencoder, norm, config
         self.register_buffer("std", std, persistent=False)
 
+    @property
+    def level(self) -> float:
+        """Below which a reciprocal weight grows no more."""
+        return self._config.level
+
     def forward(
         self,
         estimate: Tensor,
+        e: Tensor,
         sigma: Tensor,
         error_std: Tensor,
         latent: Tensor,
         mean: Tensor,
         scale: Tensor,
         background: Tensor,
-        other: Tensor,
-        seed: Tensor,
+        before: Tensor | None = None,
     ) -> Tensor:
-        """Mean over the samples it is taken of, ().
+        """Mean over the samples it is taken of, the first of the batch, ().
 
         Args:
-            estimate: D(e_t; σ), shape (batch, latent, lat, lon).
+            estimate, e: D(e_t; σ) and e, shape (batch, latent, lat, lon).
             sigma: shape (batch,).
-            error_std: root mean squared error of the Gaussian at these levels, (batch,).
+            error_std: root mean squared error of the Gaussian at these levels or at :attr:`level`, whichever is higher, (batch,).
             latent, mean, scale: z_b, m and s, such that z = z_b + m + s e.
-            background: x_b in physical units, shape (batch, channel, lat, lon).
-            other: what the residual holds states against, as x_b; the truth, or the truth before.
-            seed: of the rows and levels that count, ().
+            background: x_b in physical units, shape (samples, channel, lat, lon).
+            before: the truth a step before, as x_b, where the residual is between two times.
         """
-        count = max(1, round(self._config.share * len(estimate)))
+        first = slice(0, len(background))
         with torch.autocast(estimate.device.type, enabled=False):
-            first = slice(0, count)
-            z = latent[first] + mean[first] + scale[first] * estimate[first].float()
-            decoded = self.autoencoder.decode(z) - self.autoencoder.decode(latent[first]).detach()
-            x = background[first] + self.std.view(-1, 1, 1) * decoded
-            generator = torch.Generator().manual_seed(int(seed))
-            squares = torch.stack(list(self.norm(x, other[first], generator).values()))
-            if self._config.excess:
-                squares = (squares - 1).clamp(min=0)
-            weight = self._weight(sigma[first], error_std[first])
-            return (weight * squares.mean(dim=0)).mean()
+            latent, shift, scale = latent[first], mean[first], scale[first]
+            with torch.no_grad():
+                start = self.autoencoder.decode(latent)
+
+            def state(increment: Tensor) -> Tensor:
+                decoded = self.autoencoder.decode(latent + shift + scale * increment[first].float())
+                return background + self.std.view(-1, 1, 1) * (decoded - start)
+
+            with torch.no_grad():
+                truth = state(e)
+            other = truth if before is None else before
+            squares = self._squares(state(estimate), other)
+            if self._config.residual != "tendencies":
+                with torch.no_grad():
+                    share = self._squares(truth, other)
+                squares = (squares - share).clamp(min=0)
+            return (self._weight(sigma[first], error_std[first]) * squares.mean(dim=0)).mean()
+
+    def _squares(self, x: Tensor, other: Tensor) -> Tensor:
+        return torch.stack(list(self.norm(x, other).values()))
 
     def _weight(self, sigma: Tensor, error_std: Tensor) -> Tensor:
         config = self._config
@@ -113,10 +127,11 @@ class PhysicsStates:
 
     def __init__(self, config: PhysicsConfig, data: DataConfig, space: AutoencoderModel, pairs: Pairs) -> None:
         self._config, self._space, self._pairs = config, space, pairs
-        self._other, seconds = pairs.truth, 0.0
+        self._before, seconds = None, 0.0
         if config.residual == "two-times":
-            self._other, seconds = truth_before(data, pairs.times, space.normalisation)
-        dynamics = PrimitiveEquations(space.grid, space.channels, enforcement=Enforcement(share=config.rows))
+            self._before, seconds = truth_before(data, pairs.times, space.normalisation)
+        enforcement = Enforcement(latitude=config.latitude)
+        dynamics = PrimitiveEquations(space.grid, space.channels, enforcement=enforcement, closure=config.closure)
         residuals: dict[str, Callable[[], Residual]] = {
             "tendencies": lambda: TendencyResidual(dynamics),
             "two-times": lambda: TwoTimeResidual(dynamics, seconds),
@@ -131,16 +146,17 @@ class PhysicsStates:
         norm = ResidualNorm(self._residual, area, scale)
         return PhysicsTerm(self._space.autoencoder, norm, self._space.normalisation.std, self._config)
 
-    def states(self, samples: Latents, index: NDArray[np.int64], seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Backgrounds and what their analyses are held against, in physical units, turned as samples are; a seed."""
-        chosen, normalisation = torch.as_tensor(index), self._space.normalisation
-        middle = normalisation.mean_at(samples.times[index])
+    def states(self, samples: Latents, index: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Backgrounds of the share of a batch that the term is taken of, and truths before where it needs them.
+
+        In physical units, turned as samples are.
+        """
+        chosen = torch.as_tensor(index[: max(1, round(self._config.share * len(index)))])
+        normalisation = self._space.normalisation
+        middle = normalisation.mean_at(samples.times[chosen.numpy()])
         turned = torch.stack([m.roll(int(turn), -1) for m, turn in zip(middle, samples.turn[chosen], strict=True)])
-        background, other = (
-            samples.states(part, chosen) * normalisation.std.view(-1, 1, 1) + turned
-            for part in (self._pairs.background, self._other)
-        )
-        return background, other, torch.tensor(derived_seed(seeds[0], "physics"))
+        parts = [self._pairs.background, *([] if self._before is None else [self._before])]
+        return tuple(samples.states(part, chosen) * normalisation.std.view(-1, 1, 1) + turned for part in parts)
 
     @torch.no_grad()
     def _scale(self, area: Tensor, count: int = 64) -> Tensor:
@@ -148,7 +164,7 @@ class PhysicsStates:
         chosen = np.linspace(0, len(self._pairs.times) - 1, min(count, len(self._pairs.times))).round().astype(int)
         truth, other = (
             self._space.normalisation.physical(part[chosen].float(), self._pairs.times[chosen])
-            for part in (self._pairs.truth, self._other)
+            for part in (self._pairs.truth, self._pairs.truth if self._before is None else self._before)
         )
         rows = [
             mean_squares(*self._residual.of_truth(x, o), area)

@@ -2,12 +2,13 @@ r"""Tendencies: how far the change that the equations give a state is from that 
 
     e² = mean over levels of  <|K(x) - K(y)|²> / <|K(y)|²>,      K of :mod:`genda.physics.primitive_equations`
 
-Wind and mass that do not fit each other, or a column whose winds do not fit each other, show here first: a tendency is a small
-difference of large terms, and what is out of balance moves at once. Of an ensemble the members are scored. Each level counts
-in units of its own tendencies, so that none rules the others.
+A small error of position is a large one of tendencies, and so is wind that does not fit mass: it is a score of accuracy at the
+scales that change fast, which a smooth field does well in. Whether a state is in balance is told by
+:mod:`genda.verify.balance`. Of an ensemble the members are scored. Each level counts in units of its own tendencies, so that none
+rules the others.
 
 References:
-    PhyDA (arXiv 2505.12882), equation 8; Daley 1991, Atmospheric Data Analysis, chapter 6 (imbalance, and forecasts from it).
+    PhyDA (arXiv 2505.12882), equation 8.
 """
 
 from __future__ import annotations
