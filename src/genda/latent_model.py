@@ -207,7 +207,7 @@ def build_increment_network(
         if seen.encoder == "virtual"
         else ConvolutionalEncoder(len(names), seen.width, spec.patch, seen.width, seen.scales)
     )
-    return ObservationConditioned(network, encoder, maps, spec.patch)
+    return ObservationConditioned(network, encoder, maps, seen.width, spec.patch)
 
 
 def save_autoencoder(directory: Path, model: AutoencoderModel) -> None:

@@ -85,8 +85,11 @@ def test_a_network_sees_what_the_encoder_makes_of_observations_beside_its_maps()
     maps = torch.randn(2, 5, *GRID)
     encoder = encoders()[0]
     context = torch.cat([maps, folded(values, density, 2)], dim=1)
-    found = ObservationConditioned(Shown(), encoder, 5, 2)(None, None, None, context)
-    torch.testing.assert_close(found, torch.cat([maps, encoder(values, density)], dim=1))
+    network = ObservationConditioned(Shown(), encoder, 5, 5, 2)
+    expected = torch.cat([maps, encoder(values, density)], dim=1)
+    torch.testing.assert_close(network(None, None, None, context), expected)
+    once = torch.cat([maps, network.encoded(folded(values, density, 2))], dim=1)
+    torch.testing.assert_close(network(None, None, None, once), expected)
 
 
 def test_enlarging_keeps_a_wave_along_the_circle():

@@ -9,6 +9,7 @@ import torch
 
 from genda.diffusion.observed_maps import observed_maps
 from genda.grid import LatLonGrid
+from genda.latent_methods import make_latent_method
 from genda.latent_model import load_latent_model
 from genda.linalg import Diagonal
 from genda.nn.autoencoder import Autoencoder
@@ -73,6 +74,23 @@ def test_a_network_learns_from_what_it_is_shown_and_is_stored(data, tmp_path):
     variance = model.error[0]
     assert variance.shape == (len(NAMES),)
     torch.testing.assert_close(variance, torch.full_like(variance, 0.09), rtol=0.8, atol=0)
+    errors = {name: 0.0 for name in ("phyda", "latent-prior")}
+    samples = run.task._validation
+    for i, time in enumerate(samples.times):
+        truth, background = samples.pairs.truth[i].float(), samples.pairs.background[i, 0].float()
+        rows = (
+            (torch.rand(small.GRID.shape, generator=torch.Generator().manual_seed(i)) < 0.2).flatten().nonzero()[:, 0]
+        )
+        rows = (rows + 128 * torch.arange(len(NAMES)).view(-1, 1)).flatten()
+        matrix = sp.csr_array(sp.eye_array(truth.numel()).tocsr()[rows.numpy()])
+        operator = LinearOperator(matrix, tuple(truth.shape))
+        source = Source(truth.flatten()[rows], operator, Diagonal(torch.full((len(rows),), 1e-4)))
+        condition = model.condition(np.array([time]), 24)[0]
+        problem = Problem(tuple(truth.shape), (source,), background, condition=condition)
+        for name in errors:
+            members = make_latent_method(name, model, 24).analyse(problem, 4, torch.Generator().manual_seed(0))
+            errors[name] += float((members.mean(dim=0) - truth).square().mean())
+    assert errors["phyda"] < 0.8 * errors["latent-prior"]
 
 
 def test_training_sees_what_an_analysis_will(data, tmp_path):

@@ -122,9 +122,15 @@ class IncrementPrior(nn.Module):
         """The prior given one background, shape (channel, lat, lon), and a condition, shape (k,)."""
         latent = self.autoencoder.encode(background.unsqueeze(0)).mean
         nothing = torch.zeros_like(background.unsqueeze(0))
-        patch = background.shape[-1] // latent.shape[-1]
-        unseen = latent[:, :0] if self.error is None else folded(nothing, nothing, patch)
+        unseen = latent[:, :0] if self.error is None else self.encoded(nothing, nothing, latent)
         return Increments(self, background, latent, self.autoencoder.decode(latent), condition, self.denoiser, unseen)
+
+    @torch.no_grad()
+    def encoded(self, values: Tensor, density: Tensor, latent: Tensor) -> Tensor:
+        """Observations as the network's encoder has them, see :func:`genda.diffusion.observed_maps.observed_maps`."""
+        patch = values.shape[-1] // latent.shape[-1]
+        maps: Tensor = self.denoiser.network.encoded(folded(values, density, patch))  # type: ignore[operator]
+        return maps
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ class Increments:
         decoded: decode(z_b), shape (1, channel, lat, lon).
         condition: shape (k,), or None.
         denoiser: of increments; that of the prior, or another about the same network.
-        observations: as the network is shown them, shape (1, k, lat, lon); zeros show none.
+        observations: as the network's encoder has them, or what it makes of none, shape (1, k, lat, lon).
     """
 
     prior: IncrementPrior
@@ -172,8 +178,8 @@ class Increments:
             raise ValueError(
                 "prior: found a network that sees no observations, expected one trained to (observations: …)"
             )
-        values, density = observed_maps(problem, self.background, self.prior.error)
-        return replace(self, observations=folded(values, density, self.background.shape[-1] // self.latent.shape[-1]))
+        maps = observed_maps(problem, self.background, self.prior.error)
+        return replace(self, observations=self.prior.encoded(*maps, self.latent))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -156,20 +156,31 @@ class ObservationConditioned(nn.Module):
         network: ``(inputs, c_noise, condition, context)``, see :class:`genda.nn.unet.UNet` and :class:`genda.nn.transformer.DiT`.
         encoder: of observations.
         maps: number of the other maps.
+        features: number of maps that the encoder gives, another than that of folded observations.
         patch: how many times finer the observations' grid is than that of the maps.
     """
 
-    def __init__(self, network: nn.Module, encoder: nn.Module, maps: int, patch: int) -> None:
+    def __init__(self, network: nn.Module, encoder: nn.Module, maps: int, features: int, patch: int) -> None:
         super().__init__()
-        self.network, self.encoder, self._maps, self._patch = network, encoder, maps, patch
+        self.network, self.encoder, self.features = network, encoder, features
+        self._maps, self._patch = maps, patch
 
     def forward(self, inputs: Tensor, c_noise: Tensor, condition: Tensor | None, context: Tensor) -> Tensor:
-        """``context`` (batch, maps + 2 · channel · patch², lat, lon), the last as :func:`folded` has them."""
+        """``context`` holds the other maps, then observations as :func:`folded` or as :meth:`encoded` has them."""
         maps, observations = context[:, : self._maps], context[:, self._maps :]
-        values, density = F.pixel_shuffle(observations, self._patch).chunk(2, dim=1)
-        joined = torch.cat([maps, self.encoder(values, density)], dim=1)
-        out: Tensor = self.network(inputs, c_noise, condition, joined)
+        if observations.shape[1] != self.features:
+            observations = self.encoded(observations)
+        out: Tensor = self.network(inputs, c_noise, condition, torch.cat([maps, observations], dim=1))
         return out
+
+    def encoded(self, observations: Tensor) -> Tensor:
+        """What the encoder makes of observations as :func:`folded` has them, once for all noise levels and members.
+
+        (batch, 2 · channel · patch², lat, lon) to (batch, features, lat, lon).
+        """
+        values, density = F.pixel_shuffle(observations, self._patch).chunk(2, dim=1)
+        maps: Tensor = self.encoder(values, density)
+        return maps
 
 
 def folded(values: Tensor, density: Tensor, patch: int) -> Tensor:
