@@ -9,7 +9,16 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Flag(IntEnum):
+class Labelled(IntEnum):
+    """Numbers with names."""
+
+    @property
+    def label(self) -> str:
+        """Lower-case name used in summaries."""
+        return self.name.lower()
+
+
+class Flag(Labelled):
     """Why an observation is, or is not, used. Only ``PASS`` is assimilated."""
 
     PASS = 0
@@ -36,13 +45,8 @@ class Flag(IntEnum):
     DUPLICATE = 40
     """Reported before in the same table."""
 
-    @property
-    def label(self) -> str:
-        """Lower-case name used in summaries."""
-        return self.name.lower()
 
-
-class LevelType(IntEnum):
+class LevelType(Labelled):
     """What makes a level of a sounding worth reporting; of several reasons the first in this order."""
 
     UNKNOWN = 0
@@ -52,8 +56,3 @@ class LevelType(IntEnum):
     TROPOPAUSE = 3
     SIGNIFICANT = 4
     """A turn of the profile, or any other level of a report of high resolution."""
-
-    @property
-    def label(self) -> str:
-        """Lower-case name used in summaries."""
-        return self.name.lower()

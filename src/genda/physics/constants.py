@@ -12,3 +12,5 @@ LATENT_HEAT = 2.501e6
 """L of condensation at 0 °C, J kg⁻¹."""
 STANDARD_PRESSURE = 101325.0
 """Pressure at sea level of the standard atmosphere, Pa."""
+LEAST_LATITUDE = 20.0
+"""Degrees from the equator within which no geostrophic balance is looked for."""

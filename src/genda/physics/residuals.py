@@ -26,14 +26,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from genda.physics.constants import VIRTUAL
+from genda.physics.constants import LEAST_LATITUDE, VIRTUAL
 from genda.physics.fields import on
 from genda.physics.ground import filled, near_ground
 from genda.physics.primitive_equations import PrimitiveEquations
 from genda.variables import GAS_CONSTANT, channel
-
-LEAST_LATITUDE = 20.0
-"""Degrees from the equator within which no geostrophic balance is looked for."""
 
 Planes = tuple[Tensor, Tensor]
 """A residual (batch, plane, lat, lon), and where it counts, Boolean of the same shape."""

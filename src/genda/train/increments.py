@@ -33,9 +33,9 @@ from genda.methods.zonal_covariance import ZonalCovariance
 from genda.nn.observation_encoder import ObservationConditioned
 from genda.train.config import IncrementConfig
 from genda.train.data import static_maps, training_fields
-from genda.train.latents import Latents, error_variance, floor_variance
+from genda.train.latents import Latents, floor_variance
 from genda.train.networks import SimulatedNetworks
-from genda.train.pairs import Pairs, channel_weights, read_pairs
+from genda.train.pairs import Pairs, channel_weights, error_variance, read_pairs
 from genda.train.physics import PhysicsStates, PhysicsTerm
 from genda.train.task import Batch
 

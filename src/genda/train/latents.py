@@ -115,12 +115,3 @@ def floor_variance(space: AutoencoderModel, pairs: Pairs, count: int = 64) -> Te
         lost = decoded(truth) - decoded(background) - (truth - background)
         rows.append((lost**2).mean(dim=(0, 2, 3)))
     return torch.stack(rows)
-
-
-def error_variance(pairs: Pairs, area: Tensor) -> Tensor:
-    """Mean square of background errors, (lead, channel); ``area`` weights of latitudes, (lat,)."""
-    rows = [
-        ((pairs.truth.float() - pairs.background[:, lead].float()) ** 2 * area.view(-1, 1)).mean(dim=(0, 2, 3))
-        for lead in range(len(pairs.leads))
-    ]
-    return torch.stack(rows)

@@ -80,9 +80,16 @@ def channel_weights(config: DataConfig, normalisation: Normalisation, grid: LatL
     pairs = read_pairs(config, config.train, normalisation)
     if pairs is None:
         raise ValueError(f"{config.path}: found no backgrounds of {config.train!r}, expected some to weigh channels by")
-    error = pairs.background.float() - pairs.truth.float().unsqueeze(1)
-    area = torch.as_tensor(grid.area_weights).float().view(-1, 1)
-    return 1 / (error**2 * area).mean(dim=(0, 1, 3, 4))
+    return 1 / error_variance(pairs, torch.as_tensor(grid.area_weights).float()).mean(dim=0)
+
+
+def error_variance(pairs: Pairs, area: Tensor) -> Tensor:
+    """Mean square of background errors, (lead, channel); ``area`` weights of latitudes, (lat,)."""
+    rows = [
+        ((pairs.truth.float() - pairs.background[:, lead].float()) ** 2 * area.view(-1, 1)).mean(dim=(0, 2, 3))
+        for lead in range(len(pairs.leads))
+    ]
+    return torch.stack(rows)
 
 
 def truth_before(config: DataConfig, times: Times, normalisation: Normalisation) -> tuple[Tensor, float]:

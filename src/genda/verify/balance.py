@@ -27,14 +27,11 @@ import torch
 from torch import Tensor
 
 from genda.grid import EARTH_RADIUS, LatLonGrid
-from genda.physics.constants import ROTATION, VIRTUAL
+from genda.physics.constants import LEAST_LATITUDE, ROTATION, VIRTUAL
 from genda.sphere import SphericalGradient
 from genda.variables import GAS_CONSTANT, Channel, channel
 from genda.verify.scores import Array, area_mean, normalised_weights
 from genda.verify.spectra import has_harmonics, resolved_degrees
-
-LEAST_LATITUDE = 20.0
-"""Degrees from the equator within which no geostrophic balance is looked for."""
 
 
 def geostrophic_levels(channels: Sequence[str]) -> tuple[str, ...]:

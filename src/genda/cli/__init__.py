@@ -1,0 +1,46 @@
+"""The command line: parses, calls the library, prints. Nothing heavy is imported before a command runs.
+
+Exit codes: 0 done, 2 bad input or configuration, 3 data missing, 4 numerical failure. ``--json`` prints one JSON document
+on standard output; everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from genda.cli import analysis, data, nature, observations
+
+app = typer.Typer(
+    name="genda",
+    help="Generative data assimilation: ensembles of atmospheric analyses from a background, observations and a learned prior.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(analysis.app)
+app.add_typer(nature.app)
+app.add_typer(observations.app, name="observations")
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run the command; turn known failures into one line and an exit code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except FileNotFoundError as error:
+        _fail(error, 3)
+    except (ValueError, OSError) as error:
+        _fail(error, 2)
+    except FloatingPointError as error:
+        _fail(error, 4)
+    except ImportError as error:
+        _fail(error, 2)
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"genda: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)
