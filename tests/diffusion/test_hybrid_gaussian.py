@@ -1,7 +1,6 @@
 """The hybrid Gaussian against dense linear algebra with an explicit Schur product, and its own draws."""
 
 import pytest
-import scipy.sparse as sp
 import torch
 
 from genda.diffusion.hybrid_gaussian import EnsembleBase
@@ -54,15 +53,6 @@ def test_denoiser_and_covariances_are_those_of_its_matrix():
         close(g(x, levels)[i].flatten(), filtered @ x[i].flatten())
         close(g.conditional_covariance(x, levels)[i].flatten(), posterior @ x[i].flatten())
         close(g.conditional_covariance(x, sigma)[i].flatten(), posterior @ x[i].flatten())
-
-
-@pytest.mark.parametrize("sigma", [0.02, 0.7, 50.0])
-def test_what_observations_see_is_that_of_its_matrix(sigma):
-    g, covariance = case()
-    rows = sp.csr_array(torch.randn(9, SIZE, dtype=torch.float64).relu().numpy())
-    h = torch.as_tensor(rows.toarray())
-    found = g.observed_covariance(rows)(torch.tensor(sigma, dtype=torch.float64))
-    close(found, h @ conditional(covariance, sigma)[1] @ h.T)
 
 
 def test_draws_have_its_covariance():

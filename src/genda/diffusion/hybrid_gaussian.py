@@ -22,18 +22,15 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
 from genda.diffusion.denoiser import per_sample
 from genda.diffusion.noise import MemberNoise
-from genda.diffusion.zonal_gaussian import ZonalGaussian, dense_fields, dot_products
-from genda.linalg import weighted_gram
+from genda.diffusion.zonal_gaussian import ZonalGaussian
 
 KEPT = 4
 """Levels whose middle matrix is kept: second-order steps ask for each level several times in a row."""
@@ -105,13 +102,22 @@ class HybridGaussian(nn.Module):
         self._factor = lru_cache(maxsize=KEPT)(self._factorised)
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        estimate: Tensor = self._static(x_t, sigma)
-        return estimate + self._update(x_t, sigma)
+        noise = sigma.to(x_t).reshape(-1, 1) ** 2
+        static = self._static.filtered(x_t, lambda c: c / (c + noise))
+        weights = self._weights(x_t - static)
+        levels = sigma.to(x_t.device).reshape(-1).expand(len(x_t))
+        for level in set(levels.tolist()):
+            own = levels == level
+            solved = torch.cholesky_solve(weights[own].double().T, self._factor(level)).T
+            weights[own] = solved.to(weights)
+        added = self._combined(weights)
+        estimate: Tensor = static + added - self._static.filtered(added, lambda c: c / (c + noise))
+        return estimate
 
     def conditional_covariance(self, v: Tensor, sigma: Tensor) -> Tensor:
         """cov(x | x_t) @ v for ``v`` (batch, channel, lat, lon) and ``sigma`` () or (batch,)."""
-        noise = per_sample(sigma.to(v), v) ** 2
-        return self._static.conditional_covariance(v, sigma) + noise * self._update(v, sigma)
+        product: Tensor = per_sample(sigma.to(v), v) ** 2 * self(v, sigma)
+        return product
 
     def prior_covariance(self, v: Tensor) -> Tensor:
         """P @ v."""
@@ -125,34 +131,9 @@ class HybridGaussian(nn.Module):
         """That of C alone: in its units a network that corrects the zonal Gaussian has been trained to give errors."""
         return self._zonal.error_std(sigma)
 
-    def observed_covariance(self, rows: sp.csr_array) -> Callable[[Tensor], Tensor]:
-        """H cov(x | x_t) Hᵀ as a function of sigma, () to (m, m), for ``rows`` H, shape (m, channel · lat · lon)."""
-        fields = [
-            (self._static.coordinates(x), self._weights(x)) for x in dense_fields(rows, self._static.shape, self.taper)
-        ]
-        seen, along = (torch.cat(part) for part in zip(*fields, strict=True))
-        products = dot_products(rows, seen)
-
-        def at(sigma: Tensor) -> Tensor:
-            noise = sigma.to(seen) ** 2
-            rest, gains = self._static.gains(lambda c: noise / (c + noise), seen)
-            shrunk = rest * along + (seen * gains) @ self._coordinates.to(seen).T  # H B Z
-            half = torch.linalg.solve_triangular(self._factor(float(sigma)), shrunk.double().T, upper=False).T.to(seen)
-            static = self._static.between(lambda c: c * noise / (c + noise), seen, products)
-            return static + weighted_gram(half, noise.expand(half.shape[1]))
-
-        return at
-
-    def _update(self, v: Tensor, sigma: Tensor) -> Tensor:
-        """B Z (σ² + Zᵀ B Z)^{-1} Zᵀ B v."""
-        noise = sigma.to(v).reshape(-1, 1) ** 2
-        weights = self._weights(self._static.filtered(v, lambda c: noise / (c + noise)))
-        levels = sigma.to(v.device).reshape(-1).expand(len(v))
-        for level in set(levels.tolist()):
-            own = levels == level
-            solved = torch.cholesky_solve(weights[own].double().T, self._factor(level)).T
-            weights[own] = solved.to(weights)
-        return self._static.filtered(self._combined(weights), lambda c: noise / (c + noise))
+    def local_covariance(self, sigma: Tensor) -> Tensor:
+        """About cov(x | x_t) between the channels of one point, (lat, channel, channel): that of C alone."""
+        return self._zonal.local_covariance(sigma)
 
     def _factorised(self, level: float) -> Tensor:
         """The Cholesky factor of σ² + Zᵀ B Z; double, for at low noise B takes away nearly all of Zᵀ Z."""

@@ -214,9 +214,9 @@ class Increments:
         return product
 
     @property
-    def observed_covariance(self) -> Callable[[sp.csr_array], Callable[[Tensor], Tensor]] | None:
-        """What an operator sees of :meth:`conditional_covariance`, where the Gaussian can tell."""
-        return getattr(self.denoiser.base, "observed_covariance", None)
+    def local_covariance(self) -> Callable[[Tensor], Tensor] | None:
+        """:meth:`conditional_covariance` between the channels of a point, where the Gaussian can tell."""
+        return getattr(self.denoiser.base, "local_covariance", None)
 
     def decode(self, e: Tensor) -> Tensor:
         """Increments (batch, latent, ...) to states (batch, channel, lat, lon)."""

@@ -5,12 +5,7 @@ latitudes. Of all eigenvectors u_k of all S_m the K with most variance are kept;
 
     C = F* [Σ_k λ_k u_k u_k* + ρ (1 - Σ_k u_k u_k*)] F,
 
-so that every function of C is exact: denoiser, conditional covariance and draws cost two thin matrix products. With V the real
-and imaginary parts of all modes as fields, the same function between the rows of an observation operator is
-
-    H f(C) Hᵀ = f(ρ) H Hᵀ + H V diag(f(λ) - f(ρ)) Vᵀ Hᵀ,
-
-of which H V and H Hᵀ need computing but once.
+so that every function of C is exact: denoiser, conditional covariance and draws cost two thin matrix products.
 
 The isotropic sibling (:class:`genda.diffusion.gaussian.SphericalGaussian`) can't know that wind follows pressure by geostrophy,
 whose sign and size depend on latitude and direction; this one does, and a few thousand modes hold nearly all the variance.
@@ -20,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
@@ -85,16 +79,13 @@ class ZonalGaussian(nn.Module):
         noise = sigma.to(v) ** 2
         return self.filtered(v, lambda c: c * _column(noise) / (c + _column(noise)))
 
-    def observed_covariance(self, rows: sp.csr_array) -> Callable[[Tensor], Tensor]:
-        """H cov(x | x_t) Hᵀ as a function of sigma, () to (m, m), for ``rows`` H, shape (m, channel · lat · lon)."""
-        seen = torch.cat([self.coordinates(fields) for fields in dense_fields(rows, self.shape, self.variance)])
-        products = dot_products(rows, seen)
-
-        def at(sigma: Tensor) -> Tensor:
-            noise = sigma.to(seen) ** 2
-            return self.between(lambda c: c * noise / (c + noise), seen, products)
-
-        return at
+    def local_covariance(self, sigma: Tensor) -> Tensor:
+        """cov(x | x_t) between the channels of one point, the same along a circle of latitude; () to (lat, channel, channel)."""
+        rest, gains = self.gains(lambda c: 1 / (1 / c + 1 / sigma.to(c) ** 2), self.modes)
+        share = (_multiplicity(self.wavenumber, self.nlon) / self.nlon).repeat_interleave(2)
+        u = self.modes.permute(2, 1, 0, 3).flatten(2)  # (lat, channel, real and imaginary parts)
+        local: Tensor = (u * (share * gains)) @ u.mT + rest * torch.eye(u.shape[1]).to(u)
+        return local
 
     def between(self, function: Callable[[Tensor], Tensor], coordinates: Tensor, products: Tensor) -> Tensor:
         """E f(C) Eᵀ for k fields E, shape (k, k), by their :meth:`coordinates` E V and their dot products E Eᵀ."""
@@ -162,17 +153,6 @@ class ZonalGaussian(nn.Module):
         for m, size in zip(numbers.tolist(), sizes.tolist(), strict=True):
             yield m, slice(start, start + size)
             start += size
-
-
-def dense_fields(rows: sp.csr_array, shape: tuple[int, int, int], like: Tensor, block: int = 256) -> Iterator[Tensor]:
-    """The rows of a sparse matrix as fields (at most ``block``, channel, lat, lon), one block after the other."""
-    for first in range(0, rows.shape[0], block):
-        yield torch.as_tensor(rows[first : first + block].toarray()).to(like).view(-1, *shape)
-
-
-def dot_products(rows: sp.csr_array, like: Tensor) -> Tensor:
-    """H Hᵀ of the rows of a sparse matrix, (m, size) to (m, m)."""
-    return torch.as_tensor((rows @ rows.T).toarray()).to(like)
 
 
 def _column(noise: Tensor) -> Tensor:

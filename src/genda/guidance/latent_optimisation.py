@@ -9,8 +9,8 @@ H holds the decoder, if there is one (:class:`genda.observations.operators.Compo
 - ``strict``: no second term, the paper's strict consistency. Only an early stop keeps it from fitting noise.
 
 Three ways down: Gauss–Newton in observation space, L-BFGS, and Adam, which the paper's family uses. Conjugate gradients solve its
-linearisations. They hardly converge for observations without noise, unless H' is a constant matrix and the Gaussian can tell
-H' C_t H'ᵀ: then a Cholesky factor of a level nearby preconditions them, for all members.
+linearisations. They hardly converge for observations without noise, unless H' is a constant matrix and the Gaussian can tell C_t
+between the channels of a point: then :class:`genda.guidance.within_points.WithinPoints` preconditions them.
 Morozov's rule stops a member whose misfit ‖y - H(z)‖²_R has come to tau times the number of observations. A minimisation that ends
 higher than it began, or not finite, is dropped for the prior's own estimate, and counted.
 
@@ -34,12 +34,15 @@ from torch import Tensor
 from genda.diffusion.denoiser import Denoiser, per_sample
 from genda.diffusion.gaussian import GaussianDenoiser, own_covariance
 from genda.diffusion.guided import Guided
-from genda.guidance import observation_space
 from genda.guidance.gaussian import kalman_increment
+from genda.guidance.within_points import WithinPoints
 from genda.observations.operators import LinearOperator, tangent_matrix
 from genda.problem import Problem, Source
 
 logger = logging.getLogger(__name__)
+
+PRODUCTS, TOLERANCE = 100, 1e-3
+"""Of conjugate gradients that are preconditioned: products at most, and the residual at which they stop."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Optimiser:
     Attributes:
         kind: ``gauss-newton``, ``lbfgs`` or ``adam``.
         iterations: linearisations of Gauss–Newton, steps of the others.
-        inner: conjugate gradients of each linearisation, where no Cholesky factor helps them.
+        inner: conjugate gradients of each linearisation, where nothing preconditions them.
         rate: of Adam.
         discrepancy: tau of Morozov's rule; None fits until the iterations are spent.
     """
@@ -141,24 +144,22 @@ class LatentOptimisation(Guided):
     def _step(self, source: Source, x: Tensor, towards: Tensor, sigma: Tensor) -> Tensor:
         """C_t Hᵀ (H C_t Hᵀ + R)^{-1} d, with H linearised at ``x``."""
         level, spread = sigma.flatten()[0], lambda v: self._spread(v, sigma)
-        if self._direct is None or not bool((sigma == level).all()):
+        if self._preconditioned is None or not bool((sigma == level).all()):
             return kalman_increment(spread, source, x, towards, self._optimiser.inner, 1e-4)
-        linear, factor = self._direct
-        return kalman_increment(spread, linear, x, towards, observation_space.PRODUCTS, 1e-3, factor.near(float(level)))
+        linear, within = self._preconditioned
+        return kalman_increment(spread, linear, x, towards, PRODUCTS, TOLERANCE, within.near(float(level)))
 
     @cached_property
-    def _direct(self) -> tuple[Source, observation_space.FactorNearby] | None:
-        """The source with H' as a matrix, and Cholesky factors of H C_t Hᵀ + R; None where these can't be written out."""
-        source, tell = self._source, getattr(self._covariance, "observed_covariance", None)
-        if source is None or tell is None or self._metric != "covariance":
-            return None
-        if len(source.values) > observation_space.DENSE:
+    def _preconditioned(self) -> tuple[Source, WithinPoints] | None:
+        """The source with H' as a matrix, and what preconditions H C_t Hᵀ + R; None where H' is none or C_t can't be told."""
+        source, local = self._source, getattr(self._covariance, "local_covariance", None)
+        if source is None or local is None or self._metric != "covariance":
             return None
         rows = tangent_matrix(source.operator)
         if rows is None:
             return None
         linear = replace(source, operator=LinearOperator(rows, self._shape))
-        return linear, observation_space.FactorNearby(tell(rows), source)
+        return linear, WithinPoints(rows, self._shape, source.covariance.variance, local)  # type: ignore[attr-defined]
 
     def _descend(self, source: Source, estimate: Tensor, sigma: Tensor) -> Tensor:
         """Adam or L-BFGS, each member on its own."""

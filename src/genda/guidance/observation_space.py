@@ -5,16 +5,12 @@ r"""Kalman increments in observation space, directly where the covariance can be
 A sparse H touches few elements of the state. P between those alone gives H P Hᵀ as a matrix, whose Cholesky factor serves
 any number of right-hand sides: for dense observations of small error, where conjugate gradients need hundreds of products
 with P, this is exact and far cheaper. Where too many elements are touched, or H is not a matrix, conjugate gradients it is.
-A covariance that knows H P Hᵀ itself can have :func:`factor` and :func:`solved` without its elements.
 
 Reference: Courtier 1997, Q. J. R. Meteorol. Soc. 123, 2449 (the dual form).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,11 +23,6 @@ from genda.problem import Source
 
 DENSE = 20_000
 """Elements and observations at most for which a matrix is written out (3.2 GB in double precision)."""
-
-NEAR = 16.0
-"""Ratio of noise levels up to which the factor of one serves at the other."""
-PRODUCTS = 100
-"""Enough for conjugate gradients to gain three digits where the condition number is that ratio's square."""
 
 
 @runtime_checkable
@@ -82,36 +73,6 @@ def factor(observed: Tensor, source: Source) -> Tensor:
         raise FloatingPointError(f"{source.name}: {found}, expected larger observation errors or fewer observations")
     result: Tensor = lower
     return result
-
-
-class FactorNearby:
-    """An approximate (H C_t Hᵀ + R)^{-1} at one noise level after the other, C_t = σ² C (C + σ²)^{-1}.
-
-    In no direction do the matrices of two levels differ by more than the square of the levels' ratio: the Cholesky factor of
-    one level preconditions conjugate gradients at its neighbours, where making another would cost far more than they do.
-
-    Args:
-        observed: H C_t Hᵀ as a function of sigma, () to (m, m).
-        source: gives R.
-    """
-
-    def __init__(self, observed: Callable[[Tensor], Tensor], source: Source) -> None:
-        self._observed, self._source = observed, source
-        self._level, self._lower = math.nan, torch.empty(0)
-
-    def near(self, level: float) -> Callable[[Tensor], Tensor]:
-        """By the factor there is, if it is of a level near enough; otherwise by one of this level, which takes its place.
-
-        Raises:
-            FloatingPointError: as :func:`factor`.
-        """
-        if not level / NEAR <= self._level <= level * NEAR:
-            self._level, self._lower = math.nan, torch.empty(0)  # two at a time would not be needed
-            self._lower = factor(self._observed(torch.tensor(level, dtype=torch.float64)), self._source).to(
-                self._source.values
-            )
-            self._level = level
-        return partial(solved, self._lower)
 
 
 def solved(factor: Tensor, misfit: Tensor) -> Tensor:

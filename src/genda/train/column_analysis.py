@@ -91,13 +91,8 @@ class ColumnAnalysis:
     @torch.no_grad()
     def _blocks(self, lead: int) -> Tensor:
         """H C Hᵀ within a column, in double precision, (row, place in the patch along longitude, channel, channel)."""
-        latent, nlat, _ = self._base.shape
         patch, scale = self._autoencoder.patch, self._scale[lead].double().flatten()
-        rows = []
-        for row in range(nlat):
-            unit = torch.zeros(latent, *self._base.shape)
-            unit[torch.arange(latent), torch.arange(latent), row, 0] = 1
-            rows.append(self._base.prior_covariance(unit)[:, :, row, 0].double() * torch.outer(scale, scale))
-        weight = self._autoencoder.linear_weight.double().view(-1, patch, patch, latent)
-        blocks = torch.einsum("cyxk,rkl,dyxl->ryxcd", weight, torch.stack(rows), weight)
+        local = self._base.local_covariance(torch.tensor(torch.inf)).double() * torch.outer(scale, scale)
+        weight = self._autoencoder.linear_weight.double().view(-1, patch, patch, len(scale))
+        blocks = torch.einsum("cyxk,rkl,dyxl->ryxcd", weight, local, weight)
         return blocks.flatten(0, 1)
