@@ -12,6 +12,7 @@ from genda.forecast.climate import channel_values, open_backgrounds, open_ensemb
 from genda.forecast.ensembles import write_ensembles
 from genda.forecast.nature_run import integrate, nature_run
 from genda.forecast.pressure import to_pressure_levels
+from genda.forecast.sigma import to_sigma_levels
 from genda.forecast.store import Run, create_store, modal_state
 from genda.forecast.timeline import Timeline
 
@@ -101,6 +102,32 @@ def test_fields_are_plausible_and_the_initial_pressure_is_scaled(model, run):
     assert 25000 < float(ground.sel(latitude=33, longitude=90, method="nearest")) < 60000  # Tibet
     assert abs(float(ground.sel(latitude=0, longitude=180, method="nearest"))) < 3000  # the Pacific
     assert float(truth.land_sea_mask.sel(latitude=50, longitude=90, method="nearest")) > 0.5  # Siberia
+
+
+def test_a_day_of_change_goes_to_the_modal_state_and_comes_back(run, model):
+    """From pressure levels to the model and, by jcm's own transforms, back: most of the change is there, geopotential included."""
+    bridge = nature.optional("jcm.dycore.dinosaur.state_bridge")
+    levels = [85000.0, 70000.0, 50000.0, 30000.0, 20000.0]
+
+    def shown(dynamics):
+        state = bridge.dynamics_state_to_physics_state(dynamics, model._dycore.primitive)
+        names = {"temperature": "temperature", "u": "u_wind", "v": "v_wind", "q": "specific_humidity"}
+        host = {name: np.asarray(getattr(state, long))[None] for name, long in names.items()}
+        host |= {"geopotential": np.asarray(state.geopotential)[None]}
+        host |= {"surface_pressure": np.asarray(state.normalized_surface_pressure)[None]}
+        lowest = host["temperature"][:, -2:]
+        beyond = np.log(0.99 / model.sigma[-1]) / np.log(model.sigma[-1] / model.sigma[-2])
+        host |= {"t2m": lowest[:, 1] + beyond * (lowest[:, 1] - lowest[:, 0])}
+        return {name: values[0] for name, values in to_pressure_levels(model._fields(host), levels).items()}
+
+    first, second = (model.dynamics(modal_state(run, run.timeline.streams[2], day)) for day in (13, 14))
+    before, after = shown(first), shown(second)
+    change = {name: after[name] - before[name] for name in before}
+    found = shown(model.moved(first, to_sigma_levels(change, levels, model.ground(first))))
+    area = model.grid.area_weights[:, None]
+    for name, wanted in change.items():
+        lost = (area * (found[name] - after[name]) ** 2).sum() / (area * wanted**2).sum()
+        assert lost < (0.08 if name == "q" else 0.01), name
 
 
 def test_backgrounds_grow_from_the_perturbation_alone(run, model):
