@@ -1,0 +1,69 @@
+"""Observations of a truth as a suite's networks make them, the same for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genda import assimilation as library
+from genda.benchmark.twin_suite import EXACT, ColumnsSpec, FieldSpec, Network, QuantitySpec
+from genda.checkpoint import Model
+from genda.diffusion.noise import derived_seed
+from genda.grid import LatLonGrid
+from genda.linalg import Diagonal
+from genda.observations.networks import columns_table, random_columns, station_network
+from genda.observations.operators import LinearOperator, Operator, coarse
+from genda.observations.quantities import QUANTITIES
+from genda.problem import Source
+
+
+def observed(network: Network, model: Model, x: Tensor, time: np.datetime64, seed: int, number: int) -> Source:
+    """One network's observations of a truth.
+
+    Args:
+        network: what to observe, and how well.
+        model: channels, grid and units.
+        x: the truth in normalised anomalies, shape (1, channel, lat, lon).
+        time: valid time; places and noise are drawn anew for each.
+        seed: of the suite.
+        number: of the network among those of its scenario.
+    """
+    name = f"{network.kind} {number}"
+    rng = np.random.default_rng(derived_seed(seed, time, "network", number))
+    operator: Operator
+    if isinstance(network, FieldSpec):
+        target = model.grid.coarsened(network.factor)
+        operator = LinearOperator(coarse(model.grid, model.channels, target), (len(model.channels), *model.grid.shape))
+        noise, error = 0.0, network.error
+    elif isinstance(network, QuantitySpec):
+        quantity = QUANTITIES[network.kind](model.channels)
+        sites = random_columns(model.grid, network.density, rng)
+        operator = library.quantity_operator(model, quantity, sites, time)
+        noise = error = network.error or quantity.error
+    else:
+        sites = (
+            random_columns(model.grid, network.density, rng) if isinstance(network, ColumnsSpec) else station_network()
+        )
+        operator, _ = library.point_operator(model, columns_table(sites, model.channels, time))
+        noise, error = network.noise, network.error or max(network.noise, EXACT)
+    generator = torch.Generator().manual_seed(derived_seed(seed, time, "noise", number))
+    values = operator(x)[0]
+    values = values + noise * torch.randn(values.shape, generator=generator)
+    return Source(values, operator, Diagonal(torch.full_like(values, error**2)), name)
+
+
+def check_network(network: Network, grid: LatLonGrid, channels: Sequence[str]) -> None:
+    """Refuse a network that does not go with a grid and channels.
+
+    Raises:
+        ValueError: saying why.
+    """
+    if isinstance(network, QuantitySpec):
+        QUANTITIES[network.kind](channels)
+    if isinstance(network, ColumnsSpec | QuantitySpec):
+        random_columns(grid, network.density, np.random.default_rng(0))
+    if isinstance(network, FieldSpec):
+        grid.coarsened(network.factor)
