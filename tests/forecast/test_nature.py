@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import genda.forecast.incremental as incremental
 import genda.forecast.nature as nature
 from genda.forecast.backgrounds import plan, write_backgrounds
 from genda.forecast.climate import channel_values, open_backgrounds, open_ensembles, open_nature_run
@@ -13,8 +14,9 @@ from genda.forecast.ensembles import write_ensembles
 from genda.forecast.nature_run import integrate, nature_run
 from genda.forecast.pressure import to_pressure_levels
 from genda.forecast.sigma import to_sigma_levels
-from genda.forecast.store import Run, create_store, modal_state
+from genda.forecast.store import Run, create_store, modal_state, open_run
 from genda.forecast.timeline import Timeline
+from genda.state import from_dataset
 
 
 def test_without_jcm_the_error_is_one_line_that_names_the_extra(monkeypatch, tmp_path):
@@ -128,6 +130,31 @@ def test_a_day_of_change_goes_to_the_modal_state_and_comes_back(run, model):
     for name, wanted in change.items():
         lost = (area * (found[name] - after[name]) ** 2).sum() / (area * wanted**2).sum()
         assert lost < (0.08 if name == "q" else 0.01), name
+
+
+def test_forecasts_from_the_truth_stay_near_it_and_those_from_a_change_do_not(run, model, monkeypatch):
+    """Unchanged, the shock of a first step without radiation is left; a later run's error is that of its start and more."""
+    monkeypatch.setattr(incremental, "single_model", lambda grid: model)
+    assert open_run(run.out) == run
+    truth = from_dataset(open_nature_run(run.out))
+    time = run.timeline.streams[2].start + np.timedelta64(10, "D")
+    at = int(np.flatnonzero(truth.times == time)[0])
+    now, later = (truth.values[i].double().numpy() for i in (at, at + 2))
+    area, scale = model.grid.area_weights, truth.values[at:].std(dim=(0, 2, 3)).numpy()
+
+    def error(change):
+        found = incremental.forecast_from_truth(run, time, change, truth.channels, 1)
+        return np.sqrt((area[:, None] * ((found - later) / scale[:, None, None]) ** 2).mean())
+
+    other = truth.values[at - 2].double().numpy()  # a day earlier
+    start = np.sqrt((area[:, None] * ((other - now) / scale[:, None, None]) ** 2).mean())
+    assert error(0 * now) < 0.03
+    assert 0.5 * start < error(other - now) < 1.5 * start
+    with pytest.raises(FileNotFoundError, match="found no modal state of 2003-01-01"):
+        incremental.forecast_from_truth(run, np.datetime64("2003-01-01"), 0 * now, truth.channels, 1)
+    end = run.timeline.streams[2].start + np.timedelta64(14, "D")
+    with pytest.raises(ValueError, match="found 1 days of the truth"):
+        incremental.check_forecasts(run, np.array([end]), truth.channels, 2)
 
 
 def test_backgrounds_grow_from_the_perturbation_alone(run, model):

@@ -43,11 +43,14 @@ from genda.benchmark.twin_suite import (
 from genda.checkpoint import Model, check_model
 from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import LEADS
+from genda.forecast.incremental import check_forecasts, forecast_from_truth
+from genda.forecast.store import Run
 from genda.grid import LatLonGrid
 from genda.methods.interpolation import interpolate
 from genda.problem import Problem, Source
 from genda.state import State, nonnegative, season
-from genda.verify import Statistics, field_statistics
+from genda.verify import Statistics, field_statistics, scores
+from genda.verify.scores import Array
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class TwinExperiment:
         return self.model.channels
 
     @property
-    def std(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def std(self) -> Array:
         return self.model.normalisation.std.double().numpy()
 
     @cached_property
@@ -108,6 +111,10 @@ class TwinExperiment:
             raise ValueError(f"suite {self.suite.suite}: {found}")
         chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
         _check_unseen(self.suite.prior, check_model(self.suite.prior).training, chosen)
+        if self.suite.forecast_hours is not None:
+            if self._archive.run is None:
+                raise ValueError("forecast_hours: found no nature run, expected one with its modal states (--data)")
+            check_forecasts(self._archive.run, chosen, self.channels, self.suite.forecast_hours // 24)
         _check_fits(self.suite, self._archive.truth(chosen[0]))
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
@@ -137,6 +144,7 @@ class TwinExperiment:
             [network.model_dump(mode="json") for network in suite.scenarios[scenario]],
             resolved(spec, suite.members) if isinstance(spec, LatentSpec) else spec.model_dump(mode="json"),
             *(weights_of(spec) if isinstance(spec, LatentSpec) else ()),
+            *([] if suite.forecast_hours is None else [{"forecast_hours": suite.forecast_hours}]),
         ]
 
     def run(self, spec: TwinMethodSpec, scenario: str, case: str) -> Statistics:
@@ -162,10 +170,20 @@ class TwinExperiment:
             std=self.std,
             antithetic=isinstance(spec, LatentSpec) and antithetic(spec),
         )
-        if len(values) == 1:
-            return statistics
-        fit = {"observation_misfit": np.full((1, 1), self._misfit(values, scenario, truth))}
-        return replace(statistics, values={**statistics.values, **fit})
+        more, run, hours = {}, self._archive.run, self.suite.forecast_hours
+        if len(values) > 1:
+            more["observation_misfit"] = np.full((1, 1), self._misfit(values, scenario, truth))
+        if run is not None and hours is not None:
+            more["forecast_squared_error"] = self._forecast_error(run, hours, physical[0].mean(dim=0), truth)
+        return replace(statistics, values={**statistics.values, **more})
+
+    def _forecast_error(self, run: Run, hours: int, analysis: Tensor, truth: State) -> Array:
+        """Squared error of the forecast from an analysis (channel, lat, lon), shape (1, channel)."""
+        time, days = truth.times[0], hours // 24
+        change = (analysis - truth.values[0]).double().numpy()
+        found = torch.as_tensor(forecast_from_truth(run, time, change, self.channels, days))
+        later = self._archive.truth(time + np.timedelta64(hours, "h")).select(self.channels)
+        return scores.mse(found, later.values[0], self.model.grid.area_weights).numpy()[None]
 
     def _misfit(self, members: Tensor, scenario: str, truth: State) -> float:
         """Mean of (y - H(x))² / R over members and observations."""

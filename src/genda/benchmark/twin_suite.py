@@ -147,6 +147,7 @@ class TwinSuite(Strict):
         reference: the row that ratios and significance refer to.
         methods: rows by name.
         ensembles: take dates that have an ensemble, whichever rows are run.
+        forecast_hours: run the truth's model so long from its state changed by each analysis's mean, and score that too.
         quick: other values of these keys for a short run.
     """
 
@@ -163,6 +164,7 @@ class TwinSuite(Strict):
     reference: str
     methods: Mapping[str, TwinMethodSpec]
     ensembles: bool = False
+    forecast_hours: Annotated[int, Field(gt=0, multiple_of=24)] | None = None
     quick: Mapping[str, Any] = {}
 
     @property

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from typing import Any
 
@@ -136,6 +136,10 @@ class NatureModel:
             time=jax.tree.map(stack, *[_clock(date) for date in dates]),
             step=jnp.zeros(self.members, dtype=jnp.int32),
         )
+
+    def with_dynamics(self, state: GcmState, dynamics: Any) -> GcmState:
+        """A state of one member that goes on from other dynamics, with its clock and its physics' memory."""
+        return replace(state, dynamics=optional("jax").tree.map(lambda leaf: leaf[None], dynamics))
 
     def advance(
         self, state: GcmState, strength: NDArray[np.float64] | None = None
