@@ -151,7 +151,7 @@ def test_dps_comes_to_the_observations_but_not_to_the_posterior():
 def test_latent_variational_takes_increments_as_uncorrelated():
     given = problem()
     with pytest.raises(ValueError, match="scaled by -1, expected more than 0"):
-        LatentVariational(prior(), scale=-1.0)
+        prior().scaled(-1.0)
     found = analyse(LatentVariational(prior()), given, 1)[0]
     values, b = given.sources[0].values, given.background.flatten().double()
     seen = [3, 9, 14, 30, 41, 58]

@@ -55,6 +55,15 @@ def observed(network: Network, model: Model, x: Tensor, time: np.datetime64, see
     return Source(values, operator, Diagonal(torch.full_like(values, error**2)), name)
 
 
+def misfit(members: Tensor, sources: Sequence[Source]) -> float:
+    """Mean of (y - H(x))² / R over members (member, channel, lat, lon) and observations."""
+    misfits = [
+        source.misfit(members).square() @ source.covariance.inverse(torch.ones_like(source.values))
+        for source in sources
+    ]
+    return float(torch.stack(misfits).sum(dim=0).mean()) / sum(len(source.values) for source in sources)
+
+
 def check_network(network: Network, grid: LatLonGrid, channels: Sequence[str]) -> None:
     """Refuse a network that does not go with a grid and channels.
 

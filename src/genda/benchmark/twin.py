@@ -6,11 +6,9 @@ backgrounds removed, for every method alike; only the row ``background`` shows i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from torch import Tensor
 from genda import assimilation as library
 from genda.benchmark.archive import Archive, fingerprint, open_archive
 from genda.benchmark.classical import TrainingErrors, classical_method, homogeneous_errors, mean_error, selected
-from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
+from genda.benchmark.generative import FusionSpec, check_base, check_unseen, fusion_method, model_of
 from genda.benchmark.latent import (
     LatentSpec,
     antithetic,
@@ -29,7 +27,7 @@ from genda.benchmark.latent import (
     resolved,
     weights_of,
 )
-from genda.benchmark.observing import check_network, observed
+from genda.benchmark.observing import check_network, misfit, observed
 from genda.benchmark.twin_suite import (
     FieldSpec,
     Network,
@@ -110,7 +108,7 @@ class TwinExperiment:
             found = f"found ensembles of {self._archive.members} member, expected at least 2"
             raise ValueError(f"suite {self.suite.suite}: {found}")
         chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
-        _check_unseen(self.suite.prior, check_model(self.suite.prior).training, chosen)
+        check_unseen(self.suite.prior, check_model(self.suite.prior).training, chosen)
         if self.suite.forecast_hours is not None:
             if self._archive.run is None:
                 raise ValueError("forecast_hours: found no nature run, expected one with its modal states (--data)")
@@ -118,9 +116,7 @@ class TwinExperiment:
         _check_fits(self.suite, self._archive.truth(chosen[0]))
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
-                check_latent(self.model, name, spec, self.suite.lead, self.suite.members)
-                for card in (latent_model_of(spec.model).card, latent_model_of(spec.model).space.card):
-                    _check_unseen(spec.model, card, chosen)
+                check_latent(self.model, name, spec, self.suite.lead, self.suite.members, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
 
     @cached_property
@@ -172,7 +168,7 @@ class TwinExperiment:
         )
         more, run, hours = {}, self._archive.run, self.suite.forecast_hours
         if len(values) > 1:
-            more["observation_misfit"] = np.full((1, 1), self._misfit(values, scenario, truth))
+            more["observation_misfit"] = np.full((1, 1), misfit(values, self._sources(scenario, truth)))
         if run is not None and hours is not None:
             more["forecast_squared_error"] = self._forecast_error(run, hours, physical[0].mean(dim=0), truth)
         return replace(statistics, values={**statistics.values, **more})
@@ -184,15 +180,6 @@ class TwinExperiment:
         found = torch.as_tensor(forecast_from_truth(run, time, change, self.channels, days))
         later = self._archive.truth(time + np.timedelta64(hours, "h")).select(self.channels)
         return scores.mse(found, later.values[0], self.model.grid.area_weights).numpy()[None]
-
-    def _misfit(self, members: Tensor, scenario: str, truth: State) -> float:
-        """Mean of (y - H(x))² / R over members and observations."""
-        sources = self._sources(scenario, truth)
-        misfits = [
-            source.misfit(members).square() @ source.covariance.inverse(torch.ones_like(source.values))
-            for source in sources
-        ]
-        return float(torch.stack(misfits).sum(dim=0).mean()) / sum(len(source.values) for source in sources)
 
     def _members(self, spec: TwinMethodSpec, scenario: str, truth: State) -> Tensor:
         """Analysis in normalised anomalies, (member, channel, lat, lon)."""
@@ -297,24 +284,6 @@ class TwinExperiment:
         )
         members = spec.members or self.suite.members
         return latent_method(spec, lead).analyse(problem, members, generator)
-
-
-def _check_unseen(prior: str, training: Mapping[str, Any], times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
-    """Refuse to judge a prior on dates it was trained on, or the network it began with was.
-
-    A card without a training period is taken at its word.
-    """
-    if isinstance(training.get("initial"), dict):
-        _check_unseen(prior, training["initial"], times)
-    if "first_time" not in training or "last_time" not in training:
-        return
-    first, last = (np.datetime64(training[name]) for name in ("first_time", "last_time"))
-    seen = times[(times >= first) & (times <= last)]
-    if seen.size:
-        raise ValueError(
-            f"{prior}: trained on {first} to {last}, found {seen.size} of {times.size} dates to judge it on among "
-            f"them, first {seen[0]}, expected none"
-        )
 
 
 def _check_fits(suite: TwinSuite, truth: State) -> None:

@@ -24,6 +24,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -103,6 +104,20 @@ class IncrementPrior(nn.Module):
         self.autoencoder, self.denoiser = autoencoder, denoiser
         for name, value in (("mean", mean), ("scale", scale), ("static", static), ("floor", floor), ("error", error)):
             self.register_buffer(name, value)
+
+    def scaled(self, factor: float) -> IncrementPrior:
+        """The prior of errors √factor as large, their mean too: of backgrounds better or worse than those it was trained on.
+
+        Raises:
+            ValueError: for a factor that is not positive.
+        """
+        if not 0 < factor < math.inf:
+            raise ValueError(f"prior: found a background covariance scaled by {factor:g}, expected more than 0")
+        error = None if self.error is None else factor * self.error
+        mean, scale = (factor**0.5 * value for value in (self.mean, self.scale))
+        return IncrementPrior(
+            self.autoencoder, self.denoiser, mean, scale, self.static, factor * self.floor, error
+        ).train(self.training)
 
     def context(self, latent: Tensor, observations: Tensor) -> Tensor:
         """What the network is shown.

@@ -8,14 +8,14 @@ truth where forecasts from analyses of single dates are compared. The change of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genda.forecast.nature import GcmState, NatureModel, optional
-from genda.forecast.pressure import Array, to_pressure_levels
+from genda.forecast.pressure import Array, SigmaFields, to_pressure_levels
 from genda.forecast.sigma import to_sigma_levels
 from genda.forecast.store import Run, days_done, dynamics_at, stream_at
 from genda.variables import channels
@@ -46,11 +46,12 @@ def as_fields(values: Array, names: Sequence[str]) -> dict[str, Array]:
     return fields | {name: by_name[name] for name in ON_GROUND}
 
 
-def as_channels(fields: Mapping[str, Array], names: Sequence[str]) -> Array:
-    """The way back from fields on the channels' own levels, as :func:`to_pressure_levels` makes them; the last instant."""
+def channels_at_end(fields: SigmaFields, names: Sequence[str]) -> Array:
+    """Channels (channel, lat, lon) of the last instant."""
     levels = model_levels(names)
+    found = to_pressure_levels(fields, [100.0 * level for level in levels])
     picked = (
-        fields[c.field.id][-1] if c.level_hpa is None else fields[c.field.id][-1, levels.index(c.level_hpa)]
+        found[c.field.id][-1] if c.level_hpa is None else found[c.field.id][-1, levels.index(c.level_hpa)]
         for c in channels(names)
     )
     return np.stack(list(picked))
@@ -66,8 +67,7 @@ def advanced(
     """
     for _ in range(days):
         state, (fields,) = model.advance(state, strength)
-    levels = [100.0 * level for level in model_levels(names)]
-    values = as_channels(to_pressure_levels(fields, levels), names)
+    values = channels_at_end(fields, names)
     if not np.isfinite(values).all():
         raise FloatingPointError("the model's forecast is not finite")
     return state, values

@@ -149,6 +149,12 @@ FORECAST_RMSE = Metric(
     lambda s, _: np.sqrt(s["forecast_squared_error"]),
     dimensional=True,
 )
+FORECAST_SPREAD_SKILL = Metric(
+    "forecast_spread_skill",
+    "Spread / skill of forecasts",
+    ("forecast_squared_spread", "forecast_squared_error"),
+    lambda s, _: ensemble.spread_skill_ratio(s["forecast_squared_spread"], s["forecast_squared_error"]),
+)
 CHI_SQUARE = Metric(
     "chi_square",
     "Misfit of members to observations / R",
@@ -206,6 +212,7 @@ METRICS: Mapping[str, Metric] = {
         ENERGY_SCORE,
         FORECAST_NMSE,
         FORECAST_RMSE,
+        FORECAST_SPREAD_SKILL,
         CHI_SQUARE,
         KINETIC_ENERGY,
         GEOSTROPHIC,
