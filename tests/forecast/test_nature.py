@@ -38,7 +38,7 @@ def test_unknown_grid_and_part_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def model():
     pytest.importorskip("jcm", reason="the nature run's model is an optional extra: genda[nature]")
-    return nature.NatureModel("t21")
+    return incremental.single_model("t21")
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,8 @@ def test_a_day_of_change_goes_to_the_modal_state_and_comes_back(run, model):
         assert lost < (0.08 if name == "q" else 0.01), name
 
 
-def test_forecasts_from_the_truth_stay_near_it_and_those_from_a_change_do_not(run, model, monkeypatch):
+def test_forecasts_from_the_truth_stay_near_it_and_those_from_a_change_do_not(run, model):
     """Unchanged, the shock of a first step without radiation is left; a later run's error is that of its start and more."""
-    monkeypatch.setattr(incremental, "single_model", lambda grid: model)
     assert open_run(run.out) == run
     truth = from_dataset(open_nature_run(run.out))
     time = run.timeline.streams[2].start + np.timedelta64(10, "D")

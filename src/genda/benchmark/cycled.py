@@ -21,7 +21,7 @@ from torch import Tensor
 from genda.atomic import replacing
 from genda.benchmark.archive import Archive, fingerprint, open_archive
 from genda.benchmark.classical import TrainingErrors, classical_method
-from genda.benchmark.generative import check_base, check_unseen, model_of
+from genda.benchmark.generative import check_unseen, model_of
 from genda.benchmark.latent import (
     LatentSpec,
     antithetic,
@@ -31,8 +31,15 @@ from genda.benchmark.latent import (
     resolved,
     weights_of,
 )
-from genda.benchmark.observing import check_network, misfit, observed
-from genda.benchmark.twin_suite import CycledMethodSpec, CycledSuite, FreeRunSpec, VariationalSpec, takes_part
+from genda.benchmark.observing import check_fits, misfit, observed
+from genda.benchmark.twin_suite import (
+    CycledMethodSpec,
+    CycledSuite,
+    FreeRunSpec,
+    QuantitySpec,
+    VariationalSpec,
+    takes_part,
+)
 from genda.checkpoint import Model, check_model
 from genda.cycle import Cycled, cycle
 from genda.diffusion.noise import derived_seed
@@ -110,18 +117,13 @@ class CycledExperiment:
         if outside.size:
             raise ValueError(f"suite {suite.suite}: found {outside[0]}, expected days of split {suite.split} alone")
         check_unseen(suite.prior, check_model(suite.prior).training, times)
-        check_base(suite.prior, {})
         for start in starts:
             check_forecasts(run, np.array([start]), self.channels, suite.turns)
             cycle_starts(run, start, suite.members, suite.seed, VARIANT)
-        if self._archive.truth(times[0]).grid.shape != self.model.grid.shape:
-            raise ValueError(f"{suite.prior}: found a grid of {self.model.grid.shape}, expected that of the data")
         if suite.pairs > self._archive.training_pairs:
             found = f"found {self._archive.training_pairs} training backgrounds, expected {suite.pairs}"
             raise ValueError(f"suite {suite.suite}: {found}")
-        for networks in suite.scenarios.values():
-            for network in networks:
-                check_network(network, self.model.grid, self.channels)
+        check_fits(suite, self._archive.truth(times[0]))
         for name, spec in suite.methods.items():
             if isinstance(spec, LatentSpec):
                 check_latent(self.model, name, spec, suite.lead, suite.members, times)
@@ -169,7 +171,7 @@ class CycledExperiment:
             gcm = GeneralCirculation(model, self.model.normalisation, self.channels, strength, going.standing)
             times = start + DAY * np.arange(going.turns + 1, self.suite.turns + 1)
             sources = self._sources(scenario, times)
-            turns = cycle(gcm, self._method(spec, gcm), going.analysis, sources, 1.0, going.generator)
+            turns = cycle(gcm, self._method(spec, scenario, gcm), going.analysis, sources, 1.0, going.generator)
             for time, turn in zip(times, turns, strict=True):
                 found = self._judged(spec, scenario, time, turn)
                 found = found if going.statistics is None else going.statistics.merge(found)
@@ -201,13 +203,15 @@ class CycledExperiment:
             return 1 if spec.method == "latent-3d-var" else spec.members or self.suite.members
         return 1 if isinstance(spec, FreeRunSpec | VariationalSpec) else self.suite.members
 
-    def _method(self, spec: CycledMethodSpec, gcm: GeneralCirculation) -> Method:
+    def _method(self, spec: CycledMethodSpec, scenario: str, gcm: GeneralCirculation) -> Method:
         if isinstance(spec, FreeRunSpec):
             return Persistence()
         if isinstance(spec, LatentSpec):
             method, model = latent_method(spec, self.suite.lead), latent_model_of(spec.model)
             return _Timed(method, model, self.suite.lead, gcm, spec.ensemble is not None)
-        return classical_method(spec, TrainingErrors(self.data, self.suite.prior, self.suite.lead, self.suite.pairs))
+        training = TrainingErrors(self.data, self.suite.prior, self.suite.lead, self.suite.pairs)
+        linear = not any(isinstance(network, QuantitySpec) for network in self.suite.scenarios[scenario])
+        return classical_method(spec, training, linear)
 
     def _sources(self, scenario: str, times: NDArray[np.datetime64]) -> Iterator[tuple[Source, ...]]:
         networks = self.suite.scenarios[scenario]

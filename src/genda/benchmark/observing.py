@@ -1,4 +1,4 @@
-"""Observations of a truth as a suite's networks make them, the same for every method."""
+"""Observations of a truth as a suite's networks make them, the same for every method; and what goes with which grid."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ import torch
 from torch import Tensor
 
 from genda import assimilation as library
-from genda.benchmark.twin_suite import EXACT, ColumnsSpec, FieldSpec, Network, QuantitySpec
-from genda.checkpoint import Model
+from genda.benchmark.generative import check_base
+from genda.benchmark.twin_suite import (
+    EXACT,
+    ColumnsSpec,
+    CycledSuite,
+    FieldSpec,
+    Network,
+    QuantitySpec,
+    TwinSuite,
+    takes_part,
+)
+from genda.checkpoint import Model, check_model
 from genda.diffusion.noise import derived_seed
 from genda.grid import LatLonGrid
 from genda.linalg import Diagonal
@@ -18,6 +28,7 @@ from genda.observations.networks import columns_table, random_columns, station_n
 from genda.observations.operators import LinearOperator, Operator, coarse
 from genda.observations.quantities import QUANTITIES
 from genda.problem import Source
+from genda.state import State
 
 
 def observed(network: Network, model: Model, x: Tensor, time: np.datetime64, seed: int, number: int) -> Source:
@@ -64,12 +75,39 @@ def misfit(members: Tensor, sources: Sequence[Source]) -> float:
     return float(torch.stack(misfits).sum(dim=0).mean()) / sum(len(source.values) for source in sources)
 
 
-def check_network(network: Network, grid: LatLonGrid, channels: Sequence[str]) -> None:
-    """Refuse a network that does not go with a grid and channels.
+def check_fits(suite: TwinSuite | CycledSuite, truth: State) -> None:
+    """Refuse a prior that does not fit the data or its rows, and networks that do not fit its grid; no tensor is read.
+
+    Args:
+        suite: names both.
+        truth: a state of the data.
 
     Raises:
-        ValueError: saying why.
+        ValueError: naming what does not fit.
     """
+    card = check_model(suite.prior)
+    grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
+    truth.select(card.channels)
+    if not library.same_grid(grid, truth.grid):
+        raise ValueError(f"{suite.prior}: found a grid of {grid.shape}, expected that of the data, {truth.grid.shape}")
+    for scenario, networks in suite.scenarios.items():
+        for network in networks:
+            try:
+                _check_network(network, grid, card.channels)
+                if isinstance(network, QuantitySpec):
+                    _check_nonlinear(suite, scenario)
+            except ValueError as error:
+                raise ValueError(f"suite {suite.suite}: scenarios.{scenario}: {error}") from None
+    check_base(suite.prior, suite.methods)
+
+
+def _check_nonlinear(suite: TwinSuite | CycledSuite, scenario: str) -> None:
+    for name, spec in suite.methods.items():
+        if spec.method in ("letkf", "diffda") and takes_part(spec, scenario):
+            raise ValueError(f"found methods.{name}, which reads grid values alone, expected none (only: of the row)")
+
+
+def _check_network(network: Network, grid: LatLonGrid, channels: Sequence[str]) -> None:
     if isinstance(network, QuantitySpec):
         QUANTITIES[network.kind](channels)
     if isinstance(network, ColumnsSpec | QuantitySpec):

@@ -17,7 +17,7 @@ from torch import Tensor
 from genda import assimilation as library
 from genda.benchmark.archive import Archive, fingerprint, open_archive
 from genda.benchmark.classical import TrainingErrors, classical_method, homogeneous_errors, mean_error, selected
-from genda.benchmark.generative import FusionSpec, check_base, check_unseen, fusion_method, model_of
+from genda.benchmark.generative import FusionSpec, check_unseen, fusion_method, model_of
 from genda.benchmark.latent import (
     LatentSpec,
     antithetic,
@@ -27,12 +27,11 @@ from genda.benchmark.latent import (
     resolved,
     weights_of,
 )
-from genda.benchmark.observing import check_network, misfit, observed
+from genda.benchmark.observing import check_fits, misfit, observed
 from genda.benchmark.twin_suite import (
     FieldSpec,
     Network,
     PlainSpec,
-    QuantitySpec,
     TwinMethodSpec,
     TwinSuite,
     VariationalSpec,
@@ -43,7 +42,6 @@ from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import LEADS
 from genda.forecast.incremental import check_forecasts, forecast_from_truth
 from genda.forecast.store import Run
-from genda.grid import LatLonGrid
 from genda.methods.interpolation import interpolate
 from genda.problem import Problem, Source
 from genda.state import State, nonnegative, season
@@ -113,7 +111,7 @@ class TwinExperiment:
             if self._archive.run is None:
                 raise ValueError("forecast_hours: found no nature run, expected one with its modal states (--data)")
             check_forecasts(self._archive.run, chosen, self.channels, self.suite.forecast_hours // 24)
-        _check_fits(self.suite, self._archive.truth(chosen[0]))
+        check_fits(self.suite, self._archive.truth(chosen[0]))
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
                 check_latent(self.model, name, spec, self.suite.lead, self.suite.members, chosen)
@@ -284,27 +282,3 @@ class TwinExperiment:
         )
         members = spec.members or self.suite.members
         return latent_method(spec, lead).analyse(problem, members, generator)
-
-
-def _check_fits(suite: TwinSuite, truth: State) -> None:
-    """Refuse a prior that does not fit the data or its rows, and networks that do not fit its grid; no tensor is read."""
-    card = check_model(suite.prior)
-    grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
-    truth.select(card.channels)
-    if not library.same_grid(grid, truth.grid):
-        raise ValueError(f"{suite.prior}: found a grid of {grid.shape}, expected that of the data, {truth.grid.shape}")
-    for scenario, networks in suite.scenarios.items():
-        for network in networks:
-            try:
-                check_network(network, grid, card.channels)
-                if isinstance(network, QuantitySpec):
-                    _check_nonlinear(suite, scenario)
-            except ValueError as error:
-                raise ValueError(f"suite {suite.suite}: scenarios.{scenario}: {error}") from None
-    check_base(suite.prior, suite.methods)
-
-
-def _check_nonlinear(suite: TwinSuite, scenario: str) -> None:
-    for name, spec in suite.methods.items():
-        if spec.method in ("letkf", "diffda") and takes_part(spec, scenario):
-            raise ValueError(f"found methods.{name}, which reads grid values alone, expected none (only: of the row)")
