@@ -14,8 +14,8 @@ import numpy as np
 import typer
 
 from genda.benchmark import read_suite
-from genda.benchmark.cycled import read_turns
 from genda.benchmark.experiment import experiment_of
+from genda.benchmark.kept_cycle import read_turns
 from genda.benchmark.runner import pairs
 from genda.forecast.incremental import changed, channels_at_end
 from genda.forecast.nature import NatureModel

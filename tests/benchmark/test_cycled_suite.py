@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from genda.benchmark import read_results, read_suite, run_suite
-from genda.benchmark.cycled import read_turns
+from genda.benchmark.kept_cycle import read_cycle, read_turns
 from genda.benchmark.runner import pairs
 from genda.checkpoint import Architecture, Model, UNetConfig, build_denoiser, build_network, save_model
 from genda.diffusion.gaussian import SphericalGaussian
@@ -59,6 +59,13 @@ def test_bad_suites_are_refused_before_any_work(tmp_path, changes, complaint):
     with pytest.raises(ValueError, match="(?s)" + complaint):
         run_suite(read_suite(written(tmp_path, **changes)), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_record_of_a_cycle_is_named(tmp_path):
+    file = tmp_path / "2001-02-04T00.turns.npz"
+    file.write_bytes(b"PK no archive")
+    with pytest.raises(ValueError, match=r"turns\.npz: damaged .* once it is removed the cycle starts again"):
+        read_cycle(file, None, EMBEDDED_CHANNELS)
 
 
 @pytest.fixture(scope="module")

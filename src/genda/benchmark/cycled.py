@@ -1,27 +1,25 @@
 """Cycles of the general circulation model: every analysis from the forecast of the one before, no truth but the observations.
 
-A cycle is one case. After every turn all that it needs to go on is written to one file beside the finished pair, whole or not at
-all; a killed cycle goes on from there to the same bits. The file stays when the cycle is finished, without the model's states:
-its statistics are of every turn, those of a pair of the turns after the spin-up.
+A cycle is one case. What it keeps of itself (:mod:`genda.benchmark.kept_cycle`) has statistics of every turn; those of a finished
+pair are of the turns after the spin-up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genda.atomic import replacing
 from genda.benchmark.archive import Archive, fingerprint, open_archive
 from genda.benchmark.classical import TrainingErrors, classical_method
 from genda.benchmark.generative import check_unseen, model_of
+from genda.benchmark.kept_cycle import Going, read_cycle, write_cycle
 from genda.benchmark.latent import (
     LatentSpec,
     antithetic,
@@ -43,10 +41,10 @@ from genda.benchmark.twin_suite import (
 from genda.checkpoint import Model, check_model
 from genda.cycle import Cycled, cycle
 from genda.diffusion.noise import derived_seed
-from genda.forecast.backgrounds import VARIANTS, integrated
+from genda.forecast.backgrounds import VARIANTS, Start, integrated
 from genda.forecast.climate import open_nature_run
 from genda.forecast.ensembles import cycle_starts
-from genda.forecast.general_circulation import GeneralCirculation, Standing, arrays_of, normalised, standing_of
+from genda.forecast.general_circulation import GeneralCirculation, Standing, normalised
 from genda.forecast.incremental import channels_at_end, check_forecasts, single_model
 from genda.forecast.nature import GcmState, NatureModel
 from genda.forecast.store import Run
@@ -159,14 +157,11 @@ class CycledExperiment:
             FloatingPointError: for a forecast or an analysis that is not finite.
         """
         start, model = np.datetime64(case, "ns"), single_model(self._run.grid)
-        file = None if self.kept is None else self.kept / f"{case}.turns.npz"
-        going = (
-            self._started(model, spec, start)
-            if file is None or not file.exists()
-            else _read(file, model, self.channels)
-        )
         starts = cycle_starts(self._run, start, self._members(spec), self.suite.seed, VARIANT)
         strength = np.stack([member.strength for member in starts])
+        file = None if self.kept is None else self.kept / f"{case}.turns.npz"
+        known = file is not None and file.exists()
+        going = read_cycle(file, model, self.channels) if file and known else self._started(model, starts, start)
         if going.standing is not None:
             gcm = GeneralCirculation(model, self.model.normalisation, self.channels, strength, going.standing)
             times = start + DAY * np.arange(going.turns + 1, self.suite.turns + 1)
@@ -177,21 +172,21 @@ class CycledExperiment:
                 found = found if going.statistics is None else going.statistics.merge(found)
                 going = replace(going, standing=gcm.standing, analysis=turn.analysis, statistics=found)
                 if file is not None:
-                    _write(file, model, going, finished=going.turns == self.suite.turns)
+                    write_cycle(file, model, going, finished=going.turns == self.suite.turns)
         assert going.statistics is not None
         return going.statistics.only(going.statistics.samples[self.suite.spin_up :])
 
-    def _started(self, model: NatureModel, spec: CycledMethodSpec, start: np.datetime64) -> Going:
-        """Members' forecasts from a perturbed truth three days before, valid at the start."""
+    def _started(self, model: NatureModel, starts: Sequence[Start], time: np.datetime64) -> Going:
+        """Members' forecasts from a perturbed truth three days before, valid at the start of the cycle."""
         states: list[GcmState] = []
         values = []
-        for member in cycle_starts(self._run, start, self._members(spec), self.suite.seed, VARIANT):
+        for member in starts:
             state, (fields,) = integrated(self._run, model, [member], VARIANTS[VARIANT].alpha)
             states.append(state)
             values.append(channels_at_end(fields, self.channels))
-        shown = normalised(self.model.normalisation, np.stack(values), start)
-        generator = torch.Generator().manual_seed(derived_seed(self.suite.seed, start, "members"))
-        return Going(Standing(tuple(states), shown, start), shown, generator, None)
+        shown = normalised(self.model.normalisation, np.stack(values), time)
+        generator = torch.Generator().manual_seed(derived_seed(self.suite.seed, time, "members"))
+        return Going(Standing(tuple(states), shown, time), shown, generator, None)
 
     @property
     def _run(self) -> Run:
@@ -277,51 +272,3 @@ class _Timed:
             time=str(time),
         )
         return self.method.analyse(told, members, generator)
-
-
-@dataclass(frozen=True)
-class Going:
-    """A cycle between two turns.
-
-    Attributes:
-        standing: of the model; None where the cycle is finished.
-        analysis: of the members where they stand, normalised anomalies, shape (member, channel, lat, lon).
-        generator: of what the method draws.
-        statistics: of the turns so far, None before the first.
-    """
-
-    standing: Standing | None
-    analysis: Tensor
-    generator: torch.Generator
-    statistics: Statistics | None
-
-    @property
-    def turns(self) -> int:
-        return 0 if self.statistics is None else len(self.statistics.samples)
-
-
-def read_turns(file: Path, channels: tuple[str, ...]) -> Statistics:
-    """Statistics of every turn of a cycle so far, from the file it keeps."""
-    with np.load(file) as saved:
-        values = {name.removeprefix("value:"): saved[name] for name in saved.files if name.startswith("value:")}
-        return Statistics(tuple(saved["samples"]), channels, values, saved["weight"])
-
-
-def _read(file: Path, model: NatureModel, channels: tuple[str, ...]) -> Going:
-    generator = torch.Generator()
-    with np.load(file) as saved:
-        generator.set_state(torch.as_tensor(saved["generator"]))
-        standing = standing_of(model, dict(saved)) if "shown" in saved.files else None
-        return Going(standing, torch.as_tensor(saved["analysis"]), generator, read_turns(file, channels))
-
-
-def _write(file: Path, model: NatureModel, going: Going, finished: bool) -> None:
-    found: dict[str, Any] = {"analysis": going.analysis.numpy(), "generator": going.generator.get_state().numpy()}
-    if going.statistics is not None:
-        found |= {f"value:{name}": values for name, values in going.statistics.values.items()}
-        found |= {"samples": np.array(going.statistics.samples), "weight": going.statistics.weight}
-    if going.standing is not None and not finished:
-        found |= arrays_of(model, going.standing)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as partial, partial.open("wb") as stream:
-        np.savez(stream, **found)
