@@ -38,8 +38,13 @@ class DiTConfig(Strict):
 
 
 class ObservationSpec(Strict):
-    """Arguments of an encoder of :mod:`genda.nn.observation_encoder`; ``scales`` is its depth where it is convolutional."""
+    """Arguments of an encoder of :mod:`genda.nn.observation_encoder`; ``scales`` is its depth where it is convolutional.
 
+    ``about`` says what the increments are that are diffused: errors of the background, or of the analysis that the Gaussian
+    makes of the same observations.
+    """
+
+    about: Literal["background", "analysis"] = "background"
     encoder: Literal["virtual", "convolutional"] = "virtual"
     width: int = Field(default=64, ge=1)
     scales: int = Field(default=3, ge=1)

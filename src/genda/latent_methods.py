@@ -138,7 +138,7 @@ def make_latent_method(
         width: of DiffDA's mask, m; by default a third of a cell of the shipped grid: where observations are sparse, the
             paper's 1.5 cells paint over what the prior knows better.
         ensemble: how the covariance of the background's ensemble joins the prior's Gaussian where a background has one; None
-            leaves it out. DiffDA, 3D-Var and PhyDA see no ensemble.
+            leaves it out. DiffDA and 3D-Var see no ensemble, nor does a PhyDA whose increments are about the background.
         batch: members at a time, None for all.
         device: where to sample.
         progress: called after every sampling step of every batch.
@@ -177,8 +177,9 @@ def make_latent_method(
     shown = name == "phyda"
     if shown and prior.error is None:
         raise ValueError("phyda: found a network that sees no observations, expected a prior trained to")
-    # What PhyDA knows of observations is the network's correction, which an ensemble would have to share.
-    base = None if ensemble is None or shown else partial(ensemble.base, model)
+    # Unless it is about the Gaussian's analysis, what PhyDA knows of observations is a correction that the ensemble would share.
+    joined = prior.about_analysis or not shown
+    base = partial(ensemble.base, model) if ensemble is not None and joined else None
     return LatentSampling(
         prior, guidance[name], sampler, base, shown=shown, batch=batch, device=device, progress=progress
     )

@@ -137,9 +137,10 @@ class LatentModel:
         """
         i = self._index(lead)
         error = None if self.error is None else self.error[i]
-        return IncrementPrior(
-            self.space.autoencoder, self.denoiser, self.mean[i], self.scale[i], self.static, self.floor[i], error
-        ).eval()
+        seen = self.architecture.observations
+        analysed = seen is not None and seen.about == "analysis"
+        fitted = (self.mean[i], self.scale[i], self.static, self.floor[i], error)
+        return IncrementPrior(self.space.autoencoder, self.denoiser, *fitted, about_analysis=analysed).eval()
 
     def condition(self, times: Times, lead: int) -> Tensor:
         """What the network is told beside maps: season and lead, shape (time, 3)."""
@@ -257,20 +258,23 @@ def load_autoencoder(name: str | Path) -> AutoencoderModel:
     return AutoencoderModel(autoencoder, weights, normalisation, card.channels, grid, card.autoencoder, card.training)
 
 
-def save_latent_model(directory: Path, model: LatentModel) -> None:
-    """Write the directory, each file whole or not at all, the card last; the network in half precision, modes in bytes."""
+def save_latent_model(directory: Path, model: LatentModel, inherited: str | Path | None = None) -> None:
+    """Write the directory, each file whole or not at all, the card last; the network in half precision, modes in bytes.
+
+    ``inherited`` is a model, by name or directory, whose Gaussian this one has: its file is copied, for rounding modes twice
+    would change them.
+    """
     save_autoencoder(directory / AUTOENCODER, model.space)
     network = {f"network.{name}": value.half() for name, value in model.denoiser.network.state_dict().items()}
     rest = {"mean": model.mean, "scale": model.scale, "static": model.static, "floor": model.floor}
     rest |= {} if model.error is None else {"error": model.error}
-    base = dict(model.denoiser.base.state_dict())
-    base["step"] = base["modes"].abs().amax(dim=(1, 2, 3)) / 127
-    base["modes"] = (base["modes"] / base["step"].view(-1, 1, 1, 1)).round().to(torch.int8)
+    blob = _rounded(model.denoiser.base) if inherited is None else (model_directory(inherited) / BASE).read_bytes()
+    write_atomically(directory / BASE, blob)
     card = IncrementCard(
         architecture=model.architecture,
         leads=model.leads,
         sha256=_write(directory / WEIGHTS, network | rest),
-        base_sha256=_write(directory / BASE, base),
+        base_sha256=hashlib.sha256(blob).hexdigest(),
         training=model.card,
     )
     write_atomically(directory / CARD, (card.model_dump_json(indent=1) + "\n").encode())
@@ -349,8 +353,21 @@ def _load(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None
     module.eval().requires_grad_(False)
 
 
+def _rounded(base: nn.Module) -> bytes:
+    """The file of a Gaussian, its modes in bytes."""
+    tensors = dict(base.state_dict())
+    tensors["step"] = tensors["modes"].abs().amax(dim=(1, 2, 3)) / 127
+    tensors["modes"] = (tensors["modes"] / tensors["step"].view(-1, 1, 1, 1)).round().to(torch.int8)
+    return _bytes(tensors)
+
+
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write tensors; their file's digest."""
-    blob = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    blob = _bytes(tensors)
     write_atomically(path, blob)
     return hashlib.sha256(blob).hexdigest()
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    blob: bytes = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    return blob

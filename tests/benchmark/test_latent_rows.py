@@ -73,6 +73,10 @@ def test_latent_rows_are_scored_with_their_fit_to_the_observations(models, tmp_p
     assert ratio["LO-SDA"] < ratio["latent MMPS"] < ratio["latent 3D-Var"] < 1
     for name in ("LO-SDA", "LO-SDA ensemble"):
         assert rows[name]["metrics"]["chi_square"]["all"]["mean"] == pytest.approx(1, abs=0.35)
+        ranks = list(rows[name]["ranks"].values())
+        assert ranks
+        assert all(sum(row) == pytest.approx(len(row)) for row in ranks)  # in units of a flat histogram
+    assert not rows["background"]["ranks"]
     assert "Misfit of members to observations" in results.to_markdown()
 
 

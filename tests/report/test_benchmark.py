@@ -12,6 +12,7 @@ from PIL import Image
 from genda import report
 from genda.commands import benchmark
 from genda.report.benchmark import benchmark_figure
+from genda.report.ranks import ranks_figure
 
 
 def cell(mean, ratio, stderr):
@@ -41,6 +42,17 @@ SEVERAL = document(
         row(name, ratio + 0.1 * k * (ratio != 1), scenario=scenario)
         for k, scenario in enumerate(("10 %", "1 %", "0.5 %"))
         for name, ratio in (("background", 1.0), ("3D-Var", 0.8), ("fusion", 0.3))
+    ]
+)
+
+
+ENSEMBLES = document(
+    [
+        row("background", 1.0, scenario="1 %"),
+        row("LETKF", 0.8, scenario="1 %", ranks={"z500": [2.5, 0.25, 0.25, 0.25, 1.75], "q700": [1.0] * 5}),
+        row("fusion", 0.8, scenario="1 %", ranks={"z500": [1.2, 0.9, 0.9]}),
+        row("background", 1.0, scenario="2 %"),
+        row("fusion", 0.7, scenario="2 %", ranks={"z500": [1.0, 1.0, 1.0]}),
     ]
 )
 
@@ -144,21 +156,38 @@ def test_nothing_to_compare_is_no_picture():
 
 
 def test_the_page_shows_the_picture_beside_it_or_says_why_not(tmp_path, monkeypatch):
-    path = tmp_path / "a page.png"
-    assert benchmark._benchmark_picture(json.loads(json.dumps(ONE)), path) == (
+    page = tmp_path / "a page.md"
+    assert benchmark._pictures(json.loads(json.dumps(ONE)), page) == (
         "![Errors relative to background](<a page.png>)\n\n"
     )
-    assert Image.open(io.BytesIO(path.read_bytes())).width > 400
+    assert benchmark._pictures(ENSEMBLES, page).endswith("![Rank histograms](<a page-ranks.png>)\n\n")
+    for name in ("a page.png", "a page-ranks.png"):
+        assert Image.open(io.BytesIO((tmp_path / name).read_bytes())).width > 400
     for name in [
         name for name in sys.modules if name.split(".")[0] == "matplotlib" or name == "genda.report.benchmark"
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "genda.report.style")
-    said = benchmark._benchmark_picture(ONE, tmp_path / "none.png")
+    said = benchmark._pictures(ONE, tmp_path / "none.md")
     assert "matplotlib" in said
     assert "genda[plot]" in said
     assert not (tmp_path / "none.png").exists()
+
+
+def test_rank_histograms_have_a_panel_an_ensemble_and_scenario():
+    figure = ranks_figure(ENSEMBLES)
+    letkf, none, first, second = figure.axes
+    steps = [patch.get_data() for patch in letkf.patches]
+    np.testing.assert_allclose([step.values for step in steps[:2]], [[2.5, 0.25, 0.25, 0.25, 1.75], [1.0] * 5])
+    np.testing.assert_allclose(steps[2].values, [1.75, 0.625, 0.625, 0.625, 1.375])  # the mean of the channels
+    np.testing.assert_allclose(steps[0].edges, np.linspace(0, 1, 6))
+    assert not none.patches  # not run there
+    assert letkf.get_ylim()[1] > 2.5
+    assert first.get_ylim() == second.get_ylim()
+    assert "background" not in words(figure)
+    with pytest.raises(ValueError, match="sphere: found no ensemble, expected one for its rank histogram"):
+        ranks_figure(ONE)
 
 
 def test_a_method_far_beyond_the_others_is_named_instead_of_drawn():

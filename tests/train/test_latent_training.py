@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genda.diffusion.increments import IncrementDenoiser
-from genda.latent_model import load_autoencoder, load_latent_model, read_normalisation
+from genda.latent_model import BASE, load_autoencoder, load_latent_model, read_normalisation
 from genda.train import train
 from genda.train.config import IncrementConfig
 from genda.train.pairs import read_pairs
@@ -124,13 +124,16 @@ def test_without_an_autoencoder_the_errors_of_states_are_diffused(data, tmp_path
 
 def test_training_begins_with_the_network_of_another_prior(data, autoencoder, increments, tmp_path):
     initial, directory = increments[0].out / "model", autoencoder[0].out / "model"
-    still = {"initial": str(initial), "max_images": 8, "optimiser": {"warmup_images": 8, "lr": 1e-9}}
+    still = {"initial": str(initial), "base": None, "max_images": 8, "optimiser": {"warmup_images": 8, "lr": 1e-9}}
     config = small.increment_config(data, tmp_path / "run", directory, **still)
     begun = train(config).task.network.state_dict()
     for name, expected in load_latent_model(initial).denoiser.network.state_dict().items():
         torch.testing.assert_close(begun[name], expected, rtol=0, atol=1e-6)
     card = load_latent_model(config.out / "model").card
-    assert card["initial"] == load_latent_model(initial).card
+    expected = load_latent_model(initial)
+    assert card["initial"] == expected.card
+    torch.testing.assert_close(load_latent_model(config.out / "model").scale, expected.scale, rtol=0, atol=0)
+    assert (config.out / "model" / BASE).read_bytes() == (initial / BASE).read_bytes()
     assert card["config"]["initial"] == "model"
     assert str(tmp_path) not in json.dumps(card)
     document = config.model_dump(mode="json")

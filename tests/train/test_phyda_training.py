@@ -12,6 +12,7 @@ from genda.grid import LatLonGrid
 from genda.latent_methods import make_latent_method
 from genda.latent_model import load_latent_model
 from genda.linalg import Diagonal
+from genda.methods.latent import gaussian_analysis
 from genda.nn.autoencoder import Autoencoder
 from genda.nn.observation_encoder import folded
 from genda.observations.operators import LinearOperator
@@ -100,7 +101,8 @@ def test_training_sees_what_an_analysis_will(data, tmp_path):
     variance = torch.rand(1, len(NAMES)) + 0.1
     networks = SimulatedNetworks(variance, ObservationConfig(density=(0.2, 0.2), noise=0.5, noisy=1.0, hidden=0.0), 1)
     index = np.array([3, 20])
-    maps = networks.maps(samples, index, [5, 6])
+    columns, lead = networks.columns(samples, index, [5, 6]), samples.lead[index]
+    maps = networks.maps(columns, lead)
     values, density = maps.chunk(2, dim=1)
     for i, date in enumerate(samples.date[index].tolist()):
         seen = density[i, 0] > 0
@@ -113,8 +115,43 @@ def test_training_sees_what_an_analysis_will(data, tmp_path):
         )
         found = observed_maps(Problem(tuple(background.shape), (source,)), background, variance[0])
         torch.testing.assert_close(folded(*found, 1)[0], maps[i], rtol=1e-4, atol=1e-5)
-    assert not networks.maps(samples, index, None).any()
+    assert not networks.nothing(samples, 2).any()
+    assert networks.nothing(samples, 2).shape == maps.shape
     assert space.encoded is False
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_increments_about_an_analysis_are_those_an_analysis_is_about(tmp_path, encoded):
+    """Simulated columns and a problem with the same columns have one Gaussian analysis; sampling adds it again."""
+    data = small.write_data(tmp_path / "nature.zarr")
+    if encoded:
+        train(small.autoencoder_config(data, tmp_path / "space"))
+    space = tmp_path / "space" / "model" if encoded else None
+    seen = {"density": [0.3, 0.3], "noise": 0.5, "hidden": 0.0}
+    made = small.increment_config(data, tmp_path / "run", space, observations=seen).model_dump(mode="json")
+    made["architecture"]["observations"] = SEEN | {"about": "analysis"}
+    run = train(small.IncrementConfig.model_validate(made))
+    task, model = run.task, load_latent_model(tmp_path / "run" / "model")
+    samples, index, seeds = task._train, np.arange(6), range(6)
+    columns = task._networks.columns(samples, index, seeds)
+    mean, _ = task._statistics(samples, index)
+    found = task._analysis.of(columns, mean, samples.lead[index])
+    torch.testing.assert_close(task.batch(index, seeds)[0] + found, samples.truth[index].float())
+    assert len(set(columns.noise.tolist())) == 2
+    for i, sample in enumerate(index):
+        background = samples.pairs.background[samples.date[sample], samples.lead[sample]].float()
+        rows = columns.columns[i].expand(background.shape).flatten().nonzero().flatten()
+        matrix = sp.csr_array(sp.eye_array(background.numel()).tocsr()[rows.numpy()])
+        operator = LinearOperator(matrix, tuple(background.shape))
+        variance = torch.full((len(rows),), max(float(columns.noise[i]) ** 2, 1e-6))
+        source = Source((columns.values[i] + background).flatten()[rows], operator, Diagonal(variance))
+        problem = Problem(tuple(background.shape), (source,), background)
+        about = model.prior(model.leads[int(samples.lead[sample])]).about(background, None)
+        expected = gaussian_analysis(about, problem)
+        assert float((found[i] - expected[0]).norm() / expected.norm()) < 0.05
+        centred = about.counted_from(expected)
+        torch.testing.assert_close(centred.decode(torch.zeros_like(expected)), about.decode(expected))
+        torch.testing.assert_close(centred.encode(background[None]) + expected, about.encode(background[None]))
 
 
 SIZE = torch.tensor([{"z": 300.0, "t": 5.0}.get(name[0], 8.0) for name in NAMES])

@@ -123,6 +123,7 @@ class Results:
                         "scenario": scenario,
                         "metrics": scores[name]["metrics"] if name in scores else {},
                         "samples": scores[name]["samples"] if name in scores else 0,
+                        "ranks": {} if row.statistics is None else _ranks(row.statistics),
                         "p": self.significance(scenario, name),
                         "seconds": row.seconds,
                         "peak_mb": row.peak_mb,
@@ -215,3 +216,13 @@ def _row(mine: Sequence[Pair], channels: tuple[str, ...]) -> Row:
         float(max(record["peak_mb"] for _, record in found)),
         [str(record["failure"]) for _, record in found if "failure" in record],
     )
+
+
+def _ranks(statistics: Statistics) -> dict[str, list[float]]:
+    """Rank histograms of the headline channels in units of a flat one; none of what is no ensemble."""
+    histogram = statistics.means().get("rank_histogram")
+    if histogram is None:
+        return {}
+    shown = [name for name in HEADLINE_CHANNELS if name in statistics.channels] or statistics.channels
+    rows = {name: histogram[statistics.channels.index(name)] * histogram.shape[-1] for name in shown}
+    return {name: [float(value) for value in row] for name, row in rows.items() if np.isfinite(row).all()}

@@ -9,7 +9,7 @@ from typing import Any
 from genda.atomic import replacing
 from genda.benchmark import read_results, read_suite, run_suite
 from genda.commands.outcome import Outcome, Progress, check_outputs, check_writable
-from genda.report import benchmark_png
+from genda.report import benchmark_png, ranks_png
 
 
 def run_benchmark(
@@ -52,20 +52,27 @@ def run_benchmark(
         short += "" if dates is None else f" --dates {dates}"
         short += "" if reference is None else f" --reference '{reference}'"
         short += "" if data is None else f" --data {data.name}"
-        picture = _benchmark_picture(document, out.with_suffix(".png"))
+        pictures = _pictures(document, out)
         with replacing(out) as page:
-            page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{picture}{text}")
+            page.write_text(f"# {chosen.suite}\n\n    genda benchmark {suite}{short}\n\n{pictures}{text}")
     return Outcome(text, document)
 
 
-def _benchmark_picture(document: Mapping[str, Any], path: Path) -> str:
-    """Draw a benchmark beside its page, and what the page says of the picture."""
-    try:
-        png = benchmark_png(document)
-    except ModuleNotFoundError as missing:
-        return f"No picture: {missing.name} is not installed (`pip install 'genda[plot]'`).\n\n"
-    if png is None:
-        return ""
-    with replacing(path) as partial_file:
-        partial_file.write_bytes(png)
-    return f"![Errors relative to {document['reference']}](<{path.name}>)\n\n"
+def _pictures(document: Mapping[str, Any], page: Path) -> str:
+    """Draw a benchmark beside its page, and what the page says of the pictures."""
+    drawn = (
+        (benchmark_png, page.with_suffix(".png"), f"Errors relative to {document['reference']}"),
+        (ranks_png, page.with_name(f"{page.stem}-ranks.png"), "Rank histograms"),
+    )
+    shown = ""
+    for draw, path, words in drawn:
+        try:
+            png = draw(document)
+        except ModuleNotFoundError as missing:
+            return f"No picture: {missing.name} is not installed (`pip install 'genda[plot]'`).\n\n"
+        if png is None:
+            continue
+        with replacing(path) as partial_file:
+            partial_file.write_bytes(png)
+        shown += f"![{words}](<{path.name}>)\n\n"
+    return shown

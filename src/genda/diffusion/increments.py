@@ -16,7 +16,9 @@ latent is lost, not that of the state. Without the network this is 3D-Var with t
 depends on the flow. Dropping the context now and then in training makes the same network the prior of errors of any background.
 
 A network may be shown observations too (:class:`genda.nn.observation_encoder.ObservationConditioned`): then the denoiser is that
-of p(e | x_b, y) as far as the network knows, and without them, dropped now and then too, that of p(e | x_b).
+of p(e | x_b, y) as far as the network knows, and without them, dropped now and then too, that of p(e | x_b). Where it has been
+trained to, its increments are then counted from the analysis m_y that the Gaussian makes of the same observations, m + s m_y in
+place of m above, so that what is left to learn is what a Gaussian can't know.
 
 References:
     methods.md §6, §7 (LO-SDA, Align-DA: diffusion of z itself, z_b by cross-attention); Karras et al. 2022 for the preconditioning.
@@ -82,6 +84,7 @@ class IncrementPrior(nn.Module):
         static: maps given as context beside z_b, on the latent's grid, shape (static, lat, lon); may be empty.
         floor: variance of the part of an error that the latent can't hold, by channel of the state, shape (channel,).
         error: variance of background errors by channel of the state, shape (channel,), of a network that is shown observations.
+        about_analysis: whether what a network that is shown observations corrects are errors of the Gaussian's own analysis.
     """
 
     mean: Tensor
@@ -99,9 +102,10 @@ class IncrementPrior(nn.Module):
         static: Tensor,
         floor: Tensor,
         error: Tensor | None = None,
+        about_analysis: bool = False,
     ) -> None:
         super().__init__()
-        self.autoencoder, self.denoiser = autoencoder, denoiser
+        self.autoencoder, self.denoiser, self.about_analysis = autoencoder, denoiser, about_analysis
         for name, value in (("mean", mean), ("scale", scale), ("static", static), ("floor", floor), ("error", error)):
             self.register_buffer(name, value)
 
@@ -115,9 +119,11 @@ class IncrementPrior(nn.Module):
             raise ValueError(f"prior: found a background covariance scaled by {factor:g}, expected more than 0")
         error = None if self.error is None else factor * self.error
         mean, scale = (factor**0.5 * value for value in (self.mean, self.scale))
-        return IncrementPrior(
-            self.autoencoder, self.denoiser, mean, scale, self.static, factor * self.floor, error
-        ).train(self.training)
+        floor = factor * self.floor
+        scaled = IncrementPrior(
+            self.autoencoder, self.denoiser, mean, scale, self.static, floor, error, self.about_analysis
+        )
+        return scaled.train(self.training)
 
     def context(self, latent: Tensor, observations: Tensor) -> Tensor:
         """What the network is shown.
@@ -138,7 +144,8 @@ class IncrementPrior(nn.Module):
         latent = self.autoencoder.encode(background.unsqueeze(0)).mean
         nothing = torch.zeros_like(background.unsqueeze(0))
         unseen = latent[:, :0] if self.error is None else self.encoded(nothing, nothing, latent)
-        return Increments(self, background, latent, self.autoencoder.decode(latent), condition, self.denoiser, unseen)
+        decoded, centre = self.autoencoder.decode(latent), self.mean.unsqueeze(0).expand_as(latent)
+        return Increments(self, background, latent, decoded, condition, self.denoiser, unseen, centre)
 
     @torch.no_grad()
     def encoded(self, values: Tensor, density: Tensor, latent: Tensor) -> Tensor:
@@ -160,6 +167,7 @@ class Increments:
         condition: shape (k,), or None.
         denoiser: of increments; that of the prior, or another about the same network.
         observations: as the network's encoder has them, or what it makes of none, shape (1, k, lat, lon).
+        centre: m, what latent errors are about, shape (1, latent, lat, lon).
     """
 
     prior: IncrementPrior
@@ -169,7 +177,10 @@ class Increments:
     condition: Tensor | None
     denoiser: IncrementDenoiser
     observations: Tensor
-    _bends: deque[tuple[Tensor, Tensor]] = field(default_factory=lambda: deque(maxlen=2), repr=False, compare=False)
+    centre: Tensor
+    _bends: deque[tuple[Tensor, Tensor]] = field(
+        default_factory=lambda: deque(maxlen=2), init=False, repr=False, compare=False
+    )
 
     @torch.no_grad()
     def joined_by(self, members: Tensor, ensemble: EnsembleBase) -> Increments:
@@ -195,6 +206,10 @@ class Increments:
             )
         maps = observed_maps(problem, self.background, self.prior.error)
         return replace(self, observations=self.prior.encoded(*maps, self.latent))
+
+    def counted_from(self, increment: Tensor) -> Increments:
+        """The same with increments counted from one of them, shape (1, latent, lat, lon)."""
+        return replace(self, centre=self.centre + self.prior.scale * increment)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -222,7 +237,7 @@ class Increments:
 
     def decode(self, e: Tensor) -> Tensor:
         """Increments (batch, latent, ...) to states (batch, channel, lat, lon)."""
-        z = self.latent + self.prior.mean + self.prior.scale * e
+        z = self.latent + self.centre + self.prior.scale * e
         return self.background + self.prior.autoencoder.decode(z) - self.decoded
 
     def decode_with_near_gradient(self, e: Tensor) -> Tensor:
@@ -243,7 +258,7 @@ class Increments:
 
     def encode(self, x: Tensor) -> Tensor:
         """States to increments."""
-        return (self.prior.autoencoder.encode(x).mean - self.latent - self.prior.mean) / self.prior.scale
+        return (self.prior.autoencoder.encode(x).mean - self.latent - self.centre) / self.prior.scale
 
     def observed(self, problem: Problem, near: bool = False) -> Problem:
         """The same observations as functions of the increment; what the latent can't hold joins their errors.

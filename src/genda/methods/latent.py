@@ -22,6 +22,7 @@ from genda.diffusion.denoiser import Denoiser
 from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.increments import IncrementPrior, Increments
 from genda.diffusion.sampler import Sampler
+from genda.guidance.latent_optimisation import LatentOptimisation
 from genda.problem import Problem
 
 LatentGuidance = Callable[[Increments, Problem], Denoiser]
@@ -63,7 +64,7 @@ class LatentSampling:
         if self.ensemble is not None and problem.ensemble is not None:
             about = about.joined_by(problem.ensemble.to(self.device), self.ensemble())
         if self.shown:
-            about = about.shown(problem)
+            about = self._shown(about, problem)
         latent = about.observed(problem, self.near)
         seed = int(torch.randint(2**62, (), generator=generator))
         e = self.sampler.sample(
@@ -76,3 +77,27 @@ class LatentSampling:
             progress=self.progress,
         )
         return about.decode(e)
+
+    def _shown(self, about: Increments, problem: Problem) -> Increments:
+        """With the network told the observations, and increments counted from what it was trained to correct."""
+        shown = about.shown(problem)
+        return shown.counted_from(gaussian_analysis(about, problem, self.near)) if self.prior.about_analysis else shown
+
+
+UNKNOWN = 1.0e5
+"""A noise level at which an increment tells nothing: no pattern of them is a hundredth as large."""
+
+
+def gaussian_analysis(about: Increments, problem: Problem, near: bool = True) -> Tensor:
+    """E[e | y] under the Gaussian that the network corrects, shape (1, latent, lat, lon).
+
+    Args:
+        about: increments about a background.
+        problem: observations of states.
+        near: as in :class:`LatentSampling`.
+    """
+    nothing = torch.zeros(1, *about.shape).to(about.latent)
+    analysis: Tensor = LatentOptimisation(about.denoiser.base, about.observed(problem, near))(
+        nothing, nothing.new_tensor(UNKNOWN)
+    )
+    return analysis

@@ -123,6 +123,12 @@ class Autoencoder(nn.Module):
         """What the linear map alone makes of latents, as :meth:`decode`."""
         return F.pixel_shuffle(self.synthesis(z), self.patch)
 
+    @property
+    def linear_weight(self) -> Tensor:
+        """The matrix of :meth:`decode_linear`, less its bias, within a patch: (channel · patch², latent)."""
+        linear = self.synthesis
+        return linear.weight.detach()[:, :, 0, 0] if isinstance(linear, Conv2d) else torch.eye(self.latent)
+
     def linear_rows(self, index: NDArray[np.intp], grid: tuple[int, int]) -> sp.csr_array:
         """Rows of the matrix of :meth:`decode_linear`, less its bias, on flattened latents.
 
@@ -138,11 +144,9 @@ class Autoencoder(nn.Module):
         row, column = np.divmod(point, grid[1] * self.patch)
         folded = (channel * self.patch + row % self.patch) * self.patch + column % self.patch
         cell = (row // self.patch) * grid[1] + column // self.patch
-        linear = self.synthesis
-        weights = linear.weight.detach()[:, :, 0, 0] if isinstance(linear, Conv2d) else torch.eye(self.latent)
         columns = cell[:, None] + cells * np.arange(self.latent)
         starts = self.latent * np.arange(len(index) + 1)
-        values = weights.cpu().double().numpy()[folded]
+        values = self.linear_weight.cpu().double().numpy()[folded]
         return sp.csr_array((values.ravel(), columns.ravel(), starts), shape=(len(index), self.latent * cells))
 
     @torch.no_grad()

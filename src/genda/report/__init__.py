@@ -13,7 +13,7 @@ from typing import Any
 
 from genda.report.case import ReportCase
 
-__all__ = ["ReportCase", "benchmark_png", "overview_png", "write_report"]
+__all__ = ["ReportCase", "benchmark_png", "overview_png", "ranks_png", "write_report"]
 
 
 def write_report(case: ReportCase, path: str | Path) -> Path:
@@ -50,3 +50,17 @@ def benchmark_png(document: Mapping[str, Any]) -> bytes | None:
         return None
     with style():
         return finish(benchmark_figure(document), "", "").png
+
+
+def ranks_png(document: Mapping[str, Any]) -> bytes | None:
+    """Rank histograms of the ensembles in the JSON document of ``genda benchmark``, as PNG bytes; None where there are none.
+
+    Raises:
+        ModuleNotFoundError: without matplotlib (``pip install genda[plot]``).
+    """
+    from genda.report.ranks import ranks_figure
+    from genda.report.style import finish
+
+    if not any(row.get("ranks") for row in document["rows"]):
+        return None
+    return finish(ranks_figure(document), "", "").png

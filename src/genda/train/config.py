@@ -169,8 +169,10 @@ class IncrementConfig(TrainConfig):
 
     Attributes:
         autoencoder: a shipped model's name or a directory; without one the errors of the states themselves are diffused.
-        initial: a shipped model's name or a directory whose network training begins with, of the same architecture and latent;
-            the Gaussian and all statistics are fitted anew. Without one the network begins at random.
+        initial: a shipped model's name or a directory whose network training begins with, of the same architecture and latent.
+            Without one the network begins at random.
+        base: None takes the Gaussian that the initial network corrects, with the scales of increments that it knows; where it is
+            given, or there is no initial network, all are fitted.
         context_dropout: share of samples whose network is not shown the background.
         observations: simulated for a network with an encoder of them (``architecture.observations``).
         physics: the equations as part of the loss; None leaves them out.
@@ -180,7 +182,7 @@ class IncrementConfig(TrainConfig):
     autoencoder: str | None = None
     initial: str | None = None
     architecture: IncrementArchitecture
-    base: BaseFit = BaseFit()
+    base: BaseFit | None = None
     noise: NoiseConfig = NoiseConfig(p_mean=0.0, p_std=1.3)
     context_dropout: float = Field(default=0.1, ge=0, le=1)
     observations: ObservationConfig = ObservationConfig()

@@ -18,6 +18,7 @@ from genda.diffusion.increments import IncrementDenoiser
 from genda.diffusion.loss import draw_noise
 from genda.diffusion.noise import derived_seed
 from genda.diffusion.zonal_gaussian import ZonalGaussian
+from genda.grid import LatLonGrid
 from genda.latent_card import AutoencoderSpec
 from genda.latent_model import (
     AutoencoderModel,
@@ -31,7 +32,8 @@ from genda.latent_model import (
 )
 from genda.methods.zonal_covariance import ZonalCovariance
 from genda.nn.observation_encoder import ObservationConditioned
-from genda.train.config import IncrementConfig
+from genda.train.column_analysis import ColumnAnalysis
+from genda.train.config import BaseFit, IncrementConfig
 from genda.train.data import static_maps, training_fields
 from genda.train.latents import Latents, floor_variance
 from genda.train.networks import SimulatedNetworks
@@ -113,11 +115,15 @@ class IncrementTask:
             else torch.stack([F.avg_pool2d(maps.roll(turn, -1), patch) for turn in range(patch)])
         )
         area = torch.as_tensor(grid.area_weights).float()
+        initial = None if config.initial is None else load_latent_model(config.initial)
+        self._inherited = initial if config.base is None else None
         if saved is None:
             mean, scale = self._train.statistics(space, area)
             floor = floor_variance(space, pairs)
+            if self._inherited is not None:
+                scale = self._inherited.scale
             self._train.scale(mean, scale)
-            base = _fitted_base(self._train.truth.float(), grid, config)
+            base = self._base(grid)
         else:
             mean, scale, floor = (saved[name] for name in ("mean", "scale", "floor"))
             names = ("modes", "variance", "wavenumber", "rest")
@@ -127,16 +133,19 @@ class IncrementTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "weights"))
             network = build_increment_network(config.architecture, space.spec, space.channels, grid.shape)
-        if config.initial is not None:
-            self._begin_with(network, load_latent_model(config.initial), saved is None)
+        if initial is not None:
+            self._begin_with(network, initial, saved is None)
         denoiser = IncrementDenoiser(network, base, config.architecture.sees_base)
         self._validation = Latents.of(space, self._read(config.data.validation, config.validation.samples), range(1))
         self._validation.scale(mean, scale)
-        self._networks = None
+        self._networks, self._analysis = None, None
         if config.architecture.observations is not None:
             fine_area = torch.as_tensor(space.grid.area_weights).float()
             error = error_variance(pairs, fine_area) if saved is None else saved["error"]
             self._networks = SimulatedNetworks(error, config.observations, patch)
+            if config.architecture.observations.about == "analysis":
+                noises = self._networks.noises
+                self._analysis = ColumnAnalysis(space.autoencoder, base, scale, floor, noises)
         self._physics = None if config.physics is None else PhysicsStates(config.physics, config.data, space, pairs)
         physics = None if self._physics is None else self._physics.term(saved)
         seen = None if self._networks is None else self._networks.variance
@@ -148,13 +157,12 @@ class IncrementTask:
         sigma, noise = draw_noise(e.shape[1:], seeds, self._config.noise.p_mean, self._config.noise.p_std)
         generators = [torch.Generator().manual_seed(derived_seed(seed, "context")) for seed in seeds]
         shown = torch.stack([torch.rand((), generator=g) for g in generators]) >= self._config.context_dropout
-        context = self._context(self._train, maps * shown.view(-1, 1, 1, 1), index, seeds)
-        batch: Batch = (e, sigma, noise, condition, context)
+        context, analysis = self._observed(self._train, maps * shown.view(-1, 1, 1, 1), index, seeds)
+        batch: Batch = (e - analysis, sigma, noise, condition, context)
         if self._physics is None:
             return batch
-        chosen = torch.as_tensor(index)
-        turn, lead = self._train.turn[chosen], self._train.lead[chosen]
-        mean, scale = self._mean[turn, lead], self._scale[lead]
+        mean, scale = self._statistics(self._train, index)
+        mean = mean + scale * analysis
         latent = maps[:, : self._space.spec.latent]
         return *batch, latent, mean, scale, *self._physics.states(self._train, index)
 
@@ -162,13 +170,13 @@ class IncrementTask:
         """Denoising error by noise level in units of the Gaussian's own, with and without the background as context."""
         samples, denoiser = self._validation, self.objective.denoiser
         weights = self.objective.area_weights.view(-1, 1)
-        names = ("base", "shown", "hidden", *(["observed"] if self._networks is not None else []))
+        names = ("base", "shown", "hidden", *(["analysis", "observed"] if self._networks is not None else []))
         sums = {name: torch.zeros(len(self._config.validation.sigmas)) for name in names}
         for k, sigma in enumerate(self._config.validation.sigmas):
             for start in range(0, len(samples.times), 16):
                 index = np.arange(start, min(start + 16, len(samples.times)))
                 e, condition, maps = (v.to(weights) for v in self._samples(samples, index))
-                context = self._context(samples, maps, index, None)
+                context = self._unobserved(samples, maps)
                 seeds = [derived_seed(0, sigma, int(i)) for i in index]
                 noise = draw_noise(e.shape[1:], seeds)[1].to(e)
                 level = e.new_full((len(e),), sigma)
@@ -179,8 +187,10 @@ class IncrementTask:
                     "hidden": denoiser(noisy, level, condition, torch.zeros_like(context)),
                 }
                 if self._networks is not None:
-                    observed = self._context(samples, maps, index, seeds)
-                    estimates["observed"] = denoiser(noisy, level, condition, observed)
+                    observed, analysis = self._observed(samples, maps, index, seeds)
+                    about = noisy - analysis
+                    estimates["analysis"] = analysis + denoiser.base(about, level)
+                    estimates["observed"] = analysis + denoiser(about, level, condition, observed)
                 for name, estimate in estimates.items():
                     sums[name][k] += float((weights * (estimate - e) ** 2).mean(dim=(1, 2, 3)).sum())
         ratios = {name: sums[name] / sums["base"] for name in names}
@@ -192,6 +202,7 @@ class IncrementTask:
             "ratio_without_context": round(float(ratios["hidden"].mean()), 5),
         }
         if self._networks is not None:
+            scores |= {"ratios_analysis": [round(float(r), 5) for r in ratios["analysis"]]}
             scores |= {"ratios_observed": [round(float(r), 5) for r in ratios["observed"]]}
             scores |= {"ratio_observed": round(float(ratios["observed"].mean()), 5)}
         return scores
@@ -230,14 +241,43 @@ class IncrementTask:
             LatentModel(
                 self._space, objective.denoiser, *values, self.leads, self._config.architecture, objective.error, card
             ),
+            None if self._inherited is None else self._config.initial,
         )
 
-    def _context(self, samples: Latents, maps: Tensor, index: NDArray[np.int64], seeds: Sequence[int] | None) -> Tensor:
-        """What the network is shown: maps, and observations drawn with the seeds, or none where there are no seeds."""
+    def _base(self, grid: LatLonGrid) -> ZonalGaussian:
+        """The Gaussian that the initial network corrects, or one fitted to increments."""
+        if self._inherited is not None:
+            base = self._inherited.denoiser.base
+            assert isinstance(base, ZonalGaussian)
+            return base
+        fit = self._config.base or BaseFit()
+        covariance = ZonalCovariance.fit(self._train.truth.float(), grid, fit.radius)
+        return ZonalGaussian.truncated(list(covariance.spectra), covariance.shape, fit.modes)
+
+    def _observed(
+        self, samples: Latents, maps: Tensor, index: NDArray[np.int64], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """What the network is shown, maps and observations drawn with the seeds, and what increments are then about."""
+        nowhere = torch.zeros(())
+        if self._networks is None:
+            return maps, nowhere
+        lead, columns = samples.lead[torch.as_tensor(index)], self._networks.columns(samples, index, seeds)
+        shown = torch.cat([maps, self._networks.maps(columns, lead).to(maps)], dim=1)
+        if self._analysis is None:
+            return shown, nowhere
+        return shown, self._analysis.of(columns, self._statistics(samples, index)[0], lead)
+
+    def _unobserved(self, samples: Latents, maps: Tensor) -> Tensor:
+        """What the network is shown where nothing is observed."""
         if self._networks is None:
             return maps
-        observations = self._networks.maps(samples, index, seeds)
-        return torch.cat([maps, observations.to(maps)], dim=1)
+        return torch.cat([maps, self._networks.nothing(samples, len(maps)).to(maps)], dim=1)
+
+    def _statistics(self, samples: Latents, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Mean and scale of latent errors of each sample."""
+        chosen = torch.as_tensor(index)
+        turn, lead = samples.turn[chosen], samples.lead[chosen]
+        return self._mean[turn, lead], self._scale[lead]
 
     def _read(self, split: str | tuple[str, str], limit: int | None = None) -> Pairs:
         pairs = read_pairs(self._config.data, split, self.normalisation, limit)
@@ -280,11 +320,6 @@ def _digest(autoencoder: nn.Module) -> Tensor:
     for value in autoencoder.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     return torch.tensor(list(digest.digest()), dtype=torch.uint8)
-
-
-def _fitted_base(increments: Tensor, grid: Any, config: IncrementConfig) -> ZonalGaussian:
-    covariance = ZonalCovariance.fit(increments, grid, config.base.radius)
-    return ZonalGaussian.truncated(list(covariance.spectra), covariance.shape, config.base.modes)
 
 
 def widened(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,6 +22,21 @@ from genda.train.latents import Latents
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Columns of all channels at grid points, of a batch of errors.
+
+    Attributes:
+        values: errors of the background with noise, where observed and where not, shape (batch, channel, lat, lon).
+        columns: where they are, Boolean of shape (batch, 1, lat, lon).
+        noise: standard deviation in units of each channel's, shape (batch,).
+    """
+
+    values: Tensor
+    columns: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
 class SimulatedNetworks:
     """How errors are observed.
 
@@ -35,31 +50,42 @@ class SimulatedNetworks:
     config: ObservationConfig
     patch: int
 
-    def maps(self, samples: Latents, index: NDArray[np.int64], seeds: Sequence[int] | None) -> Tensor:
-        """As :func:`genda.nn.observation_encoder.folded` gives them, (batch, k, lat, lon).
+    @property
+    def noises(self) -> tuple[float, ...]:
+        """Standard deviations of the noise that samples may have."""
+        return (0.0, self.config.noise)
 
-        Args:
-            samples: whose errors are observed.
-            index: which of them.
-            seeds: of points and noise, one a sample; None observes nothing.
-        """
+    def columns(self, samples: Latents, index: NDArray[np.int64], seeds: Sequence[int]) -> Columns:
+        """What is observed of samples; points and noise by a seed for each."""
         chosen = torch.as_tensor(index)
         errors = samples.states(samples.pairs.truth, chosen) - samples.states(samples.pairs.background, chosen)
-        if seeds is None:
-            return folded(torch.zeros_like(errors), torch.zeros_like(errors), self.patch)
-        variances = self.variance[samples.lead[chosen]]
-        drawn = [self._drawn(*each) for each in zip(errors, variances, seeds, strict=True)]
-        values, density = (torch.stack(part) for part in zip(*drawn, strict=True))
-        return folded(values, density, self.patch)
+        drawn = [self._drawn(*each) for each in zip(errors, seeds, strict=True)]
+        values, columns, noise = zip(*drawn, strict=True)
+        return Columns(torch.stack(values), torch.stack(columns), torch.tensor(noise))
 
-    def _drawn(self, error: Tensor, variance: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Values and density of one sample as :func:`genda.diffusion.observed_maps.observed_maps` gives them."""
+    def maps(self, columns: Columns, lead: Tensor) -> Tensor:
+        """As :func:`genda.nn.observation_encoder.folded` gives them, (batch, k, lat, lon).
+
+        Values and density are those of :func:`genda.diffusion.observed_maps.observed_maps`.
+
+        Args:
+            columns: what is observed.
+            lead: of each sample, shape (batch,).
+        """
+        background = self.variance[lead][..., None, None]
+        share = background / (background + columns.noise.view(-1, 1, 1, 1) ** 2)
+        return folded(columns.columns * columns.values / background.sqrt(), columns.columns * share, self.patch)
+
+    def nothing(self, samples: Latents, count: int) -> Tensor:
+        """The maps of ``count`` samples of which nothing is observed."""
+        values = torch.zeros(count, *samples.pairs.truth.shape[1:])
+        return folded(values, values, self.patch)
+
+    def _drawn(self, error: Tensor, seed: int) -> tuple[Tensor, Tensor, float]:
         config, generator = self.config, torch.Generator().manual_seed(derived_seed(seed, "observations"))
         hidden, noisy, position = torch.rand(3, generator=generator).tolist()
         low, high = (math.log(share) for share in config.density)
         columns = torch.rand(error.shape[1:], generator=generator) < math.exp(low + position * (high - low))
         columns = columns & (hidden >= config.hidden)
         noise = config.noise * (noisy < config.noisy)
-        seen = error + noise * torch.randn(error.shape, generator=generator)
-        background = variance.view(-1, 1, 1)
-        return columns * seen / background.sqrt(), columns * (background / (background + noise**2))
+        return error + noise * torch.randn(error.shape, generator=generator), columns.unsqueeze(0), noise
