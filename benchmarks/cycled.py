@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -17,8 +17,12 @@ from genda.benchmark import read_suite
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.kept_cycle import read_turns
 from genda.benchmark.runner import pairs
-from genda.forecast.incremental import changed, channels_at_end
-from genda.forecast.nature import NatureModel
+from genda.forecast.backgrounds import VARIANTS, integrated
+from genda.forecast.ensembles import cycle_starts
+from genda.forecast.incremental import as_fields, changed, channels_at_end, model_levels, single_model
+from genda.forecast.nature import NatureModel, optional
+from genda.forecast.sigma import to_sigma_levels
+from genda.forecast.store import dynamics_at, open_run
 from genda.variables import EMBEDDED_CHANNELS
 
 app = typer.Typer()
@@ -60,6 +64,44 @@ def cost(grid: str = "t31", days: int = 5) -> None:
     started = time.process_time()
     changed(model, state, 0 * values, EMBEDDED_CHANNELS)
     print(f"\nincrement of one member: {time.process_time() - started:.2f} s")
+
+
+@app.command()
+def round_trip(data: Annotated[Path, typer.Option()], date: Annotated[list[str], typer.Option()]) -> None:
+    """Print what is lost of a background's errors on the way from pressure levels to the truth's modal state and back.
+
+    RMS of what is missing over RMS of the change, mean over the dates; a background is a forecast of 72 h by an imperfect model.
+    """
+    run = open_run(data)
+    model = single_model(run.grid)
+    lost = []
+    for day in date:
+        time = np.datetime64(day, "ns")
+        state, _ = integrated(run, model, cycle_starts(run, time, 1, 0), VARIANTS["b"].alpha)
+        background = model.dynamics([leaf[0] for leaf in model.leaves(state.dynamics)])
+        truth = model.dynamics(dynamics_at(run, time))
+        before, wanted = (_shown(model, dynamics) for dynamics in (truth, background))
+        levels = [100.0 * level for level in model_levels(EMBEDDED_CHANNELS)]
+        on_sigma = to_sigma_levels(as_fields(wanted - before, EMBEDDED_CHANNELS), levels, model.ground(truth))
+        found = _shown(model, model.moved(truth, on_sigma))
+        squares = [(model.grid.area_weights[:, None] * x**2).sum((-2, -1)) for x in (found - wanted, wanted - before)]
+        lost.append(np.sqrt(squares[0] / squares[1]))
+    print("| channel | lost |\n|---|---:|")
+    for name, share in zip(EMBEDDED_CHANNELS, np.mean(lost, axis=0), strict=True):
+        print(f"| {name} | {share:.3f} |")
+
+
+def _shown(model: NatureModel, dynamics: Any) -> np.ndarray:
+    """Channels of a modal state by jcm's own transforms; t2m by continuing the lowest two levels, as SPEEDY does."""
+    bridge = optional("jcm.dycore.dinosaur.state_bridge")
+    state = bridge.dynamics_state_to_physics_state(dynamics, model._dycore.primitive)
+    names = {"u": "u_wind", "v": "v_wind", "q": "specific_humidity", "surface_pressure": "normalized_surface_pressure"}
+    names |= {name: name for name in ("temperature", "geopotential")}
+    host = {name: np.asarray(getattr(state, long))[None] for name, long in names.items()}
+    above, lowest = host["temperature"][:, -2], host["temperature"][:, -1]
+    beyond = np.log(0.99 / model.sigma[-1]) / np.log(model.sigma[-1] / model.sigma[-2])
+    fields = model._fields(host | {"t2m": lowest + beyond * (lowest - above)})
+    return channels_at_end(fields, EMBEDDED_CHANNELS)
 
 
 def _seconds(model: NatureModel, days: int) -> float:
