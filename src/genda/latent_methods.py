@@ -134,7 +134,7 @@ def make_latent_method(
             :class:`genda.guidance.latent_optimisation.Optimiser`.
         gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
         iterations: of MMPS.
-        scale: factor on the background covariance of 3D-Var.
+        scale: factor on the covariance of background errors: of backgrounds better or worse than those of the prior's training.
         width: of DiffDA's mask, m; by default a third of a cell of the shipped grid: where observations are sparse, the
             paper's 1.5 cells paint over what the prior knows better.
         ensemble: how the covariance of the background's ensemble joins the prior's Gaussian where a background has one; None
@@ -152,9 +152,10 @@ def make_latent_method(
             f"method {name!r}: found a prior of background errors, expected one of its methods, {expected}"
         )
     prior, device = model.prior(lead), known_device(device)
+    prior = prior if scale == 1.0 else prior.scaled(scale)
     sampler = sampler or usual_sampler(name, model.space.encoded)
     if name == "latent-3d-var":
-        return LatentVariational(prior, scale=scale, device=device)
+        return LatentVariational(prior, device=device)
     if name == "diffda":
         if model.space.encoded:
             found = f"a latent of kind {model.space.spec.kind}"

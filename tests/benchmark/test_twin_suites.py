@@ -102,6 +102,8 @@ def test_every_method_sees_the_same_observations_and_densities_do_not_change_the
     [
         ({"dates": 3}, "found 2 test dates with a background and an ensemble, expected 3"),
         ({"pairs": 1000}, "found 100 training backgrounds, expected 1000"),
+        ({"forecast_hours": 24}, "forecast_hours: found no nature run"),
+        ({"forecast_hours": 12}, "forecast_hours"),
         ({"split": "validation"}, "split: found 'validation' without a nature run"),
         ({"prior": "nothing"}, "model 'nothing': found neither a shipped model"),
         ({"scenarios": {"all": [{"kind": "columns", "density": 1.5}]}}, "density"),

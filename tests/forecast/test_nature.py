@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import genda.forecast.incremental as incremental
 import genda.forecast.nature as nature
 from genda.forecast.backgrounds import plan, write_backgrounds
 from genda.forecast.climate import channel_values, open_backgrounds, open_ensembles, open_nature_run
 from genda.forecast.ensembles import write_ensembles
 from genda.forecast.nature_run import integrate, nature_run
 from genda.forecast.pressure import to_pressure_levels
-from genda.forecast.store import Run, create_store, modal_state
+from genda.forecast.sigma import to_sigma_levels
+from genda.forecast.store import Run, create_store, modal_state, open_run
 from genda.forecast.timeline import Timeline
+from genda.state import from_dataset
 
 
 def test_without_jcm_the_error_is_one_line_that_names_the_extra(monkeypatch, tmp_path):
@@ -35,7 +38,7 @@ def test_unknown_grid_and_part_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def model():
     pytest.importorskip("jcm", reason="the nature run's model is an optional extra: genda[nature]")
-    return nature.NatureModel("t21")
+    return incremental.single_model("t21")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,56 @@ def test_fields_are_plausible_and_the_initial_pressure_is_scaled(model, run):
     assert 25000 < float(ground.sel(latitude=33, longitude=90, method="nearest")) < 60000  # Tibet
     assert abs(float(ground.sel(latitude=0, longitude=180, method="nearest"))) < 3000  # the Pacific
     assert float(truth.land_sea_mask.sel(latitude=50, longitude=90, method="nearest")) > 0.5  # Siberia
+
+
+def test_a_day_of_change_goes_to_the_modal_state_and_comes_back(run, model):
+    """From pressure levels to the model and, by jcm's own transforms, back: most of the change is there, geopotential included."""
+    bridge = nature.optional("jcm.dycore.dinosaur.state_bridge")
+    levels = [85000.0, 70000.0, 50000.0, 30000.0, 20000.0]
+
+    def shown(dynamics):
+        state = bridge.dynamics_state_to_physics_state(dynamics, model._dycore.primitive)
+        names = {"temperature": "temperature", "u": "u_wind", "v": "v_wind", "q": "specific_humidity"}
+        host = {name: np.asarray(getattr(state, long))[None] for name, long in names.items()}
+        host |= {"geopotential": np.asarray(state.geopotential)[None]}
+        host |= {"surface_pressure": np.asarray(state.normalized_surface_pressure)[None]}
+        lowest = host["temperature"][:, -2:]
+        beyond = np.log(0.99 / model.sigma[-1]) / np.log(model.sigma[-1] / model.sigma[-2])
+        host |= {"t2m": lowest[:, 1] + beyond * (lowest[:, 1] - lowest[:, 0])}
+        return {name: values[0] for name, values in to_pressure_levels(model._fields(host), levels).items()}
+
+    first, second = (model.dynamics(modal_state(run, run.timeline.streams[2], day)) for day in (13, 14))
+    before, after = shown(first), shown(second)
+    change = {name: after[name] - before[name] for name in before}
+    found = shown(model.moved(first, to_sigma_levels(change, levels, model.ground(first))))
+    area = model.grid.area_weights[:, None]
+    for name, wanted in change.items():
+        lost = (area * (found[name] - after[name]) ** 2).sum() / (area * wanted**2).sum()
+        assert lost < (0.08 if name == "q" else 0.01), name
+
+
+def test_forecasts_from_the_truth_stay_near_it_and_those_from_a_change_do_not(run, model):
+    """Unchanged, the shock of a first step without radiation is left; a later run's error is that of its start and more."""
+    assert open_run(run.out) == run
+    truth = from_dataset(open_nature_run(run.out))
+    time = run.timeline.streams[2].start + np.timedelta64(10, "D")
+    at = int(np.flatnonzero(truth.times == time)[0])
+    now, later = (truth.values[i].double().numpy() for i in (at, at + 2))
+    area, scale = model.grid.area_weights, truth.values[at:].std(dim=(0, 2, 3)).numpy()
+
+    def error(change):
+        found = incremental.forecast_from_truth(run, time, change, truth.channels, 1)
+        return np.sqrt((area[:, None] * ((found - later) / scale[:, None, None]) ** 2).mean())
+
+    other = truth.values[at - 2].double().numpy()  # a day earlier
+    start = np.sqrt((area[:, None] * ((other - now) / scale[:, None, None]) ** 2).mean())
+    assert error(0 * now) < 0.03
+    assert 0.5 * start < error(other - now) < 1.5 * start
+    with pytest.raises(FileNotFoundError, match="found no modal state of 2003-01-01"):
+        incremental.forecast_from_truth(run, np.datetime64("2003-01-01"), 0 * now, truth.channels, 1)
+    end = run.timeline.streams[2].start + np.timedelta64(14, "D")
+    with pytest.raises(ValueError, match="found 1 days of the truth"):
+        incremental.check_forecasts(run, np.array([end]), truth.channels, 2)
 
 
 def test_backgrounds_grow_from_the_perturbation_alone(run, model):

@@ -81,15 +81,15 @@ def analyse(method, given, members=400):
     return method.analyse(given, members, torch.Generator().manual_seed(0)).double().flatten(1)
 
 
-@pytest.mark.parametrize("name", ["LO-SDA", "MMPS"])
-def test_ensembles_have_the_kalman_posteriors_mean_and_spread(name):
-    p, given = prior(), problem()
+@pytest.mark.parametrize(("name", "scale"), [("LO-SDA", 1.0), ("LO-SDA", 3.0), ("MMPS", 1.0)])
+def test_ensembles_have_the_kalman_posteriors_mean_and_spread(name, scale):
+    p, given = prior().scaled(scale), problem()
     sampler = Sampler(steps=32, sigma_min=0.005, sigma_max=60.0)
     guidance = {
         "LO-SDA": LatentOptimisationGuidance(sampler, optimiser=Optimiser(iterations=1, inner=20)),
         "MMPS": partial(MMPS, iterations=6),
     }[name]
-    mean, covariance = kalman(dense(p.denoiser.base), given)
+    mean, covariance = kalman(scale * dense(p.denoiser.base), given)
     found = analyse(LatentSampling(p, guidance, sampler), given)
     spread = covariance.diagonal().mean().sqrt()
     assert float((found.mean(dim=0) - mean).square().mean().sqrt() / spread) < 0.08
@@ -151,13 +151,15 @@ def test_dps_comes_to_the_observations_but_not_to_the_posterior():
 def test_latent_variational_takes_increments_as_uncorrelated():
     given = problem()
     with pytest.raises(ValueError, match="scaled by -1, expected more than 0"):
-        LatentVariational(prior(), scale=-1.0)
-    found = analyse(LatentVariational(prior()), given, 1)[0]
+        prior().scaled(-1.0)
     values, b = given.sources[0].values, given.background.flatten().double()
     seen = [3, 9, 14, 30, 41, 58]
-    expected = b.clone()
-    expected[seen] += 0.25 / (0.25 + ERROR**2) * (values.double() - b[seen])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    for scale in (1.0, 4.0):
+        found = analyse(LatentVariational(prior().scaled(scale)), given, 1)[0]
+        expected = b.clone()
+        variance = 0.25 * scale
+        expected[seen] += variance / (variance + ERROR**2) * (values.double() - b[seen])
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_nonlinear_observations_are_fitted():

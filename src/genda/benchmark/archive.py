@@ -21,6 +21,7 @@ from genda.assets import SAMPLE_CASE, SAMPLE_ERRORS
 from genda.forecast.climate import open_backgrounds, open_ensembles, open_nature_run, with_truth
 from genda.forecast.errors import members_at, open_errors
 from genda.forecast.sample_case import open_sample_case
+from genda.forecast.store import Run, open_run
 from genda.state import State, from_dataset
 
 Times = NDArray[np.datetime64]
@@ -49,6 +50,11 @@ class Archive(Protocol):
 
     def ensemble(self, time: np.datetime64) -> Tensor:
         """Members about the background of the shorter lead, shape (member, channel, lat, lon)."""
+        ...
+
+    @property
+    def run(self) -> Run | None:
+        """The nature run whose model can go on from these dates, where there is one."""
         ...
 
     @property
@@ -126,6 +132,10 @@ class NatureArchive:
         return members_at(self._ensemble, time)
 
     @cached_property
+    def run(self) -> Run:
+        return open_run(self.path)
+
+    @cached_property
     def _training(self) -> tuple[xr.Dataset, xr.Dataset]:
         return with_truth(self.path, open_backgrounds(self.path, "train"))
 
@@ -174,6 +184,10 @@ class SampleArchive:
     def ensemble(self, time: np.datetime64) -> Tensor:
         leads = self._case[1].lead.values
         return self.background(time, int(leads.min())).values + open_errors(self.statistics).ensemble(time)
+
+    @property
+    def run(self) -> None:
+        return None
 
     @property
     def training_pairs(self) -> int:

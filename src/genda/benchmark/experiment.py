@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from genda.benchmark.cycled import CycledExperiment
 from genda.benchmark.soundings import SoundingExperiment, SoundingSuite
 from genda.benchmark.suite import Suite, ToySuite
 from genda.benchmark.toys import ToyExperiment
 from genda.benchmark.twin import TwinExperiment
+from genda.benchmark.twin_suite import CycledSuite
 from genda.verify import Statistics
 from genda.verify.scores import Array
 
@@ -47,11 +49,13 @@ class Experiment(Protocol):
     def run(self, spec: Any, scenario: str, case: str) -> Statistics: ...
 
 
-def experiment_of(suite: Suite, data: Path | None = None) -> Experiment:
+def experiment_of(suite: Suite, data: Path | None = None, kept: Path | None = None) -> Experiment:
     """The experiment of a suite.
 
     Args:
-        data: a nature run for a suite of twin experiments, a file of ascents for one of soundings; what is shipped where None.
+        data: a nature run for twin experiments and cycles, a file of ascents for soundings; what is shipped where None.
+
+        kept: folder of a pair, in which a long run may keep what it needs to go on.
 
     Raises:
         ValueError, FileNotFoundError: for data that do not go with the suite.
@@ -60,4 +64,6 @@ def experiment_of(suite: Suite, data: Path | None = None) -> Experiment:
         if data is not None:
             raise ValueError(f"data: found {data}, expected none: suite {suite.suite} runs a toy model")
         return ToyExperiment(suite)
+    if isinstance(suite, CycledSuite):
+        return CycledExperiment(suite, data, kept)
     return SoundingExperiment(suite, data) if isinstance(suite, SoundingSuite) else TwinExperiment(suite, data)

@@ -7,7 +7,9 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
 from genda import assimilation as library
@@ -84,6 +86,24 @@ def check_base(prior: str, methods: Mapping[str, Any]) -> None:
     ]
     if needing and check_model(prior).architecture.base.kind != "spherical":
         raise ValueError(f"{prior}: found no spherical Gaussian base, expected one for {', '.join(needing)}")
+
+
+def check_unseen(prior: str, training: Mapping[str, Any], times: NDArray[np.datetime64]) -> None:
+    """Refuse to judge a prior on dates it was trained on, or the network it began with was.
+
+    A card without a training period is taken at its word.
+    """
+    if isinstance(training.get("initial"), dict):
+        check_unseen(prior, training["initial"], times)
+    if "first_time" not in training or "last_time" not in training:
+        return
+    first, last = (np.datetime64(training[name]) for name in ("first_time", "last_time"))
+    seen = times[(times >= first) & (times <= last)]
+    if seen.size:
+        raise ValueError(
+            f"{prior}: trained on {first} to {last}, found {seen.size} of {times.size} dates to judge it on among "
+            f"them, first {seen[0]}, expected none"
+        )
 
 
 model_of = lru_cache(maxsize=4)(library.load_prior)

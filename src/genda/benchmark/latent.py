@@ -7,10 +7,13 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from genda.assets import model_directory
+from genda.benchmark.generative import check_unseen
 from genda.checkpoint import Model, Strict
 from genda.diffusion.sampler import Sampler
 from genda.latent_card import has_autoencoder, latent_digests
@@ -105,8 +108,11 @@ def _sampler(spec: LatentSpec) -> Sampler:
     return checked_settings("sampler", Sampler, asdict(usual) | dict(spec.sampler))
 
 
-def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int, members: int) -> None:
-    """Refuse a row whose model does not fit the suite's prior, or whose members, the suite's by default, can't be scored.
+def check_latent(
+    prior: Model, name: str, spec: LatentSpec, lead: int, members: int, times: NDArray[np.datetime64]
+) -> None:
+    """Refuse a row whose model does not fit the suite's prior or has seen its dates, or whose members, the suite's by default,
+    can't be scored.
 
     Raises:
         ValueError: naming the row, what was found and what was expected.
@@ -123,6 +129,8 @@ def check_latent(prior: Model, name: str, spec: LatentSpec, lead: int, members: 
             f"methods.{name}: {spec.model}: found a model of other channels, grid or climatology, expected those of the "
             "suite's prior (data.normalisation in the configuration of its autoencoder)"
         )
+    for card in (model.card, model.space.card):
+        check_unseen(spec.model, card, times)
     if spec.method == "latent-floor":
         model.prior(lead)
         return

@@ -18,6 +18,9 @@ from genda.verify import (
     CHI_SQUARE,
     CRPS,
     ENERGY_SCORE,
+    FORECAST_NMSE,
+    FORECAST_RMSE,
+    FORECAST_SPREAD_SKILL,
     GEOSTROPHIC,
     HYDROSTATIC,
     KINETIC_ENERGY,
@@ -37,6 +40,9 @@ from genda.verify import (
 METRICS = (
     RMSE,
     NMSE,
+    FORECAST_RMSE,
+    FORECAST_NMSE,
+    FORECAST_SPREAD_SKILL,
     SPECDIV,
     SPREAD_SKILL,
     OUTLIERS,
@@ -134,9 +140,9 @@ class Results:
                 parts.append(f"## {scenario}\n")
             table = self._named_table(scenario)
             shown = [c for c in HEADLINE_CHANNELS if c in table.channels] or None
-            if self.std is not None:
-                parts.append(table.to_markdown(NMSE, relative=True))
-            parts.append(table.to_markdown(RMSE, shown, relative=True))
+            for metric in (NMSE, RMSE, FORECAST_NMSE, FORECAST_RMSE):
+                if metric in table.metrics():
+                    parts.append(table.to_markdown(metric, shown if metric.by_channel else None, relative=True))
             for metric in metrics:
                 if metric in table.metrics():
                     have = ScoreTable({n: s for n, s in table.rows.items() if s.supports(metric)}, std=self.std)

@@ -109,7 +109,8 @@ def run_pair(pair: Pair) -> None:
     _forget_peak()
     started = time.perf_counter()
     try:
-        statistics = experiment_of(pair.suite, pair.data).run(pair.suite.methods[pair.name], pair.scenario, pair.case)
+        experiment = experiment_of(pair.suite, pair.data, pair.file.parent)
+        statistics = experiment.run(pair.suite.methods[pair.name], pair.scenario, pair.case)
         found: dict[str, Any] = {f"value:{name}": values for name, values in statistics.values.items()}
         found |= {"samples": np.array(statistics.samples), "weight": statistics.weight}
     except FAILURES as failure:

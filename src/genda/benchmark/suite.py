@@ -12,8 +12,18 @@ from pydantic_core import PydanticCustomError
 
 from genda.assets import DIRECTORY
 from genda.benchmark.generative import FusionSpec
+from genda.benchmark.latent import LatentSpec
 from genda.benchmark.soundings import SoundingSuite
-from genda.benchmark.twin_suite import Error, FieldSpec, Length, PlainSpec, SuiteName, TwinSuite, takes_part
+from genda.benchmark.twin_suite import (
+    CycledSuite,
+    Error,
+    FieldSpec,
+    Length,
+    PlainSpec,
+    SuiteName,
+    TwinSuite,
+    takes_part,
+)
 from genda.checkpoint import Strict, first_complaint
 
 SUITES = DIRECTORY / "suites"
@@ -130,8 +140,13 @@ class ToySuite(Strict):
     quick: Mapping[str, Any] = {}
 
 
-Suite = ToySuite | TwinSuite | SoundingSuite
-KINDS: Mapping[str, type[Suite]] = {"toy": ToySuite, "twin": TwinSuite, "soundings": SoundingSuite}
+Suite = ToySuite | TwinSuite | SoundingSuite | CycledSuite
+KINDS: Mapping[str, type[Suite]] = {
+    "toy": ToySuite,
+    "twin": TwinSuite,
+    "soundings": SoundingSuite,
+    "cycled": CycledSuite,
+}
 
 
 def shipped_suites() -> tuple[str, ...]:
@@ -230,6 +245,8 @@ def _checked(suite: Suite, path: Path) -> Suite:
         _check_toy(suite, path)
     if isinstance(suite, TwinSuite):
         _check_twin(suite, path)
+    if isinstance(suite, CycledSuite):
+        _check_cycled(suite, path)
     if isinstance(suite, SoundingSuite):
         for name, spec in suite.methods.items():
             if isinstance(spec, FusionSpec) and (spec.background or spec.only):
@@ -248,7 +265,19 @@ def _check_toy(suite: ToySuite, path: Path) -> None:
             raise ValueError(f"{path}: methods.{name}: found 1 member, expected at least 2 for {spec.method}")
 
 
-def _check_twin(suite: TwinSuite, path: Path) -> None:
+def _check_cycled(suite: CycledSuite, path: Path) -> None:
+    if suite.spin_up >= suite.turns:
+        raise ValueError(f"{path}: spin_up: found {suite.spin_up}, expected fewer than the {suite.turns} turns")
+    if len(set(suite.starts)) < len(suite.starts):
+        raise ValueError(f"{path}: starts: found {', '.join(map(str, suite.starts))}, expected each once")
+    _check_scenarios(suite, path)
+    for name, spec in suite.methods.items():
+        if isinstance(spec, LatentSpec) and spec.method in ("latent-floor", "latent-prior"):
+            raise ValueError(f"{path}: methods.{name}: found {spec.method}, expected a method that assimilates")
+
+
+def _check_scenarios(suite: TwinSuite | CycledSuite, path: Path) -> None:
+    """Refuse a row that takes part nowhere, and a reference that does not take part everywhere."""
     for name, spec in suite.methods.items():
         scenarios = [scenario for scenario in suite.scenarios if takes_part(spec, scenario)]
         if not scenarios:
@@ -257,9 +286,15 @@ def _check_twin(suite: TwinSuite, path: Path) -> None:
             raise ValueError(
                 f"{path}: methods.{name}.only: found {', '.join(scenarios)}, expected all for the reference"
             )
+
+
+def _check_twin(suite: TwinSuite, path: Path) -> None:
+    _check_scenarios(suite, path)
+    for name, spec in suite.methods.items():
         if isinstance(spec, PlainSpec) and spec.method == "bicubic":
-            for scenario in scenarios:
-                if not any(isinstance(network, FieldSpec) for network in suite.scenarios[scenario]):
+            for scenario in suite.scenarios:
+                fields = any(isinstance(network, FieldSpec) for network in suite.scenarios[scenario])
+                if takes_part(spec, scenario) and not fields:
                     raise ValueError(
                         f"{path}: methods.{name}: found no field in {scenario}, expected one to interpolate"
                     )

@@ -6,11 +6,9 @@ backgrounds removed, for every method alike; only the row ``background`` shows i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +16,8 @@ from torch import Tensor
 
 from genda import assimilation as library
 from genda.benchmark.archive import Archive, fingerprint, open_archive
-from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
+from genda.benchmark.classical import TrainingErrors, classical_method, homogeneous_errors, mean_error, selected
+from genda.benchmark.generative import FusionSpec, check_unseen, fusion_method, model_of
 from genda.benchmark.latent import (
     LatentSpec,
     antithetic,
@@ -28,42 +27,26 @@ from genda.benchmark.latent import (
     resolved,
     weights_of,
 )
+from genda.benchmark.observing import check_fits, misfit, observed
 from genda.benchmark.twin_suite import (
-    EXACT,
-    ColumnsSpec,
     FieldSpec,
-    LetkfSpec,
     Network,
     PlainSpec,
-    QuantitySpec,
-    StaticCovarianceSpec,
     TwinMethodSpec,
     TwinSuite,
     VariationalSpec,
     takes_part,
 )
 from genda.checkpoint import Model, check_model
-from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian, homogeneous_covariance
 from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import LEADS
-from genda.grid import LatLonGrid
-from genda.linalg import Diagonal
-from genda.methods.ensemble_kalman import inflate
-from genda.methods.envar import EnVar
+from genda.forecast.incremental import check_forecasts, forecast_from_truth
+from genda.forecast.store import Run
 from genda.methods.interpolation import interpolate
-from genda.methods.letkf import LETKF
-from genda.methods.localisation import Localisation, sphere
-from genda.methods.variational import Variational
-from genda.methods.zonal_covariance import ZonalCovariance
-from genda.observations.networks import columns_table, random_columns, station_network
-from genda.observations.operators import LinearOperator, Operator, coarse
-from genda.observations.quantities import QUANTITIES
 from genda.problem import Problem, Source
 from genda.state import State, nonnegative, season
-from genda.verify import Statistics, field_statistics
-
-OUTER = 3
-"""Linearisations of 3D-Var where an operator is not linear."""
+from genda.verify import Statistics, field_statistics, scores
+from genda.verify.scores import Array
 
 
 @dataclass(frozen=True)
@@ -91,7 +74,7 @@ class TwinExperiment:
         return self.model.channels
 
     @property
-    def std(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def std(self) -> Array:
         return self.model.normalisation.std.double().numpy()
 
     @cached_property
@@ -123,13 +106,15 @@ class TwinExperiment:
             found = f"found ensembles of {self._archive.members} member, expected at least 2"
             raise ValueError(f"suite {self.suite.suite}: {found}")
         chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
-        _check_unseen(self.suite.prior, check_model(self.suite.prior).training, chosen)
-        _check_fits(self.suite, self._archive.truth(chosen[0]))
+        check_unseen(self.suite.prior, check_model(self.suite.prior).training, chosen)
+        if self.suite.forecast_hours is not None:
+            if self._archive.run is None:
+                raise ValueError("forecast_hours: found no nature run, expected one with its modal states (--data)")
+            check_forecasts(self._archive.run, chosen, self.channels, self.suite.forecast_hours // 24)
+        check_fits(self.suite, self._archive.truth(chosen[0]))
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
-                check_latent(self.model, name, spec, self.suite.lead, self.suite.members)
-                for card in (latent_model_of(spec.model).card, latent_model_of(spec.model).space.card):
-                    _check_unseen(spec.model, card, chosen)
+                check_latent(self.model, name, spec, self.suite.lead, self.suite.members, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
 
     @cached_property
@@ -153,6 +138,7 @@ class TwinExperiment:
             [network.model_dump(mode="json") for network in suite.scenarios[scenario]],
             resolved(spec, suite.members) if isinstance(spec, LatentSpec) else spec.model_dump(mode="json"),
             *(weights_of(spec) if isinstance(spec, LatentSpec) else ()),
+            *([] if suite.forecast_hours is None else [{"forecast_hours": suite.forecast_hours}]),
         ]
 
     def run(self, spec: TwinMethodSpec, scenario: str, case: str) -> Statistics:
@@ -178,19 +164,20 @@ class TwinExperiment:
             std=self.std,
             antithetic=isinstance(spec, LatentSpec) and antithetic(spec),
         )
-        if len(values) == 1:
-            return statistics
-        fit = {"observation_misfit": np.full((1, 1), self._misfit(values, scenario, truth))}
-        return replace(statistics, values={**statistics.values, **fit})
+        more, run, hours = {}, self._archive.run, self.suite.forecast_hours
+        if len(values) > 1:
+            more["observation_misfit"] = np.full((1, 1), misfit(values, self._sources(scenario, truth)))
+        if run is not None and hours is not None:
+            more["forecast_squared_error"] = self._forecast_error(run, hours, physical[0].mean(dim=0), truth)
+        return replace(statistics, values={**statistics.values, **more})
 
-    def _misfit(self, members: Tensor, scenario: str, truth: State) -> float:
-        """Mean of (y - H(x))² / R over members and observations."""
-        sources = self._sources(scenario, truth)
-        misfits = [
-            source.misfit(members).square() @ source.covariance.inverse(torch.ones_like(source.values))
-            for source in sources
-        ]
-        return float(torch.stack(misfits).sum(dim=0).mean()) / sum(len(source.values) for source in sources)
+    def _forecast_error(self, run: Run, hours: int, analysis: Tensor, truth: State) -> Array:
+        """Squared error of the forecast from an analysis (channel, lat, lon), shape (1, channel)."""
+        time, days = truth.times[0], hours // 24
+        change = (analysis - truth.values[0]).double().numpy()
+        found = torch.as_tensor(forecast_from_truth(run, time, change, self.channels, days))
+        later = self._archive.truth(time + np.timedelta64(hours, "h")).select(self.channels)
+        return scores.mse(found, later.values[0], self.model.grid.area_weights).numpy()[None]
 
     def _members(self, spec: TwinMethodSpec, scenario: str, truth: State) -> Tensor:
         """Analysis in normalised anomalies, (member, channel, lat, lon)."""
@@ -213,19 +200,12 @@ class TwinExperiment:
             return self._fused(spec, sources, time, generator)
         if isinstance(spec, LatentSpec):
             return self._latent(spec, sources, truth, generator)
-        background = self._background(time)
+        linear = all(source.operator.linear for source in sources)
+        method = classical_method(spec, self._training, linear)
         if isinstance(spec, VariationalSpec):
-            problem = Problem(self._shape, sources, background=background[0])
-            outer = 1 if all(source.operator.linear for source in sources) else OUTER
-            return Variational(_covariance(self._training, spec.covariance), outer).analyse(problem, 1, generator)
+            return method.analyse(Problem(self._shape, sources, background=self._background(time)[0]), 1, generator)
         members = self._ensemble(time)
-        localisation = _localisation(self.suite.prior, spec.radius)
-        if isinstance(spec, LetkfSpec):
-            problem = Problem(self._shape, sources, ensemble=inflate(members, spec.prior_inflation))
-            return LETKF(localisation).analyse(problem, len(members), generator)
-        static = _covariance(self._training, spec.covariance) if spec.static_weight else None
-        hybrid = EnVar(localisation, static, spec.static_weight, spec.ensemble_weight)
-        return hybrid.analyse(Problem(self._shape, sources, ensemble=members), len(members), generator)
+        return method.analyse(Problem(self._shape, sources, ensemble=members), len(members), generator)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -242,14 +222,14 @@ class TwinExperiment:
     def _background(self, time: np.datetime64, corrected: bool = True) -> Tensor:
         values = self._archive.background(time, self.suite.lead).select(self.channels).values
         x = self._normalised(values, time)
-        return x - _mean(self._training) if corrected else x
+        return x - mean_error(self._training) if corrected else x
 
     def _ensemble(self, time: np.datetime64) -> Tensor:
         """Members about the corrected background, (member, channel, lat, lon)."""
-        members = _selected(self._archive, self._archive.ensemble(time), self.channels)
+        members = selected(self._archive, self._archive.ensemble(time), self.channels)
         background = self._archive.background(time, self.suite.lead).select(self.channels).values
         members = members - members.mean(dim=0) + background
-        return self._normalised(members, time) - _mean(self._training)
+        return self._normalised(members, time) - mean_error(self._training)
 
     def _sources(self, scenario: str, truth: State) -> tuple[Source, ...]:
         networks = self.suite.scenarios[scenario]
@@ -257,32 +237,8 @@ class TwinExperiment:
 
     def _source(self, network: Network, truth: State, number: int) -> Source:
         """Observations of the truth, the same for every method."""
-        time, seed = truth.times[0], self.suite.seed
-        name = f"{network.kind} {number}"
-        x = self._normalised(truth.values, time)
-        rng = np.random.default_rng(derived_seed(seed, time, "network", number))
-        operator: Operator
-        if isinstance(network, FieldSpec):
-            target = self.model.grid.coarsened(network.factor)
-            operator = LinearOperator(coarse(self.model.grid, self.channels, target), self._shape)
-            noise, error = 0.0, network.error
-        elif isinstance(network, QuantitySpec):
-            quantity = QUANTITIES[network.kind](self.channels)
-            sites = random_columns(self.model.grid, network.density, rng)
-            operator = library.quantity_operator(self.model, quantity, sites, time)
-            noise = error = network.error or quantity.error
-        else:
-            sites = (
-                random_columns(self.model.grid, network.density, rng)
-                if isinstance(network, ColumnsSpec)
-                else station_network()
-            )
-            operator, _ = library.point_operator(self.model, columns_table(sites, self.channels, time))
-            noise, error = network.noise, network.error or max(network.noise, EXACT)
-        generator = torch.Generator().manual_seed(derived_seed(seed, time, "noise", number))
-        values = operator(x)[0]
-        values = values + noise * torch.randn(values.shape, generator=generator)
-        return Source(values, operator, Diagonal(torch.full_like(values, error**2)), name)
+        x = self._normalised(truth.values, truth.times[0])
+        return observed(network, self.model, x, truth.times[0], self.suite.seed, number)
 
     def _interpolated(self, networks: tuple[Network, ...], truth: State) -> Tensor:
         fields = [network for network in networks if isinstance(network, FieldSpec)]
@@ -294,7 +250,7 @@ class TwinExperiment:
     def _fused(
         self, spec: FusionSpec, sources: tuple[Source, ...], time: np.datetime64, generator: torch.Generator
     ) -> Tensor:
-        errors = _background_errors(self._training, spec.background_inflation) if spec.background else None
+        errors = homogeneous_errors(self._training, spec.background_inflation) if spec.background else None
         method = fusion_method(spec, self.model, sources, errors)
         problem = Problem(
             self._shape,
@@ -326,122 +282,3 @@ class TwinExperiment:
         )
         members = spec.members or self.suite.members
         return latent_method(spec, lead).analyse(problem, members, generator)
-
-
-def _check_unseen(prior: str, training: Mapping[str, Any], times: np.ndarray[Any, np.dtype[np.datetime64]]) -> None:
-    """Refuse to judge a prior on dates it was trained on, or the network it began with was.
-
-    A card without a training period is taken at its word.
-    """
-    if isinstance(training.get("initial"), dict):
-        _check_unseen(prior, training["initial"], times)
-    if "first_time" not in training or "last_time" not in training:
-        return
-    first, last = (np.datetime64(training[name]) for name in ("first_time", "last_time"))
-    seen = times[(times >= first) & (times <= last)]
-    if seen.size:
-        raise ValueError(
-            f"{prior}: trained on {first} to {last}, found {seen.size} of {times.size} dates to judge it on among "
-            f"them, first {seen[0]}, expected none"
-        )
-
-
-def _check_fits(suite: TwinSuite, truth: State) -> None:
-    """Refuse a prior that does not fit the data or its rows, and networks that do not fit its grid; no tensor is read."""
-    card = check_model(suite.prior)
-    grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
-    truth.select(card.channels)
-    if not library.same_grid(grid, truth.grid):
-        raise ValueError(f"{suite.prior}: found a grid of {grid.shape}, expected that of the data, {truth.grid.shape}")
-    for scenario, networks in suite.scenarios.items():
-        for network in networks:
-            try:
-                _check_network(network, grid, card.channels)
-                if isinstance(network, QuantitySpec):
-                    _check_nonlinear(suite, scenario)
-            except ValueError as error:
-                raise ValueError(f"suite {suite.suite}: scenarios.{scenario}: {error}") from None
-    check_base(suite.prior, suite.methods)
-
-
-def _check_nonlinear(suite: TwinSuite, scenario: str) -> None:
-    for name, spec in suite.methods.items():
-        if spec.method in ("letkf", "diffda") and takes_part(spec, scenario):
-            raise ValueError(f"found methods.{name}, which reads grid values alone, expected none (only: of the row)")
-
-
-def _check_network(network: Network, grid: LatLonGrid, channels: Sequence[str]) -> None:
-    if isinstance(network, QuantitySpec):
-        QUANTITIES[network.kind](channels)
-    if isinstance(network, ColumnsSpec | QuantitySpec):
-        random_columns(grid, network.density, np.random.default_rng(0))
-    if isinstance(network, FieldSpec):
-        grid.coarsened(network.factor)
-
-
-def _selected(archive: Archive, values: Tensor, channels: tuple[str, ...]) -> Tensor:
-    """The given channels of an archive's values (..., channel, lat, lon)."""
-    if channels == archive.channels:
-        return values
-    return values[..., [archive.channels.index(name) for name in channels], :, :]
-
-
-@dataclass(frozen=True)
-class TrainingErrors:
-    """Which training backgrounds statistics are fitted to, and in whose units."""
-
-    data: Path | None
-    prior: str
-    lead: int
-    pairs: int
-
-
-@lru_cache(maxsize=4)
-def _errors(which: TrainingErrors) -> Tensor:
-    """In normalised units, shape (pair, channel, lat, lon)."""
-    archive, model = open_archive(which.data, "test"), model_of(which.prior)
-    errors = _selected(archive, archive.errors(which.lead, which.pairs), model.channels)
-    return (errors / model.normalisation.std.view(-1, 1, 1)).float()
-
-
-def _mean(which: TrainingErrors) -> Tensor:
-    return _errors(which).mean(dim=0)
-
-
-def _anomalies(which: TrainingErrors) -> Tensor:
-    return _errors(which) - _mean(which)
-
-
-@lru_cache(maxsize=2)
-def _covariance(which: TrainingErrors, spec: StaticCovarianceSpec) -> ZonalCovariance:
-    sample = _anomalies(which)
-    if spec.sample != "errors":
-        other = _anomalies(replace(which, lead=sum(LEADS) - which.lead))
-        if spec.sample == "nmc":
-            sample = other - sample
-        else:
-            factor = (sample.var(dim=(0, 2, 3)) / other.var(dim=(0, 2, 3))).sqrt()
-            sample = torch.cat([sample, factor.view(-1, 1, 1) * other])
-    grid = model_of(which.prior).grid
-    sample = spec.scale**0.5 * sample
-    if spec.form == "isotropic":
-        return ZonalCovariance.isotropic(sample, grid, spec.radius)
-    zonal = ZonalCovariance.fit(sample, grid, spec.radius)
-    if not spec.shrinkage:
-        return zonal
-    lagged = zonal.lagged.mul_(1 - spec.shrinkage)
-    lagged.add_(ZonalCovariance.isotropic(sample, grid, spec.radius).lagged, alpha=spec.shrinkage)
-    return ZonalCovariance(lagged, zonal.shape)
-
-
-@lru_cache(maxsize=2)
-def _localisation(prior: str, radius: float) -> Localisation:
-    return Localisation(sphere(model_of(prior).grid), radius)
-
-
-@lru_cache(maxsize=2)
-def _background_errors(which: TrainingErrors, inflation: float) -> SphericalGaussian:
-    sample = inflation**0.5 * _anomalies(which)
-    grid = model_of(which.prior).grid
-    unmeasured = torch.ones(len(ERROR_SIGMAS), sample.shape[1])
-    return SphericalGaussian(grid, *homogeneous_covariance(sample, grid), unmeasured)

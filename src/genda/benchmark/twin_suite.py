@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -147,6 +148,7 @@ class TwinSuite(Strict):
         reference: the row that ratios and significance refer to.
         methods: rows by name.
         ensembles: take dates that have an ensemble, whichever rows are run.
+        forecast_hours: run the truth's model so long from its state changed by each analysis's mean, and score that too.
         quick: other values of these keys for a short run.
     """
 
@@ -163,11 +165,54 @@ class TwinSuite(Strict):
     reference: str
     methods: Mapping[str, TwinMethodSpec]
     ensembles: bool = False
+    forecast_hours: Annotated[int, Field(gt=0, multiple_of=24)] | None = None
     quick: Mapping[str, Any] = {}
 
     @property
     def takes_ensembles(self) -> bool:
         return any(takes_ensemble(spec) for spec in self.methods.values())
+
+
+class FreeRunSpec(Strict):
+    """The model left alone."""
+
+    method: Literal["free-run"]
+
+
+CycledMethodSpec = Annotated[
+    FreeRunSpec | VariationalSpec | LetkfSpec | EnvarSpec | LatentSpec, Field(discriminator="method")
+]
+
+
+class CycledSuite(Strict):
+    """Cycles of the general circulation model: an analysis every day, each from the forecast of the one before.
+
+    A row's members are its own forecasts: one for the free run and 3D-Var, those of the suite for LETKF and hybrid, its own or
+    those of the suite for a latent method. Each has an imperfect model of its own, drawn once a cycle.
+
+    Attributes:
+        suite, prior, split, pairs, seed, members, scenarios, reference, methods, quick: as in :class:`TwinSuite`.
+        lead: of the backgrounds whose errors covariances and priors are made of, h; forecasts are of 24 h.
+        starts: dates of the first forecasts, one cycle each; the first analysis is a day later.
+        turns: analyses of a cycle.
+        spin_up: turns left out of the scores.
+    """
+
+    kind: Literal["cycled"]
+    suite: SuiteName
+    prior: str = "embedded"
+    lead: int = Field(default=24, gt=0)
+    split: Literal["validation", "test"] = "test"
+    starts: Annotated[tuple[date, ...], Field(min_length=1)]
+    turns: int = Field(default=40, ge=2)
+    spin_up: int = Field(default=10, ge=0)
+    pairs: int = Field(default=300, ge=2)
+    seed: int = Field(default=0, ge=0)
+    members: int = Field(default=16, ge=2)
+    scenarios: Mapping[str, Annotated[tuple[Network, ...], Field(min_length=1)]] = Field(min_length=1)
+    reference: str
+    methods: Mapping[str, CycledMethodSpec]
+    quick: Mapping[str, Any] = {}
 
 
 def takes_ensemble(spec: TwinMethodSpec) -> bool:
@@ -177,7 +222,7 @@ def takes_ensemble(spec: TwinMethodSpec) -> bool:
     return isinstance(spec, LetkfSpec | EnvarSpec) or (isinstance(spec, PlainSpec) and spec.method == "ensemble")
 
 
-def takes_part(spec: TwinMethodSpec, scenario: str) -> bool:
+def takes_part(spec: TwinMethodSpec | CycledMethodSpec, scenario: str) -> bool:
     """Whether a row is for a scenario."""
     only = spec.only if isinstance(spec, PlainSpec | FusionSpec | LatentSpec) else ()
     return not only or scenario in only

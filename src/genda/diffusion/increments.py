@@ -26,6 +26,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -107,6 +108,22 @@ class IncrementPrior(nn.Module):
         self.autoencoder, self.denoiser, self.about_analysis = autoencoder, denoiser, about_analysis
         for name, value in (("mean", mean), ("scale", scale), ("static", static), ("floor", floor), ("error", error)):
             self.register_buffer(name, value)
+
+    def scaled(self, factor: float) -> IncrementPrior:
+        """The prior of errors √factor as large, their mean too: of backgrounds better or worse than those it was trained on.
+
+        Raises:
+            ValueError: for a factor that is not positive.
+        """
+        if not 0 < factor < math.inf:
+            raise ValueError(f"prior: found a background covariance scaled by {factor:g}, expected more than 0")
+        error = None if self.error is None else factor * self.error
+        mean, scale = (factor**0.5 * value for value in (self.mean, self.scale))
+        floor = factor * self.floor
+        scaled = IncrementPrior(
+            self.autoencoder, self.denoiser, mean, scale, self.static, floor, error, self.about_analysis
+        )
+        return scaled.train(self.training)
 
     def context(self, latent: Tensor, observations: Tensor) -> Tensor:
         """What the network is shown.

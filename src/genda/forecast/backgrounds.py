@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genda.data.store import consolidate, coordinates_of, create_fields
-from genda.forecast.nature import PERTURBED_PARAMETERS, NatureModel
-from genda.forecast.pressure import to_pressure_levels
+from genda.forecast.nature import PERTURBED_PARAMETERS, GcmState, NatureModel
+from genda.forecast.pressure import SigmaFields, to_pressure_levels
 from genda.forecast.store import Run, modal_state
 from genda.forecast.timeline import FRAMES_PER_DAY, Stream, Timeline
 from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS
@@ -250,6 +250,15 @@ class Start:
 
 def forecast(run: Run, model: NatureModel, starts: list[Start], alpha: float) -> list[dict[str, NDArray[np.float64]]]:
     """Fields at the end of forecasts of equal length, one for each member of the model."""
+    levels = [100.0 * level for level in EMBEDDED_LEVELS]
+    fields = integrated(run, model, starts, alpha)[1]
+    return [{name: values[-1] for name, values in to_pressure_levels(f, levels).items()} for f in fields]
+
+
+def integrated(
+    run: Run, model: NatureModel, starts: Sequence[Start], alpha: float
+) -> tuple[GcmState, list[SigmaFields]]:
+    """The state at the end of forecasts of equal length, one for each member of the model, and the fields of their last day."""
     dynamics = []
     for start in starts:
         leaves = modal_state(run, start.stream, start.day)
@@ -263,8 +272,7 @@ def forecast(run: Run, model: NatureModel, starts: list[Start], alpha: float) ->
     strength = np.stack([start.strength for start in starts])
     for _ in range(starts[0].hours // 24):
         state, fields = model.advance(state, strength)
-    levels = [100.0 * level for level in EMBEDDED_LEVELS]
-    return [{name: values[-1] for name, values in to_pressure_levels(f, levels).items()} for f in fields]
+    return state, fields
 
 
 def scattered(items: Sequence[int]) -> list[int]:

@@ -22,12 +22,13 @@ import numpy as np
 from genda.data.store import consolidate, coordinates_of, create_fields
 from genda.forecast.backgrounds import LEADS, VARIANTS, Pair, Start, days_of_year_apart, forecast, scattered
 from genda.forecast.nature import PERTURBED_PARAMETERS, NatureModel
-from genda.forecast.store import Run
-from genda.forecast.timeline import Timeline
+from genda.forecast.store import Run, dynamics_at, stream_at
+from genda.forecast.timeline import FRAMES_PER_DAY, Timeline
 from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS, FIELDS
 
 MEMBERS = 16
 APART = 3
+_SEASON_CHOICES = 60  # source dates considered for members: about ±30 days of the same season
 
 
 def starts(timeline: Timeline, pair: Pair, pairs: Sequence[Pair], members: int, variant: str = "b") -> list[Start]:
@@ -42,7 +43,9 @@ def starts(timeline: Timeline, pair: Pair, pairs: Sequence[Pair], members: int, 
     free = days[~np.isin(days, taken) & (np.abs(days - pair.source_day) >= APART)]
     if free.size < members:
         raise ValueError(f"members: found {members}, expected at most {free.size}, the free days of the source run")
-    nearest = free[np.argsort(days_of_year_apart(timeline, pair.frame, free), kind="stable")][: max(60, members)]
+    nearest = free[np.argsort(days_of_year_apart(timeline, pair.frame, free), kind="stable")][
+        : max(_SEASON_CHOICES, members)
+    ]
     chosen = rng.choice(nearest, size=members, replace=False)
     half_width = np.sqrt(3.0) * VARIANTS[variant].strength
     strength = rng.uniform(-half_width, half_width, (members, len(PERTURBED_PARAMETERS)))
@@ -51,6 +54,34 @@ def starts(timeline: Timeline, pair: Pair, pairs: Sequence[Pair], members: int, 
         Start(pair.stream, pair.day - hours // 24, (pair.source_day, int(day)), strength[k], hours)
         for k, day in enumerate(chosen)
     ]
+
+
+def cycle_starts(run: Run, time: np.datetime64, members: int, seed: int, variant: str = "b") -> list[Start]:
+    """Where the members of a cycle begin whose first forecast is valid at a time; a function of its arguments alone.
+
+    As those of a background's ensemble: a perturbation they share, which makes their mean err, and one of each one's own. Member k
+    is the same however many there are.
+
+    Raises:
+        FileNotFoundError: where the run has no state so long before that time.
+        ValueError: for more members than there are perturbations of the season.
+    """
+    timeline, recipe = run.timeline, VARIANTS[variant]
+    stream, day = stream_at(run, time)
+    frame = (stream.offset or 0) + day * FRAMES_PER_DAY - 1
+    rng = np.random.default_rng([timeline.seed, frame, seed, 13])
+    days = np.arange(timeline.source.days - 1)
+    season = days[np.argsort(days_of_year_apart(timeline, frame, days), kind="stable")][:_SEASON_CHOICES]
+    if members >= season.size:
+        raise ValueError(
+            f"members: found {members}, expected fewer than {season.size}, the perturbations of the season"
+        )
+    shared, *own = rng.permutation(season)
+    half_width = np.sqrt(3.0) * recipe.strength
+    strength = rng.uniform(-half_width, half_width, (members, len(PERTURBED_PARAMETERS)))
+    hours = recipe.hours[0]
+    dynamics_at(run, time - np.timedelta64(hours, "h"))
+    return [Start(stream, day - hours // 24, (int(shared), int(own[k])), strength[k], hours) for k in range(members)]
 
 
 def create_group(run: Run, model: NatureModel, pairs: Sequence[Pair], members: int) -> None:

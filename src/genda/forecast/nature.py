@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genda.forecast.pressure import SigmaFields
+from genda.forecast.sigma import Ground, SigmaChange
 from genda.grid import LatLonGrid
 from genda.variables import STANDARD_GRAVITY
 
@@ -136,6 +137,10 @@ class NatureModel:
             step=jnp.zeros(self.members, dtype=jnp.int32),
         )
 
+    def with_dynamics(self, state: GcmState, dynamics: Any) -> GcmState:
+        """A state of one member that goes on from other dynamics, with its clock and its physics' memory."""
+        return replace(state, dynamics=optional("jax").tree.map(lambda leaf: leaf[None], dynamics))
+
     def advance(
         self, state: GcmState, strength: NDArray[np.float64] | None = None
     ) -> tuple[GcmState, list[SigmaFields]]:
@@ -188,7 +193,7 @@ class NatureModel:
 
         The three states are given by their :meth:`leaves`; the humidity perturbation is doubled.
         """
-        base, before, after = (self._unflatten(leaves) for leaves in (start, earlier, later))
+        base, before, after = (self.dynamics(leaves) for leaves in (start, earlier, later))
         l4 = np.arange(base.vorticity.shape[-1], dtype=np.float64) ** 4
         weight = (alpha * l4 / (l4 + PERTURBATION_WAVENUMBER**4)).astype(np.float32)
 
@@ -200,7 +205,44 @@ class NatureModel:
         prognostic = ("vorticity", "divergence", "temperature_variation", "log_surface_pressure")
         return base.replace(**{name: add(name) for name in prognostic}, tracers={humidity: moist})
 
-    def _unflatten(self, leaves: Sequence[NDArray[Any]]) -> Any:
+    def ground(self, dynamics: Any) -> Ground:
+        """What the columns of one member stand on."""
+        horizontal = self._dycore.coords.horizontal
+        lowest = _north_up(np.asarray(horizontal.to_nodal(dynamics.temperature_variation[-1]), dtype=np.float64))
+        pressure = np.exp(np.asarray(horizontal.to_nodal(dynamics.log_surface_pressure[0]), dtype=np.float64))
+        return Ground(
+            sigma=self.sigma,
+            surface_pressure=_REFERENCE_PRESSURE * _north_up(pressure),
+            temperature=lowest + float(self._dycore.primitive.reference_temperature[-1]),
+            geopotential=self.surface_geopotential,
+            wind_reduction=_WIND_REDUCTION,
+        )
+
+    def moved(self, dynamics: Any, change: SigmaChange) -> Any:
+        """Modal dynamics of one member with a change added, in harmonics up to the model's truncation.
+
+        u and v become vorticity and divergence by the core's own transforms.
+        """
+        horizontal = self._dycore.coords.horizontal
+        jnp, harmonics = optional("jax.numpy"), optional("dinosaur.spherical_harmonic")
+
+        def nodal(values: NDArray[np.float64]) -> Any:
+            return jnp.asarray(_south_up(values), dtype=jnp.float32)
+
+        def modal(values: NDArray[np.float64]) -> Any:
+            return horizontal.clip_wavenumbers(horizontal.to_modal(nodal(values)))
+
+        vorticity, divergence = harmonics.uv_nodal_to_vor_div_modal(horizontal, nodal(change.u), nodal(change.v))
+        return dynamics.replace(
+            vorticity=dynamics.vorticity + vorticity,
+            divergence=dynamics.divergence + divergence,
+            temperature_variation=dynamics.temperature_variation + modal(change.temperature),
+            log_surface_pressure=dynamics.log_surface_pressure + modal(change.log_surface_pressure[None]),
+            tracers={name: value + modal(change.q) for name, value in dynamics.tracers.items()},
+        )
+
+    def dynamics(self, leaves: Sequence[NDArray[Any]]) -> Any:
+        """Modal dynamics of one member from its :meth:`leaves`."""
         jax = optional("jax")
         return jax.tree.unflatten(jax.tree.structure(self._model.initial_state()), list(leaves))
 
@@ -259,6 +301,11 @@ class NatureModel:
 def _north_up(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """From jcm's (…, longitude, south-to-north latitude) to (…, north-to-south latitude, longitude)."""
     return np.swapaxes(values, -1, -2)[..., ::-1, :]
+
+
+def _south_up(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The way back from :func:`_north_up`."""
+    return np.swapaxes(values[..., ::-1, :], -1, -2)
 
 
 def _clock(date: np.datetime64) -> Any:

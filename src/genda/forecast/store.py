@@ -62,6 +62,26 @@ class Run:
         }
 
 
+def open_run(path: Path) -> Run:
+    """The run whose store is at a path.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for a store that no nature run made.
+    """
+    import zarr
+
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: no such nature run")
+    found = zarr.open_group(path, mode="r").attrs
+    names = ("training_years", "seed", "members", "year_days", "spin_up_days", "grid")
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"{path}: found no {', '.join(missing)}, expected the attributes of a nature run")
+    years, seed, members, year_days, spin_up = (int(str(found[name])) for name in names[:-1])
+    return Run(Path(path), Timeline(years, seed, members, year_days, spin_up), str(found["grid"]))
+
+
 def create_store(run: Run, model: NatureModel) -> None:
     """Lay out the store, or check that the one at hand is this run's.
 
@@ -148,6 +168,32 @@ def modal_state(run: Run, stream: Stream, day: int) -> list[NDArray[Any]]:
     chunk = day - day % CHUNK_DAYS
     with np.load(run.restart / stream.name / f"days-{chunk:05d}.npz") as saved:
         return [saved[name][day % CHUNK_DAYS] for name in sorted(saved.files)]
+
+
+def dynamics_at(run: Run, time: np.datetime64) -> list[NDArray[Any]]:
+    """Leaves of the truth's modal dynamics at a time.
+
+    Raises:
+        FileNotFoundError: where the run has none of that time.
+    """
+    stream, day = stream_at(run, time)
+    try:
+        return modal_state(run, stream, day)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{run.restart}: found no modal state of {time}, expected those of every day") from None
+
+
+def stream_at(run: Run, time: np.datetime64) -> tuple[Stream, int]:
+    """The truth stream a time belongs to, and its day there.
+
+    Raises:
+        FileNotFoundError: for a time that is not 00 UTC of a day of the run.
+    """
+    for stream in run.timeline.streams:
+        hours = (time - stream.start) / np.timedelta64(1, "h")
+        if hours % 24 == 0 and 0 < hours < 24 * stream.days:  # at 0 the truth is another stream's last frame
+            return stream, int(hours) // 24
+    raise FileNotFoundError(f"{run.out}: found no modal state of {time}, expected 00 UTC of a day of the run")
 
 
 def complete(run: Run, stream: Stream) -> bool:

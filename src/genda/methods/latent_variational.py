@@ -10,7 +10,6 @@ Reference: Fan et al. 2025, arXiv 2502.02884 (L3DVar), which minimises by Adam w
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +27,6 @@ class LatentVariational:
     Attributes:
         prior: its autoencoder and scales are used, the denoiser is not.
         outer, inner, tolerance: of :class:`genda.methods.variational.Variational`.
-        scale: factor on the background covariance.
         device: where to minimise.
     """
 
@@ -36,14 +34,7 @@ class LatentVariational:
     outer: int = 3
     inner: int = 50
     tolerance: float = 1e-4
-    scale: float = 1.0
     device: torch.device | str = "cpu"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise ValueError(
-                f"latent 3D-Var: found a background covariance scaled by {self.scale:g}, expected more than 0"
-            )
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
@@ -51,7 +42,7 @@ class LatentVariational:
         about = self.prior.to(self.device).about(background, problem.condition)
         latent = about.observed(problem)
         start = torch.zeros(about.shape).to(about.latent)
-        root = _White(about.shape, self.scale**0.5)
+        root = _White(about.shape)
         variational = Variational(root, self.outer, self.inner, self.tolerance)
         e = variational.analyse(Problem(about.shape, latent.sources, background=start), 1, generator)
         return about.decode(e)
@@ -59,10 +50,9 @@ class LatentVariational:
 
 @dataclass(frozen=True)
 class _White:
-    """The root of a multiple of the identity."""
+    """The identity as a root."""
 
     shape: tuple[int, int, int]
-    std: float
 
     @property
     def size(self) -> int:
@@ -70,7 +60,7 @@ class _White:
         return channels * lat * lon
 
     def apply(self, v: Tensor) -> Tensor:
-        return self.std * v.view(-1, *self.shape)
+        return v.view(-1, *self.shape)
 
     def transpose(self, x: Tensor) -> Tensor:
-        return self.std * x.flatten(1)
+        return x.flatten(1)

@@ -35,16 +35,18 @@ class LETKF:
         inflation: factor on the deviations of the analysis.
         rotate: mix them at random.
         block: points at a time.
+        prior_inflation: factor on the deviations of the background.
     """
 
     localisation: Localisation
     inflation: float = 1.0
     rotate: bool = False
     block: int = 8192
+    prior_inflation: float = 1.0
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
-        background = problem.background_members(type(self).__name__)
+        background = inflate(problem.background_members(type(self).__name__), self.prior_inflation)
         source, count = problem.stacked, len(background)
         images = source.operator(background)
         spread = images - images.mean(dim=0)

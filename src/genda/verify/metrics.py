@@ -133,6 +133,28 @@ NMAE = Metric(
     all_channels,
     normalised=True,
 )
+FORECAST_NMSE = Metric(
+    "forecast_nmse",
+    "Normalised MSE of forecasts",
+    ("forecast_squared_error",),
+    lambda s, std: _over_channels(s["forecast_squared_error"], std, 2),
+    all_channels,
+    normalised=True,
+)
+"""Of forecasts from analyses of twin experiments, or to those of a cycle."""
+FORECAST_RMSE = Metric(
+    "forecast_rmse",
+    "RMSE of forecasts",
+    ("forecast_squared_error",),
+    lambda s, _: np.sqrt(s["forecast_squared_error"]),
+    dimensional=True,
+)
+FORECAST_SPREAD_SKILL = Metric(
+    "forecast_spread_skill",
+    "Spread / skill of forecasts",
+    ("forecast_squared_spread", "forecast_squared_error"),
+    lambda s, _: ensemble.spread_skill_ratio(s["forecast_squared_spread"], s["forecast_squared_error"]),
+)
 CHI_SQUARE = Metric(
     "chi_square",
     "Misfit of members to observations / R",
@@ -188,6 +210,9 @@ METRICS: Mapping[str, Metric] = {
         NMSE,
         NMAE,
         ENERGY_SCORE,
+        FORECAST_NMSE,
+        FORECAST_RMSE,
+        FORECAST_SPREAD_SKILL,
         CHI_SQUARE,
         KINETIC_ENERGY,
         GEOSTROPHIC,
