@@ -31,6 +31,7 @@ from genda.verify import (
     SPREAD_SKILL,
     STATE_RMSE,
     TENDENCIES,
+    TENDENCY_SIZE,
     Metric,
     ScoreTable,
     Statistics,
@@ -53,6 +54,7 @@ METRICS = (
     GEOSTROPHIC,
     HYDROSTATIC,
     TENDENCIES,
+    TENDENCY_SIZE,
     STATE_RMSE,
 )
 

@@ -44,6 +44,7 @@ from genda.verify.metrics import (
     SPREAD_SKILL,
     STATE_RMSE,
     TENDENCIES,
+    TENDENCY_SIZE,
     Metric,
 )
 from genda.verify.scores import area_mean, bias, channel_mean, mae, mse, rmse
@@ -92,6 +93,7 @@ __all__ = [
     "SPREAD_SKILL",
     "STATE_RMSE",
     "TENDENCIES",
+    "TENDENCY_SIZE",
     "BatchSpectralDivergence",
     "Estimate",
     "LevelBin",

@@ -21,7 +21,7 @@ from genda.verify.scores import Array
 from genda.verify.specdiv import sample_spectral_divergence
 from genda.verify.spectra import has_harmonics, kinetic_energy_bands
 from genda.verify.statistics import Statistics
-from genda.verify.tendencies import tendency_error
+from genda.verify.tendencies import tendency_scores
 
 
 def field_statistics(
@@ -57,8 +57,8 @@ def field_statistics(
         errors of the forecast or of the ensemble mean; squared spread, rank histogram and bins of the CRPS of an ensemble; fair
         CRPS and fair energy score (of a deterministic forecast: absolute error and norm of the error); SpecDiv, averaged over
         members, and of the mean; kinetic energy by band, averaged over levels and members, and of the truth; squared residuals
-        of geostrophic and hydrostatic balance, averaged over members, and of the truth, and squared errors of tendencies, averaged
-        over members, where grid and channels allow.
+        of geostrophic and hydrostatic balance, averaged over members, and of the truth, and squared errors and sizes of tendencies,
+        averaged over members, where grid and channels allow.
 
     Raises:
         ValueError: for shapes that do not agree, or a value that is not finite (channel and time named).
@@ -138,9 +138,9 @@ def _one_date(
     for name, found in residuals(x, channels, grid, area).items():
         out[name] = (found.mean(dim=0) if x.ndim == 4 else found).unsqueeze(0)
         out[f"{name}_truth"] = expected[name].unsqueeze(0)
-    tendencies = tendency_error(x, y, channels, grid, area)
-    if tendencies is not None:
-        out["tendency_error"] = (tendencies.mean(dim=0) if x.ndim == 4 else tendencies).unsqueeze(0)
+    told = tendency_scores(x, y, channels, grid, area)
+    for name, found in zip(("tendency_error", "tendency_size"), told or (), strict=False):  # none, or both
+        out[name] = (found.mean(dim=0) if x.ndim == 4 else found).unsqueeze(0)
     return out
 
 

@@ -191,6 +191,13 @@ TENDENCIES = Metric(
     lambda s, _: np.sqrt(s["tendency_error"])[..., 0, :],
     tendencies.equations,
 )
+TENDENCY_SIZE = Metric(
+    "tendency_size",
+    "Size of tendencies / truth's",
+    ("tendency_size",),
+    lambda s, _: np.sqrt(s["tendency_size"])[..., 0, :],
+    tendencies.equations,
+)
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
@@ -218,5 +225,6 @@ METRICS: Mapping[str, Metric] = {
         GEOSTROPHIC,
         HYDROSTATIC,
         TENDENCIES,
+        TENDENCY_SIZE,
     )
 }

@@ -1,11 +1,11 @@
-r"""Tendencies: how far the change that the equations give a state is from that of the truth, equation by equation.
+r"""Tendencies: the change that the equations give a state against that of the truth, equation by equation.
 
-    e² = mean over levels of  <|K(x) - K(y)|²> / <|K(y)|²>,      K of :mod:`genda.physics.primitive_equations`
+    e² = mean over levels of  <|K(x) - K(y)|²> / <|K(y)|²>,      s² = mean over levels of  <|K(x)|²> / <|K(y)|²>
 
-A small error of position is a large one of tendencies, and so is wind that does not fit mass: it is a score of accuracy at the
-scales that change fast, which a smooth field does well in. Whether a state is in balance is told by
-:mod:`genda.verify.balance`. Of an ensemble the members are scored. Each level counts in units of its own tendencies, so that none
-rules the others.
+with K of :mod:`genda.physics.primitive_equations`. A small error of position is a large one of tendencies, and so is wind that does
+not fit mass: e is a score of accuracy at the scales that change fast, which a smooth field does well in. The size s tells what is
+too calm, below 1, and what is about to ring, above. Whether a state is in balance is told by :mod:`genda.verify.balance`. Of an
+ensemble the members are scored. Each level counts in units of its own tendencies, so that none rules the others.
 
 References:
     PhyDA (arXiv 2505.12882), equation 8.
@@ -40,10 +40,10 @@ def equations(channels: Sequence[str]) -> tuple[str, ...]:
     return tuple(field for field in NEEDS if len(Equation.of(field, layout).levels) >= INTERIOR)
 
 
-def tendency_error(
+def tendency_scores(
     fields: Tensor, truth: Tensor, channels: Sequence[str], grid: LatLonGrid, weights: Tensor | Array
-) -> Tensor | None:
-    """e² by equation.
+) -> tuple[Tensor, Tensor] | None:
+    """e² and s² by equation.
 
     Args:
         fields: physical units, shape (..., channel, lat, lon).
@@ -53,7 +53,7 @@ def tendency_error(
         weights: shape (lat,) or (lat, lon).
 
     Returns:
-        shape (..., equation) in the order of :func:`equations`, float64; None where channels or grid tell no tendency.
+        each of shape (..., equation) in the order of :func:`equations`, float64; None where channels or grid tell no tendency.
     """
     names = equations(channels)
     if not names or not grid.is_global or not has_harmonics(grid):
@@ -63,16 +63,18 @@ def tendency_error(
     where = dynamics.enforced(y)[0] * normalised_weights(weights, truth)
     expected = dynamics(y)[0]
     size = (where * expected**2).sum(dim=(-2, -1))
-    states = fields.reshape(-1, *truth.shape).double()
-    shares = torch.stack(
-        [(where * (dynamics(x.unsqueeze(0))[0] - expected) ** 2).sum(dim=(-2, -1)) / size for x in states]
-    )
+    found = [dynamics(x.unsqueeze(0))[0] for x in fields.reshape(-1, *truth.shape).double()]
     columns = [
         [i for i, name in enumerate(channels) if channel(name).field.id == field and float(size[i]) > 0]
         for field in names
     ]
-    found = torch.stack([shares[:, own].mean(dim=1) for own in columns], dim=1)
-    return found.view(*fields.shape[:-3], len(names))
+
+    def share(planes: list[Tensor]) -> Tensor:
+        levels = torch.stack([(where * plane**2).sum(dim=(-2, -1)) / size for plane in planes])
+        by_equation = torch.stack([levels[:, own].mean(dim=1) for own in columns], dim=1)
+        return by_equation.view(*fields.shape[:-3], len(names))
+
+    return share([k - expected for k in found]), share(found)
 
 
 @lru_cache(maxsize=4)
