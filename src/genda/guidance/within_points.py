@@ -74,7 +74,8 @@ class WithinPoints:
         h = self._at_point.to(local)[members] * there.unsqueeze(-1)
         matrices = h @ local[latitude.to(local.device)] @ h.mT
         errors = torch.where(there, self._variance.to(local)[members], 1.0)
-        return torch.linalg.inv(matrices + torch.diag_embed(errors)).to(self._variance.dtype)
+        inverse: Tensor = torch.linalg.inv(matrices + torch.diag_embed(errors))
+        return inverse.to(self._variance.dtype)
 
 
 def _alike(blocks: Sequence[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
