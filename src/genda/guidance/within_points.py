@@ -71,9 +71,11 @@ class WithinPoints:
     def _inverse(self, local: Tensor, members: Tensor, latitude: Tensor) -> Tensor:
         """Of each block, that of the unit matrix where there is no member, (block, k, k)."""
         members, there = members.clamp(min=0).to(local.device), (members >= 0).to(local.device)
-        h = self._at_point.to(local)[members] * there.unsqueeze(-1)
+        variance = self._variance.to(local)[members]
+        heard = there & torch.isfinite(variance)  # an observation of infinite error is none
+        h = self._at_point.to(local)[members] * heard.unsqueeze(-1)
         matrices = h @ local[latitude.to(local.device)] @ h.mT
-        errors = torch.where(there, self._variance.to(local)[members], 1.0)
+        errors = torch.where(heard, variance, 1.0)
         inverse: Tensor = torch.linalg.inv(matrices + torch.diag_embed(errors))
         return inverse.to(self._variance.dtype)
 
