@@ -134,7 +134,8 @@ def make_latent_method(
             :class:`genda.guidance.latent_optimisation.Optimiser`.
         gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
         iterations: of MMPS.
-        scale: factor on the covariance of background errors: of backgrounds better or worse than those of the prior's training.
+        scale: factor on the covariance of background errors, and its root on their mean: of backgrounds better or worse than
+            those of the prior's training. An ensemble's covariance is left as it is.
         width: of DiffDA's mask, m; by default a third of a cell of the shipped grid: where observations are sparse, the
             paper's 1.5 cells paint over what the prior knows better.
         ensemble: how the covariance of the background's ensemble joins the prior's Gaussian where a background has one; None

@@ -138,6 +138,7 @@ def test_cycles_that_leave_their_split_are_refused(nature, tmp_path):
         ({"starts": ["2001-02-13"]}, "found 2001-02-16.*expected days of split test alone"),
         ({"starts": ["2001-02-02"]}, "found no modal state"),
         ({"members": 70}, "members: found 70"),
+        ({"lead": 36}, "suite small: lead: found 36 h, expected 24 or 48"),
     ):
         suite = read_suite(written(tmp_path, prior=str(prior), **changes))
         with pytest.raises((ValueError, FileNotFoundError), match=complaint):

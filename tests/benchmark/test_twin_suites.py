@@ -51,6 +51,18 @@ def finished(tmp_path_factory):
     return suite, folder / "runs"
 
 
+def test_only_forecasts_ask_for_a_nature_run(finished, monkeypatch):
+    def none(self):
+        raise ValueError("found no seed, expected the attributes of a nature run")
+
+    monkeypatch.setattr(SampleArchive, "run", property(none))
+    suite, runs = finished
+    experiment, pair = experiment_of(suite), pairs(suite, runs)[0]
+    found = experiment.run(suite.methods[pair.name], pair.scenario, pair.case)
+    with np.load(pair.file) as saved:
+        np.testing.assert_array_equal(found.values["squared_error"], saved["value:squared_error"])
+
+
 def test_an_analysis_of_dense_columns_beats_its_background_and_the_ensemble_helps(finished):
     results = read_results(*finished)
     table = results.table("3 %")

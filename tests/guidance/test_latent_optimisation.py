@@ -1,6 +1,8 @@
 """Latent optimisation against the Kalman posterior, its optimisers against each other, and what happens when one fails."""
 
 import logging
+import math
+from dataclasses import replace
 
 import pytest
 import scipy.sparse as sp
@@ -103,6 +105,21 @@ def test_levels_that_differ_between_members_are_left_to_conjugate_gradients():
     for member, sigma, x in zip(both, levels, state(), strict=True):
         alone = LatentOptimisation(zonal(), problem())(x.unsqueeze(0), sigma)
         torch.testing.assert_close(member, alone[0], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("metric", ["covariance", "isotropic"])
+def test_an_observation_of_infinite_error_is_none(metric):
+    gaussian, given = zonal(), problem()
+    (source,) = given.sources
+    infinite = torch.tensor([math.inf, *[0.01] * 3, math.inf, 0.01], dtype=torch.float64)
+    kept = torch.isfinite(infinite).numpy()
+    operator = LinearOperator(source.operator.matrix[kept], SHAPE)
+    fewer = Source(source.values[kept], operator, Diagonal(infinite[kept]))
+    sources = (replace(source, covariance=Diagonal(infinite)), fewer)
+    some = [LatentOptimisation(gaussian, Problem(SHAPE, (each,)), metric=metric) for each in sources]
+    found, expected = (optimisation(state(), torch.tensor(2.0, dtype=torch.float64)) for optimisation in some)
+    assert not some[0].fallbacks
+    torch.testing.assert_close(found, expected)
 
 
 def test_every_level_is_solved_to_three_digits():

@@ -1,6 +1,7 @@
 """The preconditioner of observed columns against the matrix it stands for."""
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 import torch
 
@@ -62,3 +63,23 @@ def test_large_blocks_are_cut(monkeypatch):
     for part in ([0, 1], [2], [3, 4]):
         expected[np.ix_(part, part)] = torch.linalg.inv(full[np.ix_(part, part)])
     torch.testing.assert_close(found, expected)
+
+
+def test_memory_is_that_of_the_blocks_and_not_of_the_largest_at_every_point():
+    """Five hundred observations of one point, one of each other: a quarter of a million numbers and not 500 million."""
+    shape, variance = (3, 40, 50), torch.full((2499,), 0.1, dtype=torch.float64)
+    points = np.concatenate([np.zeros(500, dtype=int), np.arange(1, 2000)])
+    h = sp.csr_array((np.ones(2499), (np.arange(2499), points)), shape=(2499, 6000))
+    within = WithinPoints(h, shape, variance, lambda _: torch.eye(3, dtype=torch.float64).expand(40, 3, 3))
+    assert sum(members.shape[0] * members.shape[1] ** 2 for members in within._members) < 300_000
+    found = within.near(1.0)(torch.ones(1, 2499, dtype=torch.float64))[0]
+    torch.testing.assert_close(found[:500], torch.full((500,), 1 / 500.1, dtype=torch.float64))
+    torch.testing.assert_close(found[500:], torch.full((1999,), 1 / 1.1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_nothing_observed_and_rows_that_read_nothing(count):
+    variance = torch.full((count,), 0.5, dtype=torch.float64)
+    found = WithinPoints(sp.csr_array((count, 24)), SHAPE, variance, local).near(1.0)
+    v = torch.ones(1, count, dtype=torch.float64)
+    torch.testing.assert_close(found(v), 2 * v)

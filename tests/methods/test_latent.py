@@ -230,6 +230,8 @@ def test_near_gradients_leave_the_value_and_are_those_of_the_linear_map():
         _, tangent = torch.func.jvp(about.prior.autoencoder.decode_linear, (e,), (about.prior.scale * de,))
         operator = Composed(about.decode_with_near_gradient, _All())
         torch.testing.assert_close(operator.tangent(e, de), tangent.flatten(1))
+        counted = about.counted_from(de[:1])  # nor for increments that are counted from another place
+        torch.testing.assert_close(counted.decode_with_near_gradient(e), about.decode(e + de[:1]))
 
 
 def bent_prior():

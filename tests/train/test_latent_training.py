@@ -141,8 +141,9 @@ def test_training_begins_with_the_network_of_another_prior(data, autoencoder, in
     other = document | {"architecture": turned, "out": tmp_path / "other"}
     with pytest.raises(ValueError, match="found another architecture, expected this run's"):
         train(IncrementConfig.model_validate(other))
-    with pytest.raises(ValueError, match="found another autoencoder"):
-        train(small.increment_config(data, tmp_path / "none", None, initial=str(initial)))
+    for base in ({"modes": 20}, None):  # a Gaussian of another latent can't be kept either
+        with pytest.raises(ValueError, match="found another autoencoder"):
+            train(small.increment_config(data, tmp_path / "none", None, initial=str(initial), base=base))
 
 
 def test_a_run_is_not_resumed_on_another_autoencoder(data, autoencoder, tmp_path):

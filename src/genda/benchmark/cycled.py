@@ -29,7 +29,7 @@ from genda.benchmark.latent import (
     resolved,
     weights_of,
 )
-from genda.benchmark.observing import check_fits, misfit, observed
+from genda.benchmark.observing import check_fits, check_lead, misfit, observed
 from genda.benchmark.twin_suite import (
     CycledMethodSpec,
     CycledSuite,
@@ -108,6 +108,7 @@ class CycledExperiment:
             ValueError, FileNotFoundError, ModuleNotFoundError: for what would fail in every cycle.
         """
         suite, run = self.suite, self._run
+        check_lead(suite)
         starts = [np.datetime64(day, "ns") for day in suite.starts]
         times = np.concatenate([start + DAY * np.arange(suite.turns + 1) for start in starts])
         inside = open_nature_run(run.out, suite.split).time.values

@@ -54,7 +54,6 @@ def experiment_of(suite: Suite, data: Path | None = None, kept: Path | None = No
 
     Args:
         data: a nature run for twin experiments and cycles, a file of ascents for soundings; what is shipped where None.
-
         kept: folder of a pair, in which a long run may keep what it needs to go on.
 
     Raises:

@@ -22,6 +22,7 @@ from genda.benchmark.twin_suite import (
 )
 from genda.checkpoint import Model, check_model
 from genda.diffusion.noise import derived_seed
+from genda.forecast.backgrounds import LEADS
 from genda.grid import LatLonGrid
 from genda.linalg import Diagonal
 from genda.observations.networks import columns_table, random_columns, station_network
@@ -99,6 +100,17 @@ def check_fits(suite: TwinSuite | CycledSuite, truth: State) -> None:
             except ValueError as error:
                 raise ValueError(f"suite {suite.suite}: scenarios.{scenario}: {error}") from None
     check_base(suite.prior, suite.methods)
+
+
+def check_lead(suite: TwinSuite | CycledSuite) -> None:
+    """Refuse a lead that no backgrounds have.
+
+    Raises:
+        ValueError: naming it and those there are.
+    """
+    if suite.lead not in LEADS:
+        expected = " or ".join(map(str, LEADS))
+        raise ValueError(f"suite {suite.suite}: lead: found {suite.lead} h, expected {expected}")
 
 
 def _check_nonlinear(suite: TwinSuite | CycledSuite, scenario: str) -> None:

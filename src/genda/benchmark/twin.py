@@ -27,7 +27,7 @@ from genda.benchmark.latent import (
     resolved,
     weights_of,
 )
-from genda.benchmark.observing import check_fits, misfit, observed
+from genda.benchmark.observing import check_fits, check_lead, misfit, observed
 from genda.benchmark.twin_suite import (
     FieldSpec,
     Network,
@@ -88,9 +88,7 @@ class TwinExperiment:
         Raises:
             ValueError: for too few, for one inside the prior's training period, or for what would fail on every date.
         """
-        if self.suite.lead not in LEADS:
-            expected = " or ".join(map(str, LEADS))
-            raise ValueError(f"suite {self.suite.suite}: lead: found {self.suite.lead} h, expected {expected}")
+        check_lead(self.suite)
         ensemble = self.suite.ensembles or self.suite.takes_ensembles
         if self.suite.takes_ensembles and self.suite.lead != min(LEADS):
             found = f"found {self.suite.lead} h with rows that take an ensemble, expected {min(LEADS)}, which ensembles are for"
@@ -108,9 +106,7 @@ class TwinExperiment:
         chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
         check_unseen(self.suite.prior, check_model(self.suite.prior).training, chosen)
         if self.suite.forecast_hours is not None:
-            if self._archive.run is None:
-                raise ValueError("forecast_hours: found no nature run, expected one with its modal states (--data)")
-            check_forecasts(self._archive.run, chosen, self.channels, self.suite.forecast_hours // 24)
+            check_forecasts(self._run, chosen, self.channels, self.suite.forecast_hours // 24)
         check_fits(self.suite, self._archive.truth(chosen[0]))
         for name, spec in self.suite.methods.items():
             if isinstance(spec, LatentSpec):
@@ -164,11 +160,11 @@ class TwinExperiment:
             std=self.std,
             antithetic=isinstance(spec, LatentSpec) and antithetic(spec),
         )
-        more, run, hours = {}, self._archive.run, self.suite.forecast_hours
+        more, hours = {}, self.suite.forecast_hours
         if len(values) > 1:
             more["observation_misfit"] = np.full((1, 1), misfit(values, self._sources(scenario, truth)))
-        if run is not None and hours is not None:
-            more["forecast_squared_error"] = self._forecast_error(run, hours, physical[0].mean(dim=0), truth)
+        if hours is not None:
+            more["forecast_squared_error"] = self._forecast_error(self._run, hours, physical[0].mean(dim=0), truth)
         return replace(statistics, values={**statistics.values, **more})
 
     def _forecast_error(self, run: Run, hours: int, analysis: Tensor, truth: State) -> Array:
@@ -206,6 +202,12 @@ class TwinExperiment:
             return method.analyse(Problem(self._shape, sources, background=self._background(time)[0]), 1, generator)
         members = self._ensemble(time)
         return method.analyse(Problem(self._shape, sources, ensemble=members), len(members), generator)
+
+    @property
+    def _run(self) -> Run:
+        if self._archive.run is None:
+            raise ValueError("forecast_hours: found no nature run, expected one with its modal states (--data)")
+        return self._archive.run
 
     @property
     def _shape(self) -> tuple[int, int, int]:

@@ -69,7 +69,7 @@ def _pictures(document: Mapping[str, Any], page: Path) -> str:
         try:
             png = draw(document)
         except ModuleNotFoundError as missing:
-            return f"No picture: {missing.name} is not installed (`pip install 'genda[plot]'`).\n\n"
+            return f"{shown}No picture: {missing.name} is not installed (`pip install 'genda[plot]'`).\n\n"
         if png is None:
             continue
         with replacing(path) as partial_file:

@@ -63,13 +63,14 @@ def advanced(
     """A state of one member some days later, and its channels then, (channel, lat, lon).
 
     Raises:
-        FloatingPointError: where the model did not get there.
+        FloatingPointError: naming the channels where the model did not get there.
     """
     for _ in range(days):
         state, (fields,) = model.advance(state, strength)
     values = channels_at_end(fields, names)
-    if not np.isfinite(values).all():
-        raise FloatingPointError("the model's forecast is not finite")
+    lost = [name for name, field in zip(names, values, strict=True) if not np.isfinite(field).all()]
+    if lost:
+        raise FloatingPointError(f"the model's forecast of {', '.join(lost)} is not finite")
     return state, values
 
 

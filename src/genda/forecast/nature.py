@@ -33,6 +33,7 @@ FRAME_HOURS = 12
 SURFACE_PRESSURE_SCALE = 0.983
 _REFERENCE_PRESSURE = 1.0e5  # Pa, by which jcm normalises surface pressure
 _WIND_REDUCTION = 0.95  # SPEEDY's ratio of near-surface to lowest-level wind (fwind0)
+_HUMIDITY = "specific_humidity"  # the one tracer of the dynamics
 
 PERTURBED_PARAMETERS: dict[tuple[str, str], float] = {
     ("convection", "trcnv"): 9.0,
@@ -200,10 +201,9 @@ class NatureModel:
         def add(name: str) -> Any:
             return getattr(base, name) + weight * (getattr(after, name) - getattr(before, name))
 
-        humidity = "specific_humidity"
-        moist = base.tracers[humidity] + 2.0 * weight * (after.tracers[humidity] - before.tracers[humidity])
+        moist = base.tracers[_HUMIDITY] + 2.0 * weight * (after.tracers[_HUMIDITY] - before.tracers[_HUMIDITY])
         prognostic = ("vorticity", "divergence", "temperature_variation", "log_surface_pressure")
-        return base.replace(**{name: add(name) for name in prognostic}, tracers={humidity: moist})
+        return base.replace(**{name: add(name) for name in prognostic}, tracers={_HUMIDITY: moist})
 
     def ground(self, dynamics: Any) -> Ground:
         """What the columns of one member stand on."""
@@ -238,7 +238,7 @@ class NatureModel:
             divergence=dynamics.divergence + divergence,
             temperature_variation=dynamics.temperature_variation + modal(change.temperature),
             log_surface_pressure=dynamics.log_surface_pressure + modal(change.log_surface_pressure[None]),
-            tracers={name: value + modal(change.q) for name, value in dynamics.tracers.items()},
+            tracers={_HUMIDITY: dynamics.tracers[_HUMIDITY] + modal(change.q)},
         )
 
     def dynamics(self, leaves: Sequence[NDArray[Any]]) -> Any:

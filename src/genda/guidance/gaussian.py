@@ -42,6 +42,8 @@ def kalman_increment(
 ) -> Tensor:
     """C Hᵀ (H C Hᵀ + R)^{-1} d by conjugate gradients in observation space, (batch, channel, lat, lon).
 
+    Observations of infinite error take no part.
+
     Args:
         covariance: product of C with fields.
         source: gives H and R; a nonlinear H is linearised at ``x``.
@@ -51,14 +53,16 @@ def kalman_increment(
         tolerance: relative residual at which they stop.
         preconditioner: an approximate (H C Hᵀ + R)^{-1}, (batch, m) to the same.
     """
+    heard = torch.isfinite(source.covariance @ torch.ones_like(misfit))
 
     def field(u: Tensor) -> Tensor:
         return covariance(source.adjoint(x, u))
 
     def product(u: Tensor) -> Tensor:
-        return source.covariance @ u + source.operator.tangent(x, field(u))
+        return torch.where(heard, source.covariance @ u + source.operator.tangent(x, field(u)), 0.0)
 
-    return field(conjugate_gradient(product, misfit, iterations, tolerance, preconditioner))
+    d = torch.where(heard, misfit, 0.0)
+    return field(conjugate_gradient(product, d, iterations, tolerance, preconditioner))
 
 
 class GaussianGuidance(Guided):

@@ -11,11 +11,12 @@ Reference: block Jacobi, Saad 2003, Iterative Methods for Sparse Linear Systems,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 LARGEST = 512
@@ -44,31 +45,47 @@ class WithinPoints:
         self._at_point = torch.as_tensor(sp.coo_array(folded, shape=(rows.shape[0], channels)).toarray())
         order = np.argsort(main, kind="stable")
         cuts = np.flatnonzero(np.diff(main[order])) + 1
-        groups = [part for group in np.split(order, cuts) for part in np.array_split(group, -(-len(group) // LARGEST))]
-        longest = max(len(group) for group in groups)
-        padded = [np.pad(group, (0, longest - len(group)), constant_values=-1) for group in groups]
-        self._members = torch.as_tensor(np.stack(padded))
-        self._latitude = torch.as_tensor(main[self._members[:, 0].numpy()] // nlon)
+        groups = [group for group in np.split(order, cuts) if len(group)]
+        blocks = [part for group in groups for part in np.array_split(group, -(-len(group) // LARGEST))]
+        self._members = [torch.as_tensor(members) for members in _alike(blocks)]
+        self._latitude = [torch.as_tensor(main[members[:, 0].numpy()] // nlon) for members in self._members]
         self._variance, self._local = variance, local
 
     def near(self, level: float) -> Callable[[Tensor], Tensor]:
         """At one level, (batch, m) to the same."""
-        members = self._members.to(self._variance.device)
-        there = members >= 0
-        inverse = self._inverse(level, members.clamp(min=0), there)
+        local = self._local(self._variance.new_tensor(level)).double()
+        inverses = [self._inverse(local, *each) for each in zip(self._members, self._latitude, strict=True)]
 
         def apply(v: Tensor) -> Tensor:
-            parts = v[:, members.clamp(min=0)] * there  # (batch, block, k)
-            image = torch.einsum("bpj,pij->bpi", parts, inverse.to(v))
-            return torch.zeros_like(v).index_copy(1, members[there], image[:, there])
+            found = torch.zeros_like(v)
+            for members, inverse in zip(self._members, inverses, strict=True):
+                chosen = members.to(v.device)
+                there = chosen >= 0
+                parts = v[:, chosen.clamp(min=0)] * there  # (batch, block, k)
+                image = torch.einsum("bpj,pij->bpi", parts, inverse.to(v))
+                found = found.index_copy(1, chosen[there], image[:, there])
+            return found
 
         return apply
 
-    def _inverse(self, level: float, members: Tensor, there: Tensor) -> Tensor:
+    def _inverse(self, local: Tensor, members: Tensor, latitude: Tensor) -> Tensor:
         """Of each block, that of the unit matrix where there is no member, (block, k, k)."""
-        local = self._local(self._variance.new_tensor(level)).double()
-        h = self._at_point.to(local)[members] * there.unsqueeze(-1)
-        matrices = h @ local[self._latitude.to(local.device)] @ h.mT
-        errors = torch.where(there, self._variance.to(local)[members], 1.0)
+        members, there = members.clamp(min=0).to(local.device), (members >= 0).to(local.device)
+        variance = self._variance.to(local)[members]
+        heard = there & torch.isfinite(variance)  # an observation of infinite error is none
+        h = self._at_point.to(local)[members] * heard.unsqueeze(-1)
+        matrices = h @ local[latitude.to(local.device)] @ h.mT
+        errors = torch.where(heard, variance, 1.0)
         inverse: Tensor = torch.linalg.inv(matrices + torch.diag_embed(errors))
-        return inverse
+        return inverse.to(self._variance.dtype)
+
+
+def _alike(blocks: Sequence[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
+    """Blocks of about the same size together, (block, k), -1 where one is shorter: one large block must not widen them all."""
+    sizes = [(len(block) - 1).bit_length() for block in blocks]
+    found = []
+    for size in sorted(set(sizes)):
+        same = [block for block, own in zip(blocks, sizes, strict=True) if own == size]
+        longest = max(len(block) for block in same)
+        found.append(np.stack([np.pad(block, (0, longest - len(block)), constant_values=-1) for block in same]))
+    return found

@@ -10,6 +10,7 @@ there are only so many such blocks as latitudes and places in a patch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ class ColumnAnalysis:
     def __init__(
         self, autoencoder: Autoencoder, base: ZonalGaussian, scale: Tensor, floor: Tensor, noises: tuple[float, ...]
     ) -> None:
-        self._autoencoder, self._base, self._scale, self._floor = autoencoder, base, scale, floor
+        self._patch, self._weight = autoencoder.patch, autoencoder.linear_weight
+        self._base, self._scale, self._floor = deepcopy(base), scale, floor  # batches are drawn on the host
         self._noises = torch.tensor(noises)
         blocks = torch.stack([self._blocks(lead) for lead in range(len(scale))])
         errors = floor.unsqueeze(1) + (self._noises**2).view(1, -1, 1)  # (lead, noise, channel)
@@ -66,10 +68,9 @@ class ColumnAnalysis:
             return (seen * decode(self._base.prior_covariance(adjoint(u))) + variance * u).flatten(1)
 
         inverse = self._inverse[lead, (columns.noise.view(-1, 1) - self._noises).abs().argmin(dim=1)]
-        patch = self._autoencoder.patch
 
         def within_columns(u: Tensor) -> Tensor:
-            folded = u.view(*shape[:3], -1, patch)
+            folded = u.view(*shape[:3], -1, self._patch)
             return torch.einsum("brpij,bjrcp->bircp", inverse, folded).flatten(1)
 
         u = conjugate_gradient(product, innovation.flatten(1), ITERATIONS, TOLERANCE, within_columns)
@@ -78,21 +79,20 @@ class ColumnAnalysis:
 
     def _maps(self, scale: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """The linear map from increments to states and its adjoint."""
-        patch, weight = self._autoencoder.patch, self._autoencoder.linear_weight
 
         def decode(e: Tensor) -> Tensor:
-            return F.pixel_shuffle(torch.einsum("kl,blij->bkij", weight, scale * e), patch)
+            return F.pixel_shuffle(torch.einsum("kl,blij->bkij", self._weight, scale * e), self._patch)
 
         def adjoint(x: Tensor) -> Tensor:
-            return scale * torch.einsum("kl,bkij->blij", weight, F.pixel_unshuffle(x, patch))
+            return scale * torch.einsum("kl,bkij->blij", self._weight, F.pixel_unshuffle(x, self._patch))
 
         return decode, adjoint
 
     @torch.no_grad()
     def _blocks(self, lead: int) -> Tensor:
         """H C Hᵀ within a column, in double precision, (row, place in the patch along longitude, channel, channel)."""
-        patch, scale = self._autoencoder.patch, self._scale[lead].double().flatten()
+        patch, scale = self._patch, self._scale[lead].double().flatten()
         local = self._base.local_covariance(torch.tensor(torch.inf)).double() * torch.outer(scale, scale)
-        weight = self._autoencoder.linear_weight.double().view(-1, patch, patch, len(scale))
+        weight = self._weight.double().view(-1, patch, patch, len(scale))
         blocks = torch.einsum("cyxk,rkl,dyxl->ryxcd", weight, local, weight)
         return blocks.flatten(0, 1)

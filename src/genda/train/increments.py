@@ -98,7 +98,6 @@ class IncrementTask:
 
     def __init__(self, config: IncrementConfig, device: torch.device, saved: dict[str, Tensor] | None) -> None:
         self._config = config
-        self._began: dict[str, Any] | None = None
         self._space = space = _space(config, saved)
         digest = _digest(space.autoencoder)
         if saved is not None and not torch.equal(saved.get("space", torch.empty(0)), digest):
@@ -115,7 +114,8 @@ class IncrementTask:
             else torch.stack([F.avg_pool2d(maps.roll(turn, -1), patch) for turn in range(patch)])
         )
         area = torch.as_tensor(grid.area_weights).float()
-        initial = None if config.initial is None else load_latent_model(config.initial)
+        initial = None if config.initial is None else self._initial(config.initial)
+        self._began = None if initial is None else initial.card
         self._inherited = initial if config.base is None else None
         if saved is None:
             mean, scale = self._train.statistics(space, area)
@@ -133,8 +133,8 @@ class IncrementTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "weights"))
             network = build_increment_network(config.architecture, space.spec, space.channels, grid.shape)
-        if initial is not None:
-            self._begin_with(network, initial, saved is None)
+        if initial is not None and saved is None:
+            _begin_with(network, initial)
         denoiser = IncrementDenoiser(network, base, config.architecture.sees_base)
         self._validation = Latents.of(space, self._read(config.data.validation, config.validation.samples), range(1))
         self._validation.scale(mean, scale)
@@ -207,30 +207,27 @@ class IncrementTask:
             scores |= {"ratio_observed": round(float(ratios["observed"].mean()), 5)}
         return scores
 
-    def _begin_with(self, network: nn.Module, initial: LatentModel, fresh: bool) -> None:
-        """Take the weights of a finished prior's network, unless a run goes on, and remember how it was trained.
-
-        One that sees no observations may become part of one that does.
+    def _initial(self, name: str) -> LatentModel:
+        """The finished prior that training begins with; one that sees no observations may become part of one that does.
 
         Raises:
-            ValueError: for a network of another architecture, latent or climatology, which would mean something else by them.
+            ValueError: for one of another architecture, latent or climatology, whose weights would mean something else here.
         """
-        unseeing = initial.architecture.observations is None
-        expected = self._config.architecture.model_copy(update={"observations": None} if unseeing else {})
+        initial, space = load_latent_model(name), self._space
+        expected = self._config.architecture.model_copy(
+            update={"observations": None} if initial.architecture.observations is None else {}
+        )
         same = {
             "architecture": initial.architecture == expected,
-            "autoencoder": torch.equal(_digest(initial.space.autoencoder), _digest(self._space.autoencoder)),
+            "autoencoder": torch.equal(_digest(initial.space.autoencoder), _digest(space.autoencoder)),
             "climatology": torch.equal(initial.normalisation.mean, self.normalisation.mean)
             and torch.equal(initial.normalisation.std, self.normalisation.std),
             "leads": initial.leads == self.leads,
         }
-        other = [name for name, equal in same.items() if not equal]
+        other = [part for part, equal in same.items() if not equal]
         if other:
-            raise ValueError(f"initial: {self._config.initial}: found another {', '.join(other)}, expected this run's")
-        if fresh:
-            part = network.network if isinstance(network, ObservationConditioned) and unseeing else network
-            part.load_state_dict(widened(initial.denoiser.network.state_dict(), part.state_dict()))
-        self._began = initial.card
+            raise ValueError(f"initial: {name}: found another {', '.join(other)}, expected this run's")
+        return initial
 
     def save_model(self, directory: Path, card: dict[str, Any]) -> None:
         objective = self.objective
@@ -265,7 +262,7 @@ class IncrementTask:
         shown = torch.cat([maps, self._networks.maps(columns, lead).to(maps)], dim=1)
         if self._analysis is None:
             return shown, nowhere
-        return shown, self._analysis.of(columns, self._statistics(samples, index)[0], lead)
+        return shown, self._analysis.of(columns, self._statistics(samples, index)[0], lead).to(maps)
 
     def _unobserved(self, samples: Latents, maps: Tensor) -> Tensor:
         """What the network is shown where nothing is observed."""
@@ -320,6 +317,13 @@ def _digest(autoencoder: nn.Module) -> Tensor:
     for value in autoencoder.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     return torch.tensor(list(digest.digest()), dtype=torch.uint8)
+
+
+def _begin_with(network: nn.Module, initial: LatentModel) -> None:
+    """Give a network, or the part of it that sees no observations, the weights of another's."""
+    unseeing = initial.architecture.observations is None
+    part = network.network if isinstance(network, ObservationConditioned) and unseeing else network
+    part.load_state_dict(widened(initial.denoiser.network.state_dict(), part.state_dict()))
 
 
 def widened(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
