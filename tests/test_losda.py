@@ -46,7 +46,14 @@ def error_of(path, case):
 
 @pytest.mark.parametrize(
     ("method", "bound"),
-    [("losda", 0.75), (None, 0.75), ("latent-mmps", 0.9), ("latent-dps", 0.95), ("latent-3d-var", 0.95)],
+    [
+        ("losda", 0.75),
+        (None, 0.75),
+        ("latent-mmps", 0.9),
+        ("latent-dps", 0.95),
+        ("latent-3d-var", 0.95),
+        ("latent-gaussian", 0.75),
+    ],
 )
 def test_an_analysis_is_nearer_the_truth_than_its_background(case, capsys, method, bound):
     code, out, err = assimilate(case, capsys, *(["--method", method] if method else []))

@@ -23,6 +23,7 @@ from genda.latent_model import LatentModel
 from genda.methods import Method
 from genda.methods.diffda import DiffDA
 from genda.methods.latent import LatentGuidance, LatentSampling
+from genda.methods.latent_gaussian import LatentGaussian
 from genda.methods.latent_variational import LatentVariational
 from genda.methods.localisation import Localisation, sphere
 from genda.methods.losda import LatentOptimisationGuidance
@@ -34,11 +35,14 @@ LATENT_METHODS = (
     "latent-dps",
     "latent-mmps",
     "latent-3d-var",
+    "latent-gaussian",
     "latent-prior",
     "diffda",
     "phyda",
     "phyda-plus",
 )
+DETERMINISTIC = ("latent-3d-var", "latent-gaussian")
+"""Those of one analysis, whatever number of members is asked for."""
 T = TypeVar("T")
 
 
@@ -157,6 +161,8 @@ def make_latent_method(
     sampler = sampler or usual_sampler(name, model.space.encoded)
     if name == "latent-3d-var":
         return LatentVariational(prior, device=device)
+    if name == "latent-gaussian":
+        return LatentGaussian(prior, None if ensemble is None else partial(ensemble.base, model), device=device)
     if name == "diffda":
         if model.space.encoded:
             found = f"a latent of kind {model.space.spec.kind}"

@@ -19,6 +19,7 @@ from genda.linalg import Diagonal
 from genda.methods.diffda import DiffDA
 from genda.methods.envar import HybridCovariance
 from genda.methods.latent import LatentSampling
+from genda.methods.latent_gaussian import LatentGaussian
 from genda.methods.latent_variational import LatentVariational
 from genda.methods.localisation import Localisation, plane
 from genda.methods.losda import LatentOptimisationGuidance
@@ -79,6 +80,21 @@ def kalman(c, given):
 
 def analyse(method, given, members=400):
     return method.analyse(given, members, torch.Generator().manual_seed(0)).double().flatten(1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_the_gaussians_own_analysis_is_kalmans(scale):
+    p, given = prior().scaled(scale), problem()
+    mean, _ = kalman(scale * dense(p.denoiser.base), given)
+    (found,) = analyse(LatentGaussian(p), given, 5)  # one analysis, whatever is asked for
+    torch.testing.assert_close(found, mean, rtol=0, atol=2e-3)
+
+
+def test_a_curved_operator_is_linearised_again():
+    given = problem(function=lambda y: y + 0.1 * y**3)
+    once, thrice = (LatentGaussian(prior(), outer=n) for n in (1, 3))
+    long = analyse(LatentGaussian(prior(), outer=30), given)
+    assert float((analyse(thrice, given) - long).norm()) < 0.2 * float((analyse(once, given) - long).norm())
 
 
 @pytest.mark.parametrize(("name", "scale"), [("LO-SDA", 1.0), ("LO-SDA", 3.0), ("MMPS", 1.0)])

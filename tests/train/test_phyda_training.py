@@ -13,7 +13,7 @@ from genda.grid import LatLonGrid
 from genda.latent_methods import make_latent_method
 from genda.latent_model import load_latent_model
 from genda.linalg import Diagonal
-from genda.methods.latent import gaussian_analysis
+from genda.methods.latent_gaussian import gaussian_analysis
 from genda.nn.autoencoder import Autoencoder
 from genda.nn.observation_encoder import folded
 from genda.observations.operators import LinearOperator

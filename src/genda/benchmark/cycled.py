@@ -48,6 +48,7 @@ from genda.forecast.general_circulation import GeneralCirculation, Standing, nor
 from genda.forecast.incremental import channels_at_end, check_forecasts, single_model
 from genda.forecast.nature import GcmState, NatureModel
 from genda.forecast.store import Run
+from genda.latent_methods import DETERMINISTIC
 from genda.latent_model import LatentModel
 from genda.methods import Method
 from genda.methods.baseline import Persistence
@@ -196,7 +197,7 @@ class CycledExperiment:
 
     def _members(self, spec: CycledMethodSpec) -> int:
         if isinstance(spec, LatentSpec):
-            return 1 if spec.method == "latent-3d-var" else spec.members or self.suite.members
+            return 1 if spec.method in DETERMINISTIC else spec.members or self.suite.members
         return 1 if isinstance(spec, FreeRunSpec | VariationalSpec) else self.suite.members
 
     def _method(self, spec: CycledMethodSpec, scenario: str, gcm: GeneralCirculation) -> Method:

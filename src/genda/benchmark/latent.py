@@ -18,6 +18,7 @@ from genda.checkpoint import Model, Strict
 from genda.diffusion.sampler import Sampler
 from genda.latent_card import has_autoencoder, latent_digests
 from genda.latent_methods import (
+    DETERMINISTIC,
     EnsembleShare,
     checked_settings,
     latent_optimisation,
@@ -46,6 +47,7 @@ class LatentSpec(Strict):
         "latent-dps",
         "latent-mmps",
         "latent-3d-var",
+        "latent-gaussian",
         "latent-prior",
         "latent-floor",
         "diffda",
@@ -100,7 +102,7 @@ def resolved(spec: LatentSpec, members: int) -> dict[str, object]:
 
 
 def _samples(spec: LatentSpec) -> bool:
-    return spec.method not in ("latent-3d-var", "latent-floor")
+    return spec.method not in (*DETERMINISTIC, "latent-floor")
 
 
 def _sampler(spec: LatentSpec) -> Sampler:

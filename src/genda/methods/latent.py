@@ -22,7 +22,7 @@ from genda.diffusion.denoiser import Denoiser
 from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.increments import IncrementPrior, Increments
 from genda.diffusion.sampler import Sampler
-from genda.guidance.latent_optimisation import LatentOptimisation
+from genda.methods.latent_gaussian import about_background, gaussian_analysis
 from genda.problem import Problem
 
 LatentGuidance = Callable[[Increments, Problem], Denoiser]
@@ -59,10 +59,7 @@ class LatentSampling:
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
-        background = problem.first_guess("latent sampling").to(self.device)
-        about = self.prior.to(self.device).about(background, problem.condition)
-        if self.ensemble is not None and problem.ensemble is not None:
-            about = about.joined_by(problem.ensemble.to(self.device), self.ensemble())
+        about = about_background(self.prior, problem, self.ensemble, self.device)
         if self.shown:
             about = self._shown(about, problem)
         latent = about.observed(problem, self.near)
@@ -82,22 +79,3 @@ class LatentSampling:
         """With the network told the observations, and increments counted from what it was trained to correct."""
         shown = about.shown(problem)
         return shown.counted_from(gaussian_analysis(about, problem, self.near)) if self.prior.about_analysis else shown
-
-
-UNKNOWN = 1.0e5
-"""A noise level at which an increment tells nothing: no pattern of them is a hundredth as large."""
-
-
-def gaussian_analysis(about: Increments, problem: Problem, near: bool = True) -> Tensor:
-    """E[e | y] under the Gaussian that the network corrects, shape (1, latent, lat, lon).
-
-    Args:
-        about: increments about a background.
-        problem: observations of states.
-        near: as in :class:`LatentSampling`.
-    """
-    nothing = torch.zeros(1, *about.shape).to(about.latent)
-    analysis: Tensor = LatentOptimisation(about.denoiser.base, about.observed(problem, near))(
-        nothing, nothing.new_tensor(UNKNOWN)
-    )
-    return analysis
