@@ -147,7 +147,7 @@ def columns():
     for m in range(13):
         smooth = torch.exp(-(torch.cdist(torch.arange(12.0).view(-1, 1), torch.arange(12.0).view(-1, 1)) ** 2) / 8)
         between = torch.ones(5, 5) + 0.01 * torch.eye(5)
-        spectra.append((torch.kron(between, smooth) / (1 + m) ** 3).to(torch.complex128))
+        spectra.append((torch.kron(between, smooth) / (1 + m)).to(torch.complex128))
     gaussian = ZonalGaussian.truncated(spectra, shape, 700).double()
     points = (torch.rand(12 * 24, generator=generator) < 0.1).nonzero().flatten()
     rows = (points + 12 * 24 * torch.arange(5).view(-1, 1)).flatten()
@@ -158,7 +158,7 @@ def columns():
     return gaussian, Problem(shape, (source,))
 
 
-def test_columns_almost_without_error_are_solved_for_where_conjugate_gradients_alone_are_far_off():
+def test_columns_almost_without_error_are_solved_for_in_fewer_products_than_without_a_preconditioner(monkeypatch):
     gaussian, given = columns()
     x, sigma = torch.zeros(1, *given.shape, dtype=torch.float64), torch.tensor(30.0, dtype=torch.float64)
     h = torch.as_tensor(given.sources[0].operator.matrix.toarray())
@@ -169,9 +169,11 @@ def test_columns_almost_without_error_are_solved_for_where_conjugate_gradients_a
     def off(found):
         return float((found[0] - expected).norm() / expected.norm())
 
-    assert off(LatentOptimisation(gaussian, given)(x, sigma)) < 0.005
+    assert off(LatentOptimisation(gaussian, given)(x, sigma)) < 0.01
+    monkeypatch.setattr(latent_optimisation, "PRODUCTS", 25)
     source, spread = given.stacked, lambda v: gaussian.conditional_covariance(v, sigma)
-    assert off(kalman_increment(spread, source, x, source.misfit(x), 100, 1e-3)) > 0.02
+    plain = off(kalman_increment(spread, source, x, source.misfit(x), 25, 1e-3))
+    assert off(LatentOptimisation(gaussian, given)(x, sigma)) < 0.15 * plain
 
 
 def test_unscheduled_levels_keep_the_prior_and_sampling_uses_the_others():
