@@ -16,29 +16,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genda.benchmark.archive import Archive, fingerprint, open_archive
+from genda.benchmark.archive import Archive, open_archive
 from genda.benchmark.classical import TrainingErrors, classical_method
-from genda.benchmark.generative import check_unseen, model_of
 from genda.benchmark.kept_cycle import Going, read_cycle, write_cycle
 from genda.benchmark.latent import (
     LatentSpec,
     antithetic,
-    check_latent,
     latent_method,
     latent_model_of,
     resolved,
     weights_of,
 )
-from genda.benchmark.observing import check_fits, check_lead, misfit, observed
+from genda.benchmark.observing import check_lead, misfit, observed
+from genda.benchmark.on_archive import OnArchive
 from genda.benchmark.twin_suite import (
     CycledMethodSpec,
     CycledSuite,
     FreeRunSpec,
     QuantitySpec,
     VariationalSpec,
-    takes_part,
 )
-from genda.checkpoint import Model, check_model
+from genda.checkpoint import check_model
 from genda.cycle import Cycled, cycle
 from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import VARIANTS, Start, integrated
@@ -55,7 +53,6 @@ from genda.methods.baseline import Persistence
 from genda.problem import Problem, Source
 from genda.state import nonnegative
 from genda.verify import Statistics, field_statistics
-from genda.verify.scores import Array
 
 VARIANT = "b"
 """Of the imperfect model and of the first perturbations, see :mod:`genda.forecast.backgrounds`."""
@@ -63,7 +60,7 @@ DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
-class CycledExperiment:
+class CycledExperiment(OnArchive):
     """The experiment of a cycled suite.
 
     Attributes:
@@ -86,22 +83,6 @@ class CycledExperiment:
         object.__setattr__(self, "_archive", open_archive(self.data, self.suite.split))
 
     @cached_property
-    def model(self) -> Model:
-        return model_of(self.suite.prior)
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        return self.model.channels
-
-    @property
-    def std(self) -> Array:
-        return self.model.normalisation.std.double().numpy()
-
-    @property
-    def scenarios(self) -> tuple[str, ...]:
-        return tuple(self.suite.scenarios)
-
-    @cached_property
     def cases(self) -> tuple[str, ...]:
         """Times of the first forecasts.
 
@@ -116,25 +97,11 @@ class CycledExperiment:
         outside = times[~np.isin(times, inside)]
         if outside.size:
             raise ValueError(f"suite {suite.suite}: found {outside[0]}, expected days of split {suite.split} alone")
-        check_unseen(suite.prior, check_model(suite.prior).training, times)
+        self._check_dates(times)
         for start in starts:
             check_forecasts(run, np.array([start]), self.channels, suite.turns)
             cycle_starts(run, start, suite.members, suite.seed, VARIANT)
-        if suite.pairs > self._archive.training_pairs:
-            found = f"found {self._archive.training_pairs} training backgrounds, expected {suite.pairs}"
-            raise ValueError(f"suite {suite.suite}: {found}")
-        check_fits(suite, self._archive.truth(times[0]))
-        for name, spec in suite.methods.items():
-            if isinstance(spec, LatentSpec):
-                check_latent(self.model, name, spec, suite.lead, suite.members, times)
         return tuple(str(np.datetime_as_string(start, "h")) for start in starts)
-
-    def applies(self, spec: CycledMethodSpec, scenario: str) -> bool:
-        return takes_part(spec, scenario)
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self._archive, self.suite.lead)
 
     def decides(self, spec: CycledMethodSpec, scenario: str) -> list[object]:
         """Everything but the start that the numbers of a method depend on."""

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from genda import assimilation as library
-from genda.benchmark.archive import Archive, fingerprint, open_archive
+from genda.benchmark.archive import Archive, open_archive
 from genda.benchmark.classical import TrainingErrors, classical_method, homogeneous_errors, mean_error, selected
-from genda.benchmark.generative import FusionSpec, check_unseen, fusion_method, model_of
+from genda.benchmark.generative import FusionSpec, fusion_method
 from genda.benchmark.latent import (
     LatentSpec,
     antithetic,
-    check_latent,
     latent_method,
     latent_model_of,
     resolved,
     weights_of,
 )
-from genda.benchmark.observing import check_fits, check_lead, misfit, observed
+from genda.benchmark.observing import check_lead, misfit, observed
+from genda.benchmark.on_archive import OnArchive
 from genda.benchmark.twin_suite import (
     FieldSpec,
     Network,
@@ -35,9 +35,8 @@ from genda.benchmark.twin_suite import (
     TwinMethodSpec,
     TwinSuite,
     VariationalSpec,
-    takes_part,
 )
-from genda.checkpoint import Model, check_model
+from genda.checkpoint import check_model
 from genda.diffusion.noise import derived_seed
 from genda.forecast.backgrounds import LEADS
 from genda.forecast.incremental import check_forecasts, forecast_from_truth
@@ -50,7 +49,7 @@ from genda.verify.scores import Array
 
 
 @dataclass(frozen=True)
-class TwinExperiment:
+class TwinExperiment(OnArchive):
     """The experiment of a twin suite.
 
     Attributes:
@@ -64,22 +63,6 @@ class TwinExperiment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_archive", open_archive(self.data, self.suite.split))
-
-    @cached_property
-    def model(self) -> Model:
-        return model_of(self.suite.prior)
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        return self.model.channels
-
-    @property
-    def std(self) -> Array:
-        return self.model.normalisation.std.double().numpy()
-
-    @cached_property
-    def scenarios(self) -> tuple[str, ...]:
-        return tuple(self.suite.scenarios)
 
     @cached_property
     def cases(self) -> tuple[str, ...]:
@@ -97,28 +80,14 @@ class TwinExperiment:
         if len(times) < self.suite.dates:
             what = f"{self.suite.split} dates with a background" + (" and an ensemble" if ensemble else "")
             raise ValueError(f"suite {self.suite.suite}: found {len(times)} {what}, expected {self.suite.dates}")
-        if self.suite.pairs > self._archive.training_pairs:
-            found = f"found {self._archive.training_pairs} training backgrounds, expected {self.suite.pairs}"
-            raise ValueError(f"suite {self.suite.suite}: {found}")
         if ensemble and self._archive.members < 2:
             found = f"found ensembles of {self._archive.members} member, expected at least 2"
             raise ValueError(f"suite {self.suite.suite}: {found}")
         chosen = times[np.linspace(0, len(times) - 1, self.suite.dates).round().astype(int)]
-        check_unseen(self.suite.prior, check_model(self.suite.prior).training, chosen)
+        self._check_dates(chosen)
         if self.suite.forecast_hours is not None:
             check_forecasts(self._run, chosen, self.channels, self.suite.forecast_hours // 24)
-        check_fits(self.suite, self._archive.truth(chosen[0]))
-        for name, spec in self.suite.methods.items():
-            if isinstance(spec, LatentSpec):
-                check_latent(self.model, name, spec, self.suite.lead, self.suite.members, chosen)
         return tuple(str(time) for time in np.datetime_as_string(chosen, "h"))
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self._archive, self.suite.lead)
-
-    def applies(self, spec: TwinMethodSpec, scenario: str) -> bool:
-        return takes_part(spec, scenario)
 
     def decides(self, spec: TwinMethodSpec, scenario: str) -> list[object]:
         """Everything but the date that the numbers of a method depend on."""
