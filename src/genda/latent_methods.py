@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -30,7 +30,7 @@ from genda.methods.losda import LatentOptimisationGuidance
 from genda.parallel import known_device
 from genda.problem import Problem
 
-LATENT_METHODS = (
+LatentMethodName = Literal[
     "losda",
     "latent-dps",
     "latent-mmps",
@@ -40,7 +40,8 @@ LATENT_METHODS = (
     "diffda",
     "phyda",
     "phyda-plus",
-)
+]
+LATENT_METHODS: tuple[str, ...] = get_args(LatentMethodName)
 DETERMINISTIC = ("latent-3d-var", "latent-gaussian")
 """Those of one analysis, whatever number of members is asked for."""
 T = TypeVar("T")

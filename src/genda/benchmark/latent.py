@@ -20,6 +20,7 @@ from genda.latent_card import has_autoencoder, latent_digests
 from genda.latent_methods import (
     DETERMINISTIC,
     EnsembleShare,
+    LatentMethodName,
     checked_settings,
     latent_optimisation,
     make_latent_method,
@@ -42,18 +43,7 @@ class LatentSpec(Strict):
         only: scenarios it takes part in; all where empty.
     """
 
-    method: Literal[
-        "losda",
-        "latent-dps",
-        "latent-mmps",
-        "latent-3d-var",
-        "latent-gaussian",
-        "latent-prior",
-        "latent-floor",
-        "diffda",
-        "phyda",
-        "phyda-plus",
-    ]
+    method: Literal[LatentMethodName, "latent-floor"]
     model: str = "losda"
     members: int | None = Field(default=None, ge=2)
     ensemble: EnsembleShare | None = None
