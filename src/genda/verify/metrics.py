@@ -75,7 +75,26 @@ def _over_channels(values: Array, std: Array | None, power: int) -> Array:
     return scores.channel_mean(values, std**power)[..., None]
 
 
-RMSE = Metric("rmse", "RMSE", ("squared_error",), lambda s, _: np.sqrt(s["squared_error"]), dimensional=True)
+def _root(name: str, title: str, square: str) -> Metric:
+    return Metric(name, title, (square,), lambda s, _: np.sqrt(s[square]), dimensional=True)
+
+
+def _spread_skill(name: str, title: str, spread: str, error: str) -> Metric:
+    return Metric(name, title, (spread, error), lambda s, _: ensemble.spread_skill_ratio(s[spread], s[error]))
+
+
+def _over_all(name: str, title: str, error: str, power: int) -> Metric:
+    """Mean over channels of errors to a power, each in units of its std."""
+    return Metric(
+        name, title, (error,), lambda s, std: _over_channels(s[error], std, power), all_channels, normalised=True
+    )
+
+
+def _by_equation(name: str, title: str, square: str) -> Metric:
+    return Metric(name, title, (square,), lambda s, _: np.sqrt(s[square])[..., 0, :], tendencies.equations)
+
+
+RMSE = _root("rmse", "RMSE", "squared_error")
 STATE_RMSE = Metric(
     "state_rmse", "RMSE of a state, mean over times", ("state_error",), lambda s, _: s["state_error"], all_channels
 )
@@ -84,13 +103,8 @@ MSE = Metric("mse", "MSE", ("squared_error",), lambda s, _: s["squared_error"], 
 MAE = Metric("mae", "MAE", ("absolute_error",), lambda s, _: s["absolute_error"], dimensional=True)
 BIAS = Metric("bias", "Bias", ("error",), lambda s, _: s["error"], dimensional=True)
 CRPS = Metric("crps", "Fair CRPS", ("crps",), lambda s, _: s["crps"], dimensional=True)
-SPREAD = Metric("spread", "Spread", ("squared_spread",), lambda s, _: np.sqrt(s["squared_spread"]), dimensional=True)
-SPREAD_SKILL = Metric(
-    "spread_skill",
-    "Spread / skill",
-    ("squared_spread", "squared_error"),
-    lambda s, _: ensemble.spread_skill_ratio(s["squared_spread"], s["squared_error"]),
-)
+SPREAD = _root("spread", "Spread", "squared_spread")
+SPREAD_SKILL = _spread_skill("spread_skill", "Spread / skill", "squared_spread", "squared_error")
 OUTLIERS = Metric(
     "outliers",
     "Outliers / expected",
@@ -117,43 +131,13 @@ ENERGY_SCORE = Metric(
 )
 SPECDIV = Metric("specdiv", "SpecDiv (members)", ("specdiv",), lambda s, _: s["specdiv"])
 SPECDIV_MEAN = Metric("specdiv_mean", "SpecDiv (mean)", ("specdiv_mean",), lambda s, _: s["specdiv_mean"])
-NMSE = Metric(
-    "nmse",
-    "Normalised MSE",
-    ("squared_error",),
-    lambda s, std: _over_channels(s["squared_error"], std, 2),
-    all_channels,
-    normalised=True,
-)
-NMAE = Metric(
-    "nmae",
-    "Normalised MAE",
-    ("absolute_error",),
-    lambda s, std: _over_channels(s["absolute_error"], std, 1),
-    all_channels,
-    normalised=True,
-)
-FORECAST_NMSE = Metric(
-    "forecast_nmse",
-    "Normalised MSE of forecasts",
-    ("forecast_squared_error",),
-    lambda s, std: _over_channels(s["forecast_squared_error"], std, 2),
-    all_channels,
-    normalised=True,
-)
+NMSE = _over_all("nmse", "Normalised MSE", "squared_error", 2)
+NMAE = _over_all("nmae", "Normalised MAE", "absolute_error", 1)
+FORECAST_NMSE = _over_all("forecast_nmse", "Normalised MSE of forecasts", "forecast_squared_error", 2)
 """Of forecasts from analyses of twin experiments, or to those of a cycle."""
-FORECAST_RMSE = Metric(
-    "forecast_rmse",
-    "RMSE of forecasts",
-    ("forecast_squared_error",),
-    lambda s, _: np.sqrt(s["forecast_squared_error"]),
-    dimensional=True,
-)
-FORECAST_SPREAD_SKILL = Metric(
-    "forecast_spread_skill",
-    "Spread / skill of forecasts",
-    ("forecast_squared_spread", "forecast_squared_error"),
-    lambda s, _: ensemble.spread_skill_ratio(s["forecast_squared_spread"], s["forecast_squared_error"]),
+FORECAST_RMSE = _root("forecast_rmse", "RMSE of forecasts", "forecast_squared_error")
+FORECAST_SPREAD_SKILL = _spread_skill(
+    "forecast_spread_skill", "Spread / skill of forecasts", "forecast_squared_spread", "forecast_squared_error"
 )
 CHI_SQUARE = Metric(
     "chi_square",
@@ -184,20 +168,8 @@ HYDROSTATIC = Metric(
     lambda s, _: np.sqrt(s["hydrostatic_residual"] / s["hydrostatic_residual_truth"])[..., 0, :],
     balance.hydrostatic_layers,
 )
-TENDENCIES = Metric(
-    "tendencies",
-    "Error of tendencies / truth's",
-    ("tendency_error",),
-    lambda s, _: np.sqrt(s["tendency_error"])[..., 0, :],
-    tendencies.equations,
-)
-TENDENCY_SIZE = Metric(
-    "tendency_size",
-    "Size of tendencies / truth's",
-    ("tendency_size",),
-    lambda s, _: np.sqrt(s["tendency_size"])[..., 0, :],
-    tendencies.equations,
-)
+TENDENCIES = _by_equation("tendencies", "Error of tendencies / truth's", "tendency_error")
+TENDENCY_SIZE = _by_equation("tendency_size", "Size of tendencies / truth's", "tendency_size")
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
