@@ -18,7 +18,7 @@ import typer
 from torch import Tensor, nn
 
 from genda.train import read_config
-from genda.train.increments import IncrementObjective
+from genda.train.increment_objective import IncrementObjective
 from genda.train.prepare import prepare
 from genda.train.task import Batch
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genda.diffusion.denoiser import per_sample
 from genda.diffusion.increments import IncrementDenoiser
 from genda.diffusion.loss import draw_noise
 from genda.diffusion.noise import derived_seed
@@ -35,59 +34,12 @@ from genda.nn.observation_encoder import ObservationConditioned
 from genda.train.column_analysis import ColumnAnalysis
 from genda.train.config import BaseFit, IncrementConfig
 from genda.train.data import static_maps, training_fields
+from genda.train.increment_objective import IncrementObjective
 from genda.train.latents import Latents, floor_variance
 from genda.train.networks import SimulatedNetworks
 from genda.train.pairs import Pairs, channel_weights, error_variance, read_pairs
-from genda.train.physics import PhysicsStates, PhysicsTerm
+from genda.train.physics import PhysicsStates
 from genda.train.task import Batch
-
-
-class IncrementObjective(nn.Module):
-    """The denoising loss of increments in units of the Gaussian's own error, and all fitted statistics of the model.
-
-    ``space`` is a digest of the autoencoder, by which a resumed run knows its latents again.
-    """
-
-    area_weights: Tensor
-    mean: Tensor
-    scale: Tensor
-    floor: Tensor
-    space: Tensor
-    error: Tensor | None
-
-    def __init__(
-        self,
-        denoiser: IncrementDenoiser,
-        area_weights: Tensor,
-        mean: Tensor,
-        scale: Tensor,
-        floor: Tensor,
-        space: Tensor,
-        error: Tensor | None,
-        physics: PhysicsTerm | None,
-    ) -> None:
-        super().__init__()
-        self.denoiser, self.physics = denoiser, physics
-        self.register_buffer("area_weights", area_weights, persistent=False)
-        for name, value in (("mean", mean), ("scale", scale), ("floor", floor), ("space", space), ("error", error)):
-            self.register_buffer(name, value)
-
-    def forward(
-        self, e: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor, context: Tensor, *decoding: Tensor
-    ) -> Tensor:
-        """Mean loss of the batch, (); 1 is what the Gaussian alone scores, the physics term aside.
-
-        ``decoding`` is what :meth:`genda.train.physics.PhysicsTerm.forward` takes after the levels, where there is such a term.
-        """
-        estimate = self.denoiser(e + per_sample(sigma, e) * noise, sigma, condition, context)
-        error_std = self.denoiser.base.error_std(sigma)  # type: ignore[operator]
-        squares = self.area_weights.view(-1, 1) * ((estimate - e) / error_std) ** 2
-        loss: Tensor = squares.mean()
-        if self.physics is None:
-            return loss
-        highest = self.denoiser.base.error_std(sigma.clamp(min=self.physics.level))  # type: ignore[operator]
-        term: Tensor = self.physics(estimate, e, sigma, highest.square().mean(dim=(1, 2, 3)).sqrt(), *decoding)
-        return loss + term
 
 
 class IncrementTask:
