@@ -9,12 +9,11 @@ there are only so many such blocks as latitudes and places in a patch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from genda.diffusion.zonal_gaussian import ZonalGaussian
 from genda.linalg import conjugate_gradient
@@ -57,36 +56,28 @@ class ColumnAnalysis:
             mean: m̄ of the latent errors of each sample, shape (batch, latent, lat, lon).
             lead: of each sample, shape (batch,).
         """
-        scale, seen = self._scale[lead], columns.columns.float()
-        variance = self._floor[lead][..., None, None] + columns.noise.view(-1, 1, 1, 1) ** 2
-        decode, adjoint = self._maps(scale)
-        innovation = seen * (columns.values - decode(mean / scale))
-        shape = innovation.shape
+        scale, decode = self._scale[lead], _ColumnMap.of(columns.columns, self._patch, self._weight)
+        noise = columns.noise.view(-1, 1)
+        variance = (self._floor[lead] + noise**2).unsqueeze(1)
+        values = columns.values.flatten(2).mT
+        innovation = decode.seen * (
+            values.gather(1, decode.point.unsqueeze(2).expand(-1, -1, values.shape[2])) - decode(mean)
+        )
+        kind = (noise - self._noises).abs().argmin(dim=1, keepdim=True)
+        inverse = self._inverse[lead.unsqueeze(1), kind, decode.row, decode.column % self._patch]
+
+        def covariance(u: Tensor) -> Tensor:
+            return self._base.prior_covariance(scale * decode.adjoint(u.view(innovation.shape), mean.shape))
 
         def product(u: Tensor) -> Tensor:
-            u = u.view(shape)
-            return (seen * decode(self._base.prior_covariance(adjoint(u))) + variance * u).flatten(1)
-
-        inverse = self._inverse[lead, (columns.noise.view(-1, 1) - self._noises).abs().argmin(dim=1)]
+            return (decode.seen * decode(scale * covariance(u)) + variance * u.view(innovation.shape)).flatten(1)
 
         def within_columns(u: Tensor) -> Tensor:
-            folded = u.view(*shape[:3], -1, self._patch)
-            return torch.einsum("brpij,bjrcp->bircp", inverse, folded).flatten(1)
+            turned: Tensor = inverse @ u.view(innovation.shape).unsqueeze(3)
+            return turned.flatten(1)
 
-        u = conjugate_gradient(product, innovation.flatten(1), ITERATIONS, TOLERANCE, within_columns)
-        increment: Tensor = self._base.prior_covariance(adjoint(u.view(shape)))
-        return increment
-
-    def _maps(self, scale: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """The linear map from increments to states and its adjoint."""
-
-        def decode(e: Tensor) -> Tensor:
-            return F.pixel_shuffle(torch.einsum("kl,blij->bkij", self._weight, scale * e), self._patch)
-
-        def adjoint(x: Tensor) -> Tensor:
-            return scale * torch.einsum("kl,bkij->blij", self._weight, F.pixel_unshuffle(x, self._patch))
-
-        return decode, adjoint
+        solution = conjugate_gradient(product, innovation.flatten(1), ITERATIONS, TOLERANCE, within_columns)
+        return covariance(solution)
 
     @torch.no_grad()
     def _blocks(self, lead: int) -> Tensor:
@@ -96,3 +87,54 @@ class ColumnAnalysis:
         weight = self._weight.double().view(-1, patch, patch, len(scale))
         blocks = torch.einsum("cyxk,rkl,dyxl->ryxcd", weight, local, weight)
         return blocks.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class _ColumnMap:
+    """The decoder's linear map at columns, n of a sample at most.
+
+    Attributes:
+        point: of each column on the grid of states, shape (batch, n).
+        seen: false where a sample has fewer than n, shape (batch, n, 1).
+        row, column: of each on that grid, shape (batch, n).
+        patch: points of one.
+        nlon: patches of a circle.
+        weight: of the map within a patch, shape (channel · patch², latent).
+    """
+
+    point: Tensor
+    seen: Tensor
+    row: Tensor
+    column: Tensor
+    patch: int
+    nlon: int
+    weight: Tensor
+
+    @staticmethod
+    def of(columns: Tensor, patch: int, weight: Tensor) -> _ColumnMap:
+        mask, nlon = columns.flatten(1), columns.shape[-1]
+        seen, point = mask.int().topk(int(mask.sum(dim=1).max()), dim=1)
+        return _ColumnMap(point, seen.bool().unsqueeze(2), point // nlon, point % nlon, patch, nlon // patch, weight)
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """States there, (batch, latent, lat, lon) to (batch, n, channel)."""
+        patches = latents.flatten(2).mT.gather(1, self._cell(latents.shape[1])) @ self.weight.T
+        states = patches.view(*self.point.shape, len(self.weight) // self.patch**2, self.patch**2)
+        return states.gather(3, self._place(states.shape[2])).squeeze(3)
+
+    def adjoint(self, u: Tensor, shape: torch.Size) -> Tensor:
+        """(batch, n, channel), zero where nothing is seen, to ``shape``, (batch, latent, lat, lon)."""
+        states = u.new_zeros(*u.shape, self.patch**2).scatter(3, self._place(u.shape[2]), u.unsqueeze(3))
+        patches = states.flatten(2) @ self.weight
+        empty = u.new_zeros(shape).flatten(2).mT
+        return empty.scatter_add(1, self._cell(shape[1]), patches).mT.reshape(shape)
+
+    def _cell(self, latent: int) -> Tensor:
+        """Which patch each is in, (batch, n, latent)."""
+        cell = self.row // self.patch * self.nlon + self.column // self.patch
+        return cell.unsqueeze(2).expand(-1, -1, latent)
+
+    def _place(self, channels: int) -> Tensor:
+        """Where in it, (batch, n, channel, 1)."""
+        place = self.row % self.patch * self.patch + self.column % self.patch
+        return place[..., None, None].expand(-1, -1, channels, 1)
