@@ -2,14 +2,17 @@
 
     python benchmarks/physics_term.py configs/phyda.yaml data.path=nature.zarr
 
-The same batch with the term and without it, turn about; medians of forward and backward passes. Memory is what autograd keeps
-for the backward pass, counted tensor by tensor.
+The same batch with the term and without it, turn about; medians of forward and backward passes. A step draws its batch besides,
+which includes the analyses of simulated columns where increments are about them. Memory is what autograd keeps for the backward
+pass, counted tensor by tensor.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -23,10 +26,10 @@ from genda.train.prepare import prepare
 from genda.train.task import Batch
 
 
-def seconds(objective: nn.Module, batch: Batch) -> float:
-    """Of one forward and backward pass, on the CPU."""
+def seconds(work: Callable[[], object]) -> float:
+    """That it takes, on the CPU."""
     started = time.perf_counter()
-    objective(*batch).backward()
+    work()
     return time.perf_counter() - started
 
 
@@ -50,15 +53,19 @@ def main(config: str, overrides: Annotated[list[str] | None, typer.Argument()] =
     if not isinstance(objective, IncrementObjective) or objective.physics is None:
         raise typer.BadParameter(f"{config}: found no physics term, expected one (physics: …)")
     index = np.arange(run.config.batch)
-    batch = run.task.batch(index, [int(i) for i in index])
-    term, times, memory = objective.physics, dict[bool, list[float]](), dict[bool, int]()
-    for _ in range(repeats):
-        for shown in (True, False):
+    batch = run.task.batch(index, index.tolist())
+    term, memory = objective.physics, dict[bool, int]()
+    times: dict[bool, list[float]] = {True: [], False: []}
+    drawing = []
+    for repeat in range(repeats):
+        drawing.append(seconds(partial(run.task.batch, index, (repeat * len(index) + index).tolist())))
+        for shown in times:
             objective.physics = term if shown else None
-            times.setdefault(shown, []).append(seconds(objective, batch))
+            times[shown].append(seconds(lambda: objective(*batch).backward()))
             memory[shown] = kept(objective, batch)
-    whole, rest = (statistics.median(times[shown]) for shown in (True, False))
-    print(f"step {whole:.3f} s, without the term {rest:.3f} s: {1 - rest / whole:.0%} of the step")
+    passes, rest, drawn = map(statistics.median, (times[True], times[False], drawing))
+    print(f"passes {passes:.3f} s, without the term {rest:.3f} s; drawing the batch {drawn:.3f} s")
+    print(f"the term takes {1 - rest / passes:.0%} of the passes, {(passes - rest) / (passes + drawn):.0%} of the step")
     print(f"kept for the backward pass {memory[True] / 1e6:.0f} MB, without the term {memory[False] / 1e6:.0f} MB")
 
 
