@@ -14,7 +14,7 @@ LAYERS = (
     {"diffusion", "physics", "parallel", "workers"},
     {"data"},
     {"checkpoint"},
-    {"latent_card", "latent_model"},
+    {"latent_card", "latent_model", "settings"},
     {"guidance"},
     {"methods", "forecast"},
     {"latent_methods"},

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import small_latent
 import small_model
@@ -13,7 +14,7 @@ from genda import assimilation as library
 from genda.demo import simulate_columns
 from genda.files import open_dataset
 from genda.observations.table import write_table
-from genda.state import State, read_state, to_dataset, write_netcdf
+from genda.state import State, read_state, to_dataset, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,8 @@ def case(tmp_path_factory):
     small_latent.saved(folder / "losda")
     small_model.saved(folder / "states")
     truth = small_model.states(1, seed=9)
-    write_netcdf(to_dataset(truth), folder / "truth.nc")
-    write_netcdf(to_dataset(small_latent.background(truth)), folder / "forecast.nc")
+    write_dataset(to_dataset(truth), folder / "truth.nc")
+    write_dataset(to_dataset(small_latent.background(truth)), folder / "forecast.nc")
     columns = simulate_columns(small_model.build(), truth, seed=0)
     write_table(columns[columns["station"].isin(columns["station"].unique()[:200])], folder / "columns.parquet")
     return folder
@@ -33,8 +34,8 @@ def case(tmp_path_factory):
 def assimilate(case, capsys, *extra, model="losda", background="forecast.nc"):
     arguments = ["assimilate", "--model", case / model, "--observations", case / "columns.parquet"]
     arguments += ["--background", case / background] if background else []
-    arguments += ["--out", case / "analysis.nc", "--members", 8, "--steps", 12, "--json", *extra]
-    return run(capsys, *arguments)
+    steps = [] if {"latent-3d-var", "latent-gaussian"} & {*extra} else ["--steps", 12]
+    return run(capsys, *arguments, "--out", case / "analysis.nc", "--members", 8, *steps, "--json", *extra)
 
 
 def error_of(path, case):
@@ -68,10 +69,10 @@ def test_members_from_opposite_noise_are_verified_as_such(case, capsys):
     with open_dataset(case / "analysis.nc") as file:
         analysis = file.load()
     count = analysis.sizes["number"]
-    write_netcdf(to_dataset(read_state(case / "analysis.nc")), case / "unmarked.nc")
-    write_netcdf(analysis.isel(number=[*range(1, count, 2), *range(0, count, 2)]), case / "reordered.nc")
-    write_netcdf(analysis.isel(number=slice(0, count - 1)), case / "alone.nc")
-    write_netcdf(analysis.isel(number=slice(0, count - 2)), case / "whole.nc")
+    write_dataset(to_dataset(read_state(case / "analysis.nc")), case / "unmarked.nc")
+    write_dataset(analysis.isel(number=[*range(1, count, 2), *range(0, count, 2)]), case / "reordered.nc")
+    write_dataset(analysis.isel(number=slice(0, count - 1)), case / "alone.nc")
+    write_dataset(analysis.isel(number=slice(0, count - 2)), case / "whole.nc")
     for name in ("analysis.nc", "unmarked.nc", "reordered.nc", "alone.nc", "whole.nc"):
         code, out, err = run(capsys, "verify", case / name, "--truth", case / "truth.nc", "--json")
         assert code == 0, err
@@ -83,7 +84,7 @@ def test_members_from_opposite_noise_are_verified_as_such(case, capsys):
     assert scores["analysis.nc"]["crps"] > scores["unmarked.nc"]["crps"]
     assert scores["reordered.nc"] == pytest.approx(scores["analysis.nc"], rel=1e-6)
     assert scores["alone.nc"] == scores["whole.nc"]  # a member whose opposite is missing does not count
-    write_netcdf(analysis.isel(number=slice(0, 2)), case / "pair.nc")
+    write_dataset(analysis.isel(number=slice(0, 2)), case / "pair.nc")
     code, out, err = run(capsys, "verify", case / "pair.nc", "--truth", case / "truth.nc", "--json")
     assert code == 0, err
     assert "spread_skill" not in json.loads(out)["rows"][0]["metrics"]  # of one pair the mean alone is scored
@@ -102,7 +103,7 @@ def test_an_ensemble_as_background_gives_its_covariance(case, capsys):
     truth, forecast = read_state(case / "truth.nc"), read_state(case / "forecast.nc")
     along = torch.tensor([-1.5, -0.5, 0.5, 1.5]).view(1, -1, 1, 1, 1) * (truth.values - forecast.values).unsqueeze(1)
     members = State(forecast.values.unsqueeze(1) + along, truth.channels, truth.grid, truth.times)
-    write_netcdf(to_dataset(members), case / "ensemble.nc")
+    write_dataset(to_dataset(members), case / "ensemble.nc")
     errors = {}
     for background in ("forecast.nc", "ensemble.nc"):
         code, out, err = assimilate(case, capsys, background=background)
@@ -129,8 +130,23 @@ def test_members_depend_on_the_seed_and_not_on_the_batch(case, capsys):
 
 
 def write(case, name, state):
-    write_netcdf(to_dataset(state), case / name)
+    write_dataset(to_dataset(state), case / name)
     return name
+
+
+def test_a_background_without_a_time_is_of_the_time_asked_for_and_an_analysis_may_be_a_zarr_store(case, capsys):
+    with xr.open_dataset(case / "forecast.nc") as forecast:
+        time = str(forecast["time"].values[0])
+        forecast.isel(time=0, drop=True).to_netcdf(case / "timeless.nc", engine="h5netcdf")
+    for background, out in (("forecast.nc", "analysis.nc"), ("timeless.nc", "analysis.zarr")):
+        code, _, err = assimilate(case, capsys, "--time", time, "--out", case / out, background=background)
+        assert code == 0, err
+    states = [read_state(case / name) for name in ("analysis.nc", "analysis.zarr")]
+    assert torch.equal(states[0].values, states[1].values)
+    assert (case / "analysis.zarr" / "zarr.json").is_file()
+    code, _, err = assimilate(case, capsys, "--out", case / "analysis.zarr")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "analysis.zarr: found a folder" in err
 
 
 def test_what_does_not_fit_is_one_clear_line(case, capsys):
@@ -144,18 +160,24 @@ def test_what_does_not_fit_is_one_clear_line(case, capsys):
         ({"model": "states"}, "expected one where the model is a prior of background errors"),
         (
             {"background": write(case, "coarse.nc", coarse)},
-            "background: found a grid of (8, 16), expected the model's, (16, 32)",
+            "background: found a grid of 8 rows from 76.2426 to -76.2426 and 16 columns",
         ),
         ({"background": write(case, "few.nc", few)}, "background: channels"),
         ({"background": write(case, "later.nc", later), "extra": ["--time", "2001-01-01"]}, "expected 2001-01-01"),
         ({"extra": ["--lead", "48"]}, "lead: found 48 h, expected one of 24"),
-        ({"extra": ["--method", "fusion"]}, "expected one of its methods"),
+        ({"extra": ["--method", "fusion"]}, "unknown to a prior of background errors"),
         ({"extra": ["--method", "diffda"]}, "without autoencoder"),
         ({"extra": ["--map-climate"]}, "map climate: found a background"),
         ({"model": "losda/autoencoder"}, "found an autoencoder, expected a prior"),
         ({"model": "states", "background": None, "extra": ["--method", "losda"]}, "expected one of background errors"),
         ({"model": "states", "background": None, "extra": ["--lead", "24"]}, "lead: found 24 h without a background"),
         ({"extra": ["--device", "foo"]}, "device: found 'foo', expected cpu, cuda"),
+        ({"extra": ["--gamma", 0.1]}, "gamma: found it with method losda, expected it with latent-dps alone"),
+        ({"extra": ["--method", "latent-mmps", "--gamma", 0.1]}, "gamma: found it with method latent-mmps"),
+        ({"extra": ["--method", "latent-gaussian", "--steps", 4]}, "sampler: found it with method latent-gaussian"),
+        ({"extra": ["--method", "latent-prior"]}, "latent-prior: found observations, expected none"),
+        ({"extra": ["--out", case / "analysis.txt"]}, "found the suffix '.txt', expected one of .nc, .nc4, .zarr"),
+        ({"extra": ["--out", case / "forecast.nc"]}, "forecast.nc: found it among the input"),
     ]:
         (case / "analysis.nc").unlink(missing_ok=True)
         extra = arguments.pop("extra", [])

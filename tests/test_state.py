@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genda.grid import LatLonGrid
-from genda.state import Normalisation, State, from_dataset, read_state, season, to_dataset, write_netcdf
+from genda.state import Normalisation, State, from_dataset, read_state, season, to_dataset, write_dataset
 
 GRID = LatLonGrid.gaussian(8, 16)
 CHANNELS = ("z500", "t850", "t500", "msl")
@@ -26,7 +26,7 @@ def test_a_file_gives_back_the_state_it_was_written_from(tmp_path, suffix):
     state = _state()
     path = tmp_path / f"state{suffix}"
     if suffix == ".nc":
-        write_netcdf(to_dataset(state), path)
+        write_dataset(to_dataset(state), path)
     else:
         to_dataset(state).to_zarr(path, zarr_format=3, consolidated=False)
     found = read_state(path)
@@ -78,7 +78,7 @@ def test_a_value_that_is_not_finite_never_reaches_a_file(tmp_path):
     state = _state()
     state.values[1, 2, 3, 4] = float("nan")
     with pytest.raises(FloatingPointError, match="t500"):
-        write_netcdf(to_dataset(state), tmp_path / "never.nc")
+        write_dataset(to_dataset(state), tmp_path / "never.nc")
     assert not list(tmp_path.iterdir())
 
 

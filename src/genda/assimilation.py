@@ -9,6 +9,7 @@ import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import DEFAULT_GAMMA, SDA, default_gammas, stable_gammas
 from genda.latent_card import is_latent
-from genda.latent_methods import LATENT_METHODS, make_latent_method
+from genda.latent_methods import LATENT_METHODS, make_latent_method, usual_settings
 from genda.latent_model import LatentModel, load_latent_model
 from genda.linalg import BlockDiagonal, Covariance, Diagonal
 from genda.methods import Method
@@ -40,9 +41,20 @@ from genda.observations.networks import columns_table
 from genda.observations.quantities import Quantity
 from genda.parallel import known_device
 from genda.problem import Problem, Source
+from genda.settings import refuse_unread
 from genda.state import State, nonnegative, season
 
 METHODS = ("fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation", "unconditional")
+UNOBSERVING = ("unconditional", "latent-prior")
+"""Those that draw from the prior, whatever is observed."""
+_READ_BY = {
+    "sampler": tuple(name for name in METHODS if name != "optimal-interpolation"),
+    "errors": tuple(name for name in METHODS if name != "optimal-interpolation"),
+    "iterations": ("fusion",),
+    "gamma": ("fusion-sda",),
+    "guidance_scale": ("fusion", "fusion-sda"),
+    "clip": ("fusion-sda",),
+}
 
 
 @dataclass(frozen=True)
@@ -272,9 +284,9 @@ def make_method(
     model: Model,
     *,
     sampler: Sampler | None = None,
-    iterations: int = 3,
-    gamma: float | Mapping[str, float] = DEFAULT_GAMMA,
-    guidance_scale: float = 1.0,
+    iterations: int | None = None,
+    gamma: float | Mapping[str, float] | None = None,
+    guidance_scale: float | None = None,
     clip: float | None = None,
     errors: SphericalGaussian | None = None,
     batch: int | None = None,
@@ -283,11 +295,27 @@ def make_method(
 ) -> Method:
     """A method of this package by its command-line name.
 
+    Args:
+        name: one of :data:`METHODS`.
+        model: a prior of states.
+        sampler: None for :func:`default_sampler`.
+        iterations: of MMPS, 3 by default.
+        gamma: Γ of SDA, of all sources or of each by its name.
+        guidance_scale: factor on the likelihood's score, 1 by default.
+        clip: of SDA, the largest likelihood score of an element.
+        errors: of a background, where the prior takes one into account.
+        batch: members at a time, None for all.
+        device: where to sample.
+        progress: called after every sampling step of every batch.
+
     Raises:
-        ValueError: for an unknown name, or a Gaussian method on a model without a Gaussian base.
+        ValueError: for an unknown name, a setting it does not read, or a Gaussian method on a model without a Gaussian base.
     """
     if name not in METHODS:
         raise ValueError(f"method {name!r} is unknown: expected one of {', '.join(METHODS)}")
+    given = {"sampler": sampler, "errors": errors, "iterations": iterations, "gamma": gamma}
+    refuse_unread(name, given | {"guidance_scale": guidance_scale, "clip": clip}, _READ_BY)
+    scale = 1.0 if guidance_scale is None else guidance_scale
     base = getattr(model.denoiser, "base", None)
     if name in ("optimal-interpolation", "fusion-gaussian") and not isinstance(base, SphericalGaussian):
         raise ValueError(f"method {name!r} needs a model on a spherical Gaussian base, found {type(base).__name__}")
@@ -296,12 +324,12 @@ def make_method(
     guidance: dict[str, Guidance] = {
         "fusion": partial(
             MMPS,
-            iterations=iterations,
-            scale=guidance_scale,
+            iterations=iterations or 3,
+            scale=scale,
             preconditioner=base if isinstance(base, SphericalGaussian) else None,
         ),
         "unconditional": partial(MMPS, iterations=1),
-        "fusion-sda": partial(SDA, gamma=gamma, scale=guidance_scale, clip=clip),
+        "fusion-sda": partial(SDA, gamma=DEFAULT_GAMMA if gamma is None else gamma, scale=scale, clip=clip),
         "fusion-gaussian": partial(GaussianGuidance, covariance=base),  # type: ignore[arg-type]
     }
     start = base if isinstance(base, SphericalGaussian) else None
@@ -328,7 +356,7 @@ def assimilate(
 
     Args:
         model: the prior, of states or of background errors.
-        sources: from :func:`point_source` and :func:`field_source`; none samples the prior.
+        sources: from :func:`point_source` and :func:`field_source`; none samples the prior, as methods that take none do.
         time: valid time; it selects the season and, with ``seed``, the members.
         method: a name of :data:`METHODS` with ``settings`` for :func:`make_method`, or of
             :data:`genda.latent_methods.LATENT_METHODS` with those of :func:`genda.latent_methods.make_latent_method`, or a method
@@ -354,12 +382,10 @@ def assimilate(
         raise ValueError(f"lead: found {lead} h with a prior of states, expected none")
     chosen = _chosen_method(model, name, sources, lead, settings) if isinstance(name, str) else name
     name = name if isinstance(name, str) else type(name).__name__
-    problem = Problem(
-        (len(model.channels), *model.grid.shape),
-        () if name in ("unconditional", "latent-prior") else tuple(sources),
-        condition=condition,
-        time=str(times[0]),
-    )
+    if name in UNOBSERVING and sources:
+        raise ValueError(f"method {name}: found observations, expected none where the prior alone is drawn from")
+    shape = (len(model.channels), *model.grid.shape)
+    problem = Problem(shape, tuple(sources), condition=condition, time=str(times[0]))
     first_guess = climatology(model, time)
     if background is not None or isinstance(model, LatentModel):
         forecasts = _background_members(model, background, time)
@@ -388,7 +414,12 @@ def _chosen_method(
     model: Model | LatentModel, name: str, sources: Sequence[Source], lead: int | None, settings: dict[str, Any]
 ) -> Method:
     """A method by its name; ``settings`` are completed by what it takes by default."""
+    make = make_latent_method if isinstance(model, LatentModel) else make_method
+    known = [key for key, parameter in signature(make).parameters.items() if parameter.kind == parameter.KEYWORD_ONLY]
+    if unknown := [key for key in settings if key not in known]:
+        raise ValueError(f"settings: found {', '.join(unknown)}, expected some of {', '.join(known)}")
     if isinstance(model, LatentModel):
+        settings.update(usual_settings(name, model, settings))
         return make_latent_method(name, model, model.lead_or_first(lead), **settings)
     if name in LATENT_METHODS:
         raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as losda")
@@ -408,9 +439,7 @@ def _background_members(model: StateModel, background: State | None, time: np.da
     if background is None:
         raise ValueError("background: found none, expected a forecast of the analysis time for a prior of its errors")
     if not same_grid(background.grid, model.grid):
-        raise ValueError(
-            f"background: found a grid of {background.grid.shape}, expected the model's, {model.grid.shape}"
-        )
+        raise ValueError(f"background: found a grid of {background.grid}, expected the model's, {model.grid}")
     if len(background.times) != 1 or background.times[0] != time:
         found = ", ".join(str(t) for t in background.times[:2])
         raise ValueError(f"background: found times {found}, expected {time} alone")

@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A hidden path beside ``path`` to write to; it takes the place of ``path`` once the block has ended without an error.
+    """A hidden path beside ``path`` to write a file or a folder to; it takes the place of ``path`` once the block has ended
+    without an error. A folder takes no other's place.
 
     What was written is on disk before the name changes, so that a machine that stops leaves the old file or the new one.
     """
@@ -20,8 +22,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     )  # the same at every try, so that a killed one leaves no litter
     try:
         yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+        for written in [partial] if partial.is_file() else (each for each in partial.rglob("*") if each.is_file()):
+            with written.open("rb") as open_file:
+                os.fsync(open_file.fileno())
         os.replace(partial, target)
     finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
         partial.unlink(missing_ok=True)

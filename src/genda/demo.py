@@ -25,7 +25,7 @@ from genda.observations.quality import check_bounds, check_duplicates, check_mis
 from genda.observations.table import read_table, write_table
 from genda.report import ReportCase, overview_png, write_report
 from genda.sample import read_sample
-from genda.state import State, to_dataset, write_netcdf
+from genda.state import State, to_dataset, write_dataset
 from genda.verify import CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics
 
 COARSENING = 8
@@ -129,7 +129,7 @@ def run_demo(
         reference="bicubic interpolation",
         std=model.normalisation.std.double().numpy(),
     )
-    write_netcdf(to_dataset(analysis.members), out / "analysis.nc", {"seed": str(seed), "history": "genda demo"})
+    write_dataset(to_dataset(analysis.members), out / "analysis.nc", {"seed": str(seed), "history": "genda demo"})
     mask = model.static.get("land_sea_mask")
     case = ReportCase(
         title="genda demo: station columns and a coarse field",

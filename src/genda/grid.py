@@ -54,6 +54,10 @@ class LatLonGrid:
                 f"longitude: found {lon[0]:g} to {lon[-1]:g}, expected a start in [0, 360) and less than one turn"
             )
 
+    def __str__(self) -> str:
+        ends = [f"{values[0]:g} to {values[-1]:g}" for values in (self.latitude, self.longitude)]
+        return f"{len(self.latitude)} rows from {ends[0]} and {len(self.longitude)} columns from {ends[1]} degrees"
+
     @staticmethod
     def gaussian(nlat: int, nlon: int) -> LatLonGrid:
         """Gauss–Legendre latitudes, longitudes from 0."""

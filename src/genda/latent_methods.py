@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from functools import lru_cache, partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from torch import Tensor
 
-from genda.checkpoint import Strict, first_complaint
+from genda.checkpoint import Strict
 from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.increments import Increments
 from genda.diffusion.sampler import Sampler
@@ -29,6 +29,7 @@ from genda.methods.localisation import Localisation, sphere
 from genda.methods.losda import LatentOptimisationGuidance
 from genda.parallel import known_device
 from genda.problem import Problem
+from genda.settings import checked_settings, refuse_unread
 
 LatentMethodName = Literal[
     "losda",
@@ -44,7 +45,15 @@ LatentMethodName = Literal[
 LATENT_METHODS: tuple[str, ...] = get_args(LatentMethodName)
 DETERMINISTIC = ("latent-3d-var", "latent-gaussian")
 """Those of one analysis, whatever number of members is asked for."""
-T = TypeVar("T")
+OPTIMISED = ("losda", "phyda-plus")
+"""Those that optimise latents at scheduled steps."""
+_READ_BY = {
+    "sampler": tuple(name for name in LATENT_METHODS if name not in DETERMINISTIC),
+    "optimisation": OPTIMISED,
+    "gamma": ("latent-dps",),
+    "iterations": ("latent-mmps",),
+    "width": ("diffda",),
+}
 
 
 class EnsembleShare(Strict):
@@ -112,6 +121,18 @@ def usual_sampler(method: str, encoded: bool, **changes: Any) -> Sampler:
     return latent_sampler(**(usual | changes))
 
 
+def usual_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a method of :data:`LATENT_METHODS` is run with where nothing else is ``given``: sampler and optimisation in full."""
+    usual: dict[str, Any] = {}
+    if name in _READ_BY["sampler"]:
+        usual["sampler"] = given.get("sampler") or usual_sampler(name, model.space.encoded)
+    if name in OPTIMISED:
+        chosen = asdict(latent_optimisation(usual["sampler"], given.get("optimisation") or {}))
+        del chosen["sampler"]
+        usual["optimisation"] = chosen.pop("optimiser") | chosen
+    return usual
+
+
 def make_latent_method(
     name: str,
     model: LatentModel,
@@ -120,15 +141,15 @@ def make_latent_method(
     sampler: Sampler | None = None,
     optimisation: Mapping[str, Any] | None = None,
     gamma: float | None = None,
-    iterations: int = 3,
+    iterations: int | None = None,
     scale: float = 1.0,
-    width: float = 1.5e5,
+    width: float | None = None,
     ensemble: EnsembleShare | None = DEFAULT_SHARE,
     batch: int | None = None,
     device: str = "cpu",
     progress: Callable[[], None] | None = None,
 ) -> Method:
-    """A method about backgrounds of one lead; each reads its own settings.
+    """A method about backgrounds of one lead; a setting that it does not read is refused.
 
     Args:
         name: one of :data:`LATENT_METHODS`.
@@ -138,11 +159,11 @@ def make_latent_method(
         optimisation: of LO-SDA and PhyDA+, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
             :class:`genda.guidance.latent_optimisation.Optimiser`.
         gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
-        iterations: of MMPS.
+        iterations: of MMPS, 3 by default.
         scale: factor on the covariance of background errors, and its root on their mean: of backgrounds better or worse than
             those of the prior's training. An ensemble's covariance is left as it is.
-        width: of DiffDA's mask, m; by default a third of a cell of the shipped grid: where observations are sparse, the
-            paper's 1.5 cells paint over what the prior knows better.
+        width: of DiffDA's mask, m; by default 150 km, a third of a cell of the shipped grid: where observations are sparse,
+            the paper's 1.5 cells paint over what the prior knows better.
         ensemble: how the covariance of the background's ensemble joins the prior's Gaussian where a background has one; None
             leaves it out. DiffDA and 3D-Var see no ensemble, nor does a PhyDA whose increments are about the background.
         batch: members at a time, None for all.
@@ -150,13 +171,13 @@ def make_latent_method(
         progress: called after every sampling step of every batch.
 
     Raises:
-        ValueError: for an unknown name or setting, or a lead that the model was not trained on.
+        ValueError: for an unknown name or setting, one the method does not read, or a lead the model was not trained on.
     """
     if name not in LATENT_METHODS:
         expected = ", ".join(LATENT_METHODS)
-        raise ValueError(
-            f"method {name!r}: found a prior of background errors, expected one of its methods, {expected}"
-        )
+        raise ValueError(f"method {name!r}: unknown to a prior of background errors, expected one of {expected}")
+    given = {"sampler": sampler, "optimisation": optimisation, "gamma": gamma, "iterations": iterations, "width": width}
+    refuse_unread(name, given, _READ_BY)
     prior, device = model.prior(lead), known_device(device)
     prior = prior if scale == 1.0 else prior.scaled(scale)
     sampler = sampler or usual_sampler(name, model.space.encoded)
@@ -172,14 +193,14 @@ def make_latent_method(
             )
         points = torch.as_tensor(sphere(model.grid)).float()
         distance = torch.cdist(points, points)
-        return DiffDA(prior, distance, width, sampler, batch, device, progress)
+        return DiffDA(prior, distance, width or 1.5e5, sampler, batch, device, progress)
     optimised = latent_optimisation(sampler, optimisation or {})
     guidance: dict[str, LatentGuidance] = {
         "losda": optimised,
         "phyda-plus": optimised,
         "phyda": lambda about, _: about,
         "latent-dps": partial(_dps, sampler, gamma),
-        "latent-mmps": partial(MMPS, iterations=iterations),
+        "latent-mmps": partial(MMPS, iterations=iterations or 3),
         "latent-prior": lambda about, _: about,
     }
     shown = name == "phyda"
@@ -217,26 +238,3 @@ def latent_optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOpt
     return checked_settings(
         "optimisation", LatentOptimisationGuidance, {"sampler": sampler, "optimiser": made, **schedule}
     )
-
-
-def checked_settings(what: str, kind: type[T], given: Mapping[str, Any], known: Sequence[str] = ()) -> T:
-    """A dataclass of settings, made from values by name as a file or a user gives them.
-
-    Args:
-        what: named in complaints.
-        kind: the dataclass.
-        given: settings by name.
-        known: names to offer; the dataclass's own where empty.
-
-    Raises:
-        ValueError: naming a setting that is unknown, of another type, or refused by the dataclass.
-    """
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        expected = ", ".join(known or names)
-        raise ValueError(f"{what}: found no setting {', '.join(unknown)}, expected some of {expected}")
-    try:
-        return TypeAdapter(kind).validate_python(dict(given))
-    except ValidationError as error:
-        raise ValueError(f"{what}: {first_complaint(error)}") from None

@@ -27,6 +27,8 @@ from genda.files import Gridded, Times, canonical, open_gridded
 from genda.grid import LatLonGrid
 from genda.variables import FIELDS, STANDARD_GRAVITY, Channel, Field, channels
 
+NETCDF_SUFFIXES = (".nc", ".nc4")
+ZARR_SUFFIX = ".zarr"
 _DAYS_PER_YEAR = 365.2425
 _UNIT_SPELLINGS = {
     "m2 s-2": {"m2 s-2", "m**2 s**-2", "m^2 s^-2", "m2/s2", "m^2/s^2", "m2 s**-2", "j kg-1"},
@@ -215,7 +217,7 @@ def _stacked(dataset: xr.Dataset, names: Sequence[str] | None) -> State:
             f"no known variable: found {', '.join(map(str, dataset.data_vars))}, expected e.g. geopotential"
         )
     if "time" not in dataset.dims:
-        stamp = dataset["time"].values if "time" in dataset.coords else np.datetime64("NaT")
+        stamp = dataset["time"].values if "time" in dataset.coords else np.datetime64("NaT", "ns")
         dataset = dataset.drop_vars("time", errors="ignore").expand_dims(time=[stamp])
     times = np.asarray(dataset["time"].values, dtype="datetime64[ns]")
     if times.size == 0:
@@ -280,11 +282,15 @@ def to_dataset(state: State) -> xr.Dataset:
     return dataset
 
 
-def write_netcdf(dataset: xr.Dataset, path: str | Path, attributes: Mapping[str, str] | None = None) -> None:
-    """Write a compressed netCDF-4 file that appears whole or not at all."""
-    encoding = {name: {"zlib": True, "complevel": 4, "shuffle": True} for name in dataset.data_vars}
+def write_dataset(dataset: xr.Dataset, path: str | Path, attributes: Mapping[str, str] | None = None) -> None:
+    """Write a compressed netCDF-4 file, or a Zarr store where ``path`` ends in .zarr; it appears whole or not at all."""
+    described = dataset.assign_attrs(attributes or {})
     with replacing(path) as partial:
-        dataset.assign_attrs(attributes or {}).to_netcdf(partial, engine="h5netcdf", encoding=encoding)
+        if Path(path).suffix == ZARR_SUFFIX:
+            described.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+        else:
+            encoding = {name: {"zlib": True, "complevel": 4, "shuffle": True} for name in dataset.data_vars}
+            described.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
 
 
 def present_channels(dataset: xr.Dataset) -> tuple[Channel, ...]:

@@ -19,15 +19,16 @@ from genda.diffusion.sampler import Sampler
 from genda.latent_card import has_autoencoder, latent_digests
 from genda.latent_methods import (
     DETERMINISTIC,
+    OPTIMISED,
     EnsembleShare,
     LatentMethodName,
-    checked_settings,
     latent_optimisation,
     make_latent_method,
     usual_sampler,
 )
 from genda.latent_model import LatentModel, load_latent_model
 from genda.methods import Method
+from genda.settings import checked_settings
 
 
 class LatentSpec(Strict):
@@ -62,17 +63,12 @@ def latent_method(spec: LatentSpec, lead: int) -> Method:
     Raises:
         ValueError: for settings that do not go together, or a lead the model was not trained on.
     """
+    names = ("optimisation", "gamma", "iterations", "width")
+    given = {name: getattr(spec, name) for name in names if name in spec.model_fields_set}
+    if _samples(spec) or spec.sampler:
+        given["sampler"] = _sampler(spec)
     return make_latent_method(
-        spec.method,
-        latent_model_of(spec.model),
-        lead,
-        sampler=_sampler(spec),
-        optimisation=spec.optimisation,
-        gamma=spec.gamma,
-        iterations=spec.iterations,
-        scale=spec.scale,
-        width=spec.width,
-        ensemble=spec.ensemble,
+        spec.method, latent_model_of(spec.model), lead, scale=spec.scale, ensemble=spec.ensemble, **given
     )
 
 
@@ -86,7 +82,7 @@ def resolved(spec: LatentSpec, members: int) -> dict[str, object]:
     found = spec.model_dump(mode="json", exclude={"only"}) | {"members": spec.members or members}
     if _samples(spec):
         found["sampler"] = asdict(_sampler(spec))
-    if spec.method in ("losda", "phyda-plus"):
+    if spec.method in OPTIMISED:
         found["optimisation"] = asdict(latent_optimisation(_sampler(spec), spec.optimisation)) | {"sampler": None}
     return found
 

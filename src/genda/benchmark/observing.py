@@ -90,7 +90,7 @@ def check_fits(suite: TwinSuite | CycledSuite, truth: State) -> None:
     grid = LatLonGrid(card.grid.latitude, card.grid.longitude)
     truth.select(card.channels)
     if not library.same_grid(grid, truth.grid):
-        raise ValueError(f"{suite.prior}: found a grid of {grid.shape}, expected that of the data, {truth.grid.shape}")
+        raise ValueError(f"{suite.prior}: found a grid of {grid}, expected that of the data, {truth.grid}")
     for scenario, networks in suite.scenarios.items():
         for network in networks:
             try:

@@ -67,18 +67,24 @@ def assimilate(
     members: Members = 16,
     seed: Seed = 0,
     steps: Annotated[
-        int | None, typer.Option(min=2, help="Noise levels of the sampler; by default the model's.")
+        int | None, typer.Option(min=2, help="Noise levels of the sampler; by default the method's.")
     ] = None,
-    iterations: Annotated[int, typer.Option(min=1, help="GMRES iterations of MMPS.")] = 3,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="GMRES iterations of fusion and latent-mmps (MMPS); by default 3.")
+    ] = None,
     gamma: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Gamma of SDA and DPS; by default 0.03 or what a source needs to be stable."),
+        typer.Option(
+            min=0.0, help="Gamma of fusion-sda and latent-dps; by default 0.03 or what a source needs to be stable."
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Members at a time; bounds memory, changes nothing else.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="The analysis.")] = Path("analysis.nc"),
+    out: Annotated[Path, typer.Option(help="The analysis: netCDF, or Zarr where it ends in .zarr.")] = Path(
+        "analysis.nc"
+    ),
     report: Annotated[Path | None, typer.Option(help="Also write a self-contained HTML report.")] = None,
     checks: Annotated[Path | None, typer.Option(help="Quality control: an ordered list of checks (YAML).")] = None,
     errors: Annotated[Path | None, typer.Option(help="Observation errors instead of the defaults (YAML).")] = None,

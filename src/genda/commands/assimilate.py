@@ -13,10 +13,10 @@ import torch
 
 from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
-from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, iso
+from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, check_suffix, iso
 from genda.diffusion.sampler import Sampler
 from genda.guidance.sda import default_gammas, stable_gammas
-from genda.latent_methods import usual_sampler
+from genda.latent_methods import DETERMINISTIC, usual_sampler
 from genda.latent_model import LatentModel
 from genda.observations.checks import read_checks
 from genda.observations.climate import ClimateMapping
@@ -27,7 +27,7 @@ from genda.observations.read import read_observations
 from genda.observations.table import summary, write_table
 from genda.problem import Source
 from genda.report import ReportCase, write_report
-from genda.state import State, nonnegative, read_state, to_dataset, write_netcdf
+from genda.state import State, nonnegative, read_state, to_dataset, write_dataset
 from genda.usable import usable_observations
 
 
@@ -47,7 +47,7 @@ def assimilate_files(
     climate_amplitude: float,
     seed: int,
     steps: int | None,
-    iterations: int,
+    iterations: int | None,
     gamma: float | None,
     batch: int | None,
     device: str,
@@ -64,17 +64,19 @@ def assimilate_files(
     Raises:
         ValueError, FileNotFoundError: for unusable input, before anything is written.
     """
-    if not observations and not fields and method not in ("unconditional", "latent-prior"):
+    if not observations and not fields and method not in library.UNOBSERVING:
+        methods = " or ".join(library.UNOBSERVING)
         raise ValueError(
-            "no observations and no fields given: expected --observations or --field (or --method unconditional or "
-            "latent-prior)"
+            f"no observations and no fields given: expected --observations or --field (or --method {methods})"
         )
     if climate_amplitude != 1.0 and not map_climate:
         raise ValueError(
             f"climate amplitude: found {climate_amplitude:g} without --map-climate, expected both or neither"
         )
-    check_outputs(out, report)
-    check_outputs(observations_out, None)
+    inputs = [*observations, *fields, *(path for path in (background, checks, errors) if path is not None)]
+    check_outputs(out, report, inputs)
+    check_outputs(observations_out, None, inputs)
+    check_suffix(out)
     first_checks = read_checks(checks).values() if checks else (check_missing, check_bounds, check_duplicates)
     entries = read_errors(errors) if errors else ()
     prior = library.load(model)
@@ -99,6 +101,7 @@ def assimilate_files(
         if isinstance(prior, LatentModel)
         else library.default_sampler(prior, **changes)
     )
+    samples = method not in (*DETERMINISTIC, "optimal-interpolation")
     sources: list[Source] = []
     used, compared, mapping = None, None, None
     if table is not None:
@@ -127,6 +130,11 @@ def assimilate_files(
         sources.append(library.field_source(prior, state, field_error, name=str(path)))
     about = torch.zeros(1, len(prior.channels), *prior.grid.shape)
     gammas, warnings = _gammas(sampler, sources, about, gamma) if method == "fusion-sda" else ({}, [])
+    settings = {
+        "sampler": sampler if samples or steps is not None else None,
+        "iterations": iterations,
+        "gamma": gammas or gamma,
+    }
     ticks = sampler.ticks(members, batch)
     done = 0
 
@@ -146,12 +154,10 @@ def assimilate_files(
         background=forecast,
         lead=lead,
         observations=compared,
-        sampler=sampler,
-        iterations=iterations,
-        gamma=gamma if latent else gammas,
         batch=batch,
         device=device,
         progress=tick,
+        **{name: value for name, value in settings.items() if value is not None},
     )
     if table is not None and mapping is not None:
         analysis = _mapped_back(prior, analysis, mapping)
@@ -167,12 +173,14 @@ def assimilate_files(
         "history": "genda assimilate",
     }
     drawn = analysis.members.values.shape[1]
+    if not samples and drawn < members:
+        warnings.append(f"{analysis.method} gives one analysis: found {members} members asked for, wrote {drawn}")
     dataset = to_dataset(analysis.members)
-    if sampler.antithetic and drawn > 1:
+    if samples and sampler.antithetic and drawn > 1:
         dataset = dataset.assign_coords(
             {PAIR: ("number", np.arange(drawn) // 2, {"long_name": "members from opposite noise"})}
         )
-    write_netcdf(dataset, out, provenance)
+    write_dataset(dataset, out, provenance)
     if observations_out is not None and table is not None:
         write_table(_with_flags(analysis.observations, table), observations_out)
     if report is not None:
@@ -240,8 +248,9 @@ def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFram
             return np.datetime64(stamp.tz_convert(None) if stamp.tzinfo else stamp, "ns")
         except ValueError:
             raise ValueError(f"time: found {time!r}, expected an ISO date such as 2008-12-08T12") from None
-    if coarse:
-        return np.datetime64(coarse[0].times[0], "ns")
+    known = [state.times[0] for state in coarse if not np.isnat(state.times[0])]
+    if known:
+        return np.datetime64(known[0], "ns")
     if table is not None and len(table):
         return np.datetime64(pd.Timestamp(table["time"].median()).round("6h"), "ns")
     raise ValueError("time: cannot be told from the input, expected --time")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genda.state import State
+from genda.state import NETCDF_SUFFIXES, ZARR_SUFFIX, State
 
 Progress = Callable[[int, int], None]
 PAIR = "pair"
@@ -28,17 +28,27 @@ class Outcome:
         return dict(self.document)
 
 
-def check_outputs(out: Path | None, report: Path | None) -> None:
-    """Refuse an output that cannot be written before anything is computed."""
+def check_outputs(out: Path | None, report: Path | None, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output that cannot be written, or would take the place of an input, before anything is computed."""
+    read = {path.resolve() for path in inputs}
     for path in (out, report):
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"{path}: found no folder {path.parent}, expected one to write to")
+        if path is not None and path.resolve() in read:
+            raise ValueError(f"{path}: found it among the input, expected another name to write to")
         if path is not None and path.is_dir():
             raise ValueError(f"{path}: found a folder, expected the name of a file to write")
         if path is not None:
             check_writable(path.absolute().parent)
     if report is not None:
         import matplotlib  # noqa: F401
+
+
+def check_suffix(out: Path) -> None:
+    """Refuse a data set's name that does not say what it is to be."""
+    if out.suffix not in (*NETCDF_SUFFIXES, ZARR_SUFFIX):
+        expected = ", ".join((*NETCDF_SUFFIXES, ZARR_SUFFIX))
+        raise ValueError(f"{out}: found the suffix {out.suffix!r}, expected one of {expected}")
 
 
 def check_writable(folder: Path) -> None:
@@ -57,11 +67,13 @@ def iso(time: np.datetime64) -> str:
 
 
 def at(state: State, time: np.datetime64, path: Path) -> State:
-    """The state of one time of a file.
+    """The state of one time of a file; one that names no time is of any.
 
     Raises:
         ValueError: for a file without that time.
     """
+    if len(state.times) == 1 and np.isnat(state.times[0]):
+        return State(state.values, state.channels, state.grid, np.array([time]))
     index = np.flatnonzero(state.times == time)
     if not index.size:
         raise ValueError(f"{path}: found times {iso(state.times[0])} to {iso(state.times[-1])}, expected {iso(time)}")

@@ -32,9 +32,7 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
     if truth is not None:
         reference = at(read_state(truth, state.channels), state.times[0], truth)
         if not library.same_grid(reference.grid, state.grid):
-            raise ValueError(
-                f"{truth}: found grid {reference.grid.shape}, expected that of the analysis, {state.grid.shape}"
-            )
+            raise ValueError(f"{truth}: found a grid of {reference.grid}, expected that of the analysis, {state.grid}")
         values, antithetic = _scored(state, analysis)
         rows = {
             "analysis": field_statistics(
