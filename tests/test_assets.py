@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from command_line import run
 from genda.assets import DEMO_OBSERVATIONS, DIRECTORY, SAMPLE_CASE, model_directory
 from genda.checkpoint import load_model
 from genda.demo import run_demo
@@ -84,6 +85,19 @@ def test_the_demo_beats_optimal_interpolation_and_writes_its_files(tmp_path):
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "</html>" in page
     assert 'src="http' not in page
+
+
+def test_what_the_demo_writes_is_a_case_for_losda(tmp_path, capsys):
+    run_demo(tmp_path, members=2, steps=2)
+    given = ["--background", tmp_path / "forecast.nc", "--observations", tmp_path / "observations.parquet"]
+    code, _, err = run(
+        capsys, "assimilate", "--model", "losda", *given, "--members", 2, "--steps", 4, "--out", tmp_path / "losda.nc"
+    )
+    assert code == 0, err
+    truth, forecast, analysis = (read_state(tmp_path / f"{name}.nc") for name in ("truth", "forecast", "losda"))
+    std = load_latent_model(model_directory("losda")).normalisation.std.view(-1, 1, 1)
+    errors = [((v - truth.values[0]) / std).square().mean() for v in (forecast.values[0], analysis.values[0].mean(0))]
+    assert errors[1] < 0.6 * errors[0]
 
 
 def test_the_prior_of_background_errors_knows_unseen_ones_better_than_its_gaussian(sample):

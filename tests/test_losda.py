@@ -116,7 +116,7 @@ def test_an_ensemble_as_background_gives_its_covariance(case, capsys):
 def test_the_report_shows_the_forecast_as_background(case, capsys):
     code, _, err = assimilate(case, capsys, "--report", case / "report.html")
     assert code == 0, err
-    assert "the forecast given" in (case / "report.html").read_text()
+    assert str(case / "forecast.nc") in (case / "report.html").read_text()
 
 
 def test_members_depend_on_the_seed_and_not_on_the_batch(case, capsys):

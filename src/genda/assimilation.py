@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -405,9 +405,9 @@ def assimilate(
         table = observations.copy()
         table["hx_b"] = observe(model, first_guess, table).numpy()
         table["hx_a"] = observe(model, physical[0].mean(dim=0), table).numpy()
-    shown = {key: value for key, value in settings.items() if key != "progress"}
     about = {} if lead is None else {"lead": lead}
-    return Analysis(state, first_guess, table, name, {"members": len(values), "seed": seed, **about, **shown}, seconds)
+    about |= {"members": len(values), "seed": seed, **_written(settings)}
+    return Analysis(state, first_guess, table, name, about, seconds)
 
 
 def _chosen_method(
@@ -428,6 +428,12 @@ def _chosen_method(
         about = torch.zeros(1, len(model.channels), *model.grid.shape)
         settings["gamma"] = default_gammas(stable_gammas(sampler, sources, about))
     return make_method(name, model, **settings)
+
+
+def _written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file can hold them: a sampler is spelled out, networks and callbacks are left out."""
+    plain = {key: asdict(value) if isinstance(value, Sampler) else value for key, value in settings.items()}
+    return {key: value for key, value in plain.items() if isinstance(value, str | int | float | Mapping)}
 
 
 def _background_members(model: StateModel, background: State | None, time: np.datetime64) -> Tensor:

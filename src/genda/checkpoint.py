@@ -65,7 +65,7 @@ class UNetConfig(Strict):
 
 
 class BaseConfig(Strict):
-    """The Gaussian that the network corrects (methods.md §23); ``isotropic`` is EDM."""
+    """The Gaussian that the network corrects; ``isotropic`` is EDM."""
 
     kind: Literal["spherical", "isotropic"] = "spherical"
     sigma_data: float = Field(default=1.0, gt=0)

@@ -2,6 +2,7 @@
 
 Noisy radiosonde-like columns at the real station sites and a coarse 6×12 field, as a background of another kind, become a
 16-member analysis; optimal interpolation with the same observations and bicubic interpolation of the field are its measure.
+What went in is written beside it, with the day's forecast, so that any other method can be tried on the same case.
 """
 
 from __future__ import annotations
@@ -72,22 +73,20 @@ def write_demo_observations(path: Path = DEMO_OBSERVATIONS, date: int = 1, seed:
     """Simulate the shipped observations from one date of the shipped case."""
     model = library.load_prior("embedded")
     sample = read_sample(channels=model.channels)
-    t = sample.truth
-    truth = State(t.values[date : date + 1], t.channels, t.grid, t.times[date : date + 1])
-    write_table(simulate_columns(model, truth, seed, stations=STATIONS), path)
+    write_table(simulate_columns(model, _one(sample.truth, date), seed, stations=STATIONS), path)
 
 
 def run_demo(
     out: Path, *, members: int = 16, seed: int = 0, steps: int = 10, progress: Callable[[int, int], None] | None = None
 ) -> DemoResult:
-    """Analyse the shipped case and write ``analysis.nc`` and ``report.html`` into ``out``."""
+    """Analyse the shipped case and write ``analysis.nc`` and ``report.html`` into ``out``, and what went in beside them."""
     out.mkdir(parents=True, exist_ok=True)
     model = library.load_prior("embedded")
     table = run_checks(read_table(DEMO_OBSERVATIONS), [check_missing, check_bounds, check_duplicates])
     time = np.datetime64(table["time"].iloc[0].to_datetime64(), "ns")
     sample = read_sample(channels=model.channels)
     i = int(np.flatnonzero(sample.truth.times == time)[0])
-    truth = State(sample.truth.values[i : i + 1], model.channels, model.grid, sample.truth.times[i : i + 1])
+    truth = _one(sample.truth, i)
     field = library.coarse_field(truth, COARSENING)
     used = table[table["quality"] == Flag.PASS]
     sources = [
@@ -130,6 +129,10 @@ def run_demo(
         std=model.normalisation.std.double().numpy(),
     )
     write_dataset(to_dataset(analysis.members), out / "analysis.nc", {"seed": str(seed), "history": "genda demo"})
+    given = {"truth": truth, "forecast": _one(sample.backgrounds[24], i), "field": field}
+    for name, state in given.items():
+        write_dataset(to_dataset(state), out / f"{name}.nc")
+    write_table(table, out / "observations.parquet")
     mask = model.static.get("land_sea_mask")
     case = ReportCase(
         title="genda demo: station columns and a coarse field",
@@ -164,6 +167,7 @@ def run_demo(
             scores.to_text(CRPS, SHOWN),
             scores.to_text(SPREAD_SKILL, SHOWN),
             f"wrote {out / 'analysis.nc'} and {out / 'report.html'}",
+            "and what went in: observations.parquet and field.nc, with truth.nc and a day's forecast.nc for other methods",
         ]
     )
     document = {
@@ -172,6 +176,20 @@ def run_demo(
         "seconds": round(analysis.seconds, 2),
         "observations": len(used),
         **scores.to_dict(),
-        "files": [str(out / name) for name in ("analysis.nc", "report.html", "overview.png")],
+        "files": [
+            str(out / name)
+            for name in (
+                "analysis.nc",
+                "report.html",
+                "overview.png",
+                "observations.parquet",
+                *(f"{name}.nc" for name in given),
+            )
+        ],
     }
     return DemoResult(scores, document, text)
+
+
+def _one(state: State, i: int) -> State:
+    """The i-th time of a state alone."""
+    return State(state.values[i : i + 1], state.channels, state.grid, state.times[i : i + 1])

@@ -196,7 +196,7 @@ def test_an_analysis_that_is_not_finite_is_recorded_as_failed(tmp_path, monkeypa
 
 def test_a_prior_on_another_grid_is_refused_before_any_work(tmp_path):
     directory = small_model.saved(tmp_path / "prior")
-    with pytest.raises(ValueError, match=r"prior: found a grid of \(16, 32\), expected that of the data, \(48, 96\)"):
+    with pytest.raises(ValueError, match=r"prior: found a grid of 16 rows .* expected that of the data, 48 rows"):
         run_suite(read_suite(written(tmp_path, prior=str(directory))), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

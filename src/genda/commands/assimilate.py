@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def assimilate_files(
         table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])
     provenance = {
         "method": analysis.method,
-        "settings": ", ".join(f"{key} {value}" for key, value in analysis.settings.items()),
+        "settings": json.dumps(analysis.settings),
         "model": str(model),
         "history": "genda assimilate",
     }
@@ -184,7 +185,9 @@ def assimilate_files(
     if observations_out is not None and table is not None:
         write_table(_with_flags(analysis.observations, table), observations_out)
     if report is not None:
-        write_report(_report_case(prior, analysis, coarse, table), report)
+        read = {"background": [background] if background else [], "observations": observations, "fields": fields}
+        files = {"model": model, **{name: ", ".join(map(str, paths)) for name, paths in read.items() if paths}}
+        write_report(_report_case(prior, analysis, coarse, table, files), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
     done_line = f"{out}: {drawn} members at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
     text = "\n".join([*warnings, done_line])
@@ -257,11 +260,15 @@ def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFram
 
 
 def _report_case(
-    model: Model | LatentModel, analysis: library.Analysis, coarse: Sequence[State], table: pd.DataFrame | None
+    model: Model | LatentModel,
+    analysis: library.Analysis,
+    coarse: Sequence[State],
+    table: pd.DataFrame | None,
+    files: Mapping[str, str],
 ) -> ReportCase:
     time = analysis.members.times[0]
     mask = None if isinstance(model, LatentModel) else model.static.get("land_sea_mask")
-    name = "the forecast given" if isinstance(model, LatentModel) else "the model's seasonal climatology"
+    name = {} if isinstance(model, LatentModel) else {"background": "the model's seasonal climatology"}
     return ReportCase(
         title=f"Analysis of {iso(time)}",
         time=time,
@@ -277,7 +284,7 @@ def _report_case(
         land_sea_mask=None if mask is None else mask.numpy(),
         std=model.normalisation.std.double().numpy(),
         settings=dict(analysis.settings),
-        provenance={"background": name, **{k: str(v) for k, v in model.card.items()}},
+        provenance={**name, **files, "card": model.card},
         timings={"analysis": analysis.seconds},
         flag_names={int(flag): flag.label for flag in Flag},
     )

@@ -21,7 +21,7 @@ trained to, its increments are then counted from the analysis m_y that the Gauss
 place of m above, so that what is left to learn is what a Gaussian can't know.
 
 References:
-    methods.md §6, §7 (LO-SDA, Align-DA: diffusion of z itself, z_b by cross-attention); Karras et al. 2022 for the preconditioning.
+    Fei et al. 2025, arXiv 2510.22562 (LO-SDA: diffusion of z itself); Karras et al. 2022 for the preconditioning.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ r"""The denoising loss of EDM on any Gaussian base, and the validation error by 
     L = E_{sigma, n} mean_c < (D(x + sigma n; sigma) - x)² >_area / c_out,c(sigma)²,    ln sigma ~ N(P_mean, P_std²),
 
 with c_out the base's own rms error of each channel: the base alone scores 1 in every channel at every noise level, so
-that what is left below 1 is what the network has learned (methods.md §23). With the isotropic base this is the loss of
+that what is left below 1 is what the network has learned. With the isotropic base this is the loss of
 Karras et al. (2022, arXiv 2206.00364, Eq. 2 and Table 1); P_mean -0.5, P_std 1.5 are paper 001's values (§3.4).
 """
 

@@ -3,7 +3,7 @@ r"""DiffDA: diffusion given the background, with observed values painted in on a
 An increment prior without a latent (its autoencoder is the identity) sampled with RePaint's mask and walk: no observation
 errors, no operators beyond grid values, as in the paper.
 
-Reference: Huang et al. 2024, arXiv 2401.05932 (DiffDA): 10 × 10 jumps, mask of 1.5 cells, methods.md §8.
+Reference: Huang et al. 2024, arXiv 2401.05932 (DiffDA): 10 × 10 jumps, mask of 1.5 cells.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ with f = 0, the step made second-order by the estimate e* of the step before (``
 sampler draws a share f = ``fresh`` (1 - (σ_{i+1}/σ_i)²) of the noise anew, which re-injects the solution as ReSample does.
 
 References:
-    Fei et al. 2025, arXiv 2510.22562; Song et al. 2024, arXiv 2307.08123 (ReSample), see methods.md §6 for what is reconstructed.
+    Fei et al. 2025, arXiv 2510.22562; Song et al. 2024, arXiv 2307.08123 (ReSample); what is reconstructed: docs/losda.md.
 """
 
 from __future__ import annotations

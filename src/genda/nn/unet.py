@@ -7,7 +7,7 @@ level (Ho et al. 2020; Song et al. 2021). With ``resample_blocks`` the resolutio
 the DDPM++ network of Karras et al. (2022, arXiv 2206.00364) that paper 001 calls SongUNet; without, by plain averaging
 and repetition after a 1 x 1 convolution, which costs nothing on a CPU.
 
-Embedded (methods.md §22): ``patch=2, base=64, multipliers=(1, 2, 2), blocks=2``.
+Embedded: ``patch=2, base=64, multipliers=(1, 2, 2), blocks=2``.
 Paper 001 (§3.4): ``patch=1, base=64, multipliers=(1, 2, 4, 8, 16), blocks=4, attention=(2, 3, 4), dropout=0.1,
 resample_blocks=True, head=None``, which at 128 x 256 puts attention at 32 x 64, 16 x 32 and 8 x 16.
 """

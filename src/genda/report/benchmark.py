@@ -34,8 +34,8 @@ CONFIDENCE = 0.95
 """Of the intervals drawn as whiskers."""
 MOST_COLUMNS = 5
 FAR = 3.0
-"""Methods this many times worse than the reference in every scenario are named, not drawn: a line for each would press
-the others together."""
+"""Methods this many times worse than the reference in every scenario, or better than all others, are named, not drawn: a line
+for each would press the others together."""
 _NAME_WIDTH = 26  # characters of a method's name on one line
 _LABEL_SIZE = 8.5  # points, as names beside an axis
 _WORSE_COLOUR = BASELINE_COLOURS[0]
@@ -138,11 +138,12 @@ def _panel(
 
 def _by_scenario(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], scenarios: Sequence[Any]) -> Figure:
     metric, column, words = _quantity(rows)
-    far = _far(rows, metric, column)
-    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name not in far]
+    worse, better = _far(rows, metric, column)
+    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name not in (*worse, *better)]
     names = [textwrap.fill(name, _NAME_WIDTH) for name in methods]
     side = 0.75 + _inches(names)
-    width = 0.6 + max(3.4, 0.75 * len(scenarios)) + side
+    each = max(0.75, 0.15 + _inches([str(scenario) for scenario in scenarios]))
+    width = 0.6 + max(3.4, each * len(scenarios)) + side
     height = max(3.2, 0.75 + 0.16 * sum(1 + name.count("\n") for name in names))
     figure = new_figure(width, height)
     ax: Axes = figure.add_axes((0.6 / width, 0.5 / height, 1 - (0.6 + side) / width, 1 - 1.22 / height))
@@ -177,22 +178,30 @@ def _by_scenario(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
         labelspacing=0.6,
     )
     figure.text(0.08 / width, 1 - 0.08 / height, _title(document), fontsize=10, va="top")
-    note = f"Below the line is better than the reference, {document['reference']}. {_whiskers(document['dates'])}"
-    if far:
-        note += f"\nNot drawn, more than {FAR:g} times the reference's: {', '.join(far)}."
+    notes = [f"Below the line is better than the reference, {document['reference']}. {_whiskers(document['dates'])}"]
+    if worse:
+        notes += [f"Not drawn, more than {FAR:g} times the reference's: {', '.join(worse)}."]
+    if better:
+        notes += [f"Not drawn, less than 1/{FAR:g} of every other's: {', '.join(better)}."]
+    note = "\n".join(textwrap.fill(line, max(30, int((width - 0.2) / 0.062))) for line in notes)
     figure.text(0.08 / width, 1 - 0.27 / height, note, fontsize=8, va="top", linespacing=1.15)
     return figure
 
 
-def _far(rows: Sequence[Mapping[str, Any]], metric: str, column: str) -> list[str]:
-    """Methods beyond :data:`FAR` in every scenario; none where all are."""
+def _far(rows: Sequence[Mapping[str, Any]], metric: str, column: str) -> tuple[list[str], list[str]]:
+    """Methods worse than the reference, and better than all others, by :data:`FAR` in every scenario; none where all are."""
     ratios: dict[str, list[float]] = {}
     for row in rows:
         cell = _cell(row, metric, column)
         if cell is not None:
             ratios.setdefault(row["method"], []).append(cell[0])
-    far = [name for name, found in ratios.items() if min(found) > FAR]
-    return far if len(far) < len(ratios) else []
+    worse = [name for name, found in ratios.items() if min(found) > FAR]
+    if len(worse) == len(ratios):
+        return [], []
+    drawn = {name: found for name, found in ratios.items() if name not in worse}
+    lowest = sorted(min(found) for found in drawn.values())[1:2]
+    better = [name for name, found in drawn.items() if lowest and FAR * max(found) < lowest[0]]
+    return worse, better
 
 
 def _channels(rows: Sequence[Mapping[str, Any]]) -> list[str]:

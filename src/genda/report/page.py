@@ -103,10 +103,10 @@ def _sections(case: ReportCase) -> Iterable[tuple[str, str, str]]:
         yield "scores", "Scores", tables.summary(case, table) + "".join(_figure(p, wide=True) for p in drawn if p)
     yield "maps", "Maps", _maps(case)
     spectra = [curves.spectrum_picture(case, quantity) for quantity in curves.quantities(case)]
-    note = (
-        "<p>Power by total wavenumber on a sphere. The shaded band of the lower panel is ±10 % of the truth; dotted "
-        "lines mark where the grid stops resolving without aliasing and where the coarse input ends.</p>"
-    )
+    note = "<p>Power by total wavenumber on a sphere. "
+    note += "The shaded band of the lower panel is ±10 % of the truth. " if case.truth is not None else ""
+    note += "Dotted lines mark where the grid stops resolving without aliasing"
+    note += " and where the coarse input ends.</p>" if case.coarse is not None else ".</p>"
     yield "spectra", "Spectra", note + _grid(spectra) if spectra else ""
     traces = [curves.trace_picture(case, name) for name in case.displayed]
     yield "traces", "Along latitudes", _grid(traces)

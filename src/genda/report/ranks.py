@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from genda.report.style import ANALYSIS_COLOUR, BACKGROUND_COLOUR, new_figure, style
 
-_PANEL, _LEFT, _TOP, _BOTTOM = (1.5, 1.05), 1.75, 0.78, 0.5  # inches
+_PANEL, _LEFT, _TOP, _BOTTOM, _LABEL = (1.5, 1.05), 1.75, 0.78, 0.5, 2.1  # inches
 
 
 def ranks_figure(document: Mapping[str, Any]) -> Figure:
@@ -43,7 +43,7 @@ def ranks_figure(document: Mapping[str, Any]) -> Figure:
         figure.text(0.08 / width, 1 - 0.27 / height, note, fontsize=8, va="top", linespacing=1.15)
         for j, method in enumerate(methods):
             _line(figure, (width, height), j, method, scenarios, [row for row in rows if row["method"] == method])
-        middle = (_LEFT + len(scenarios) * _PANEL[0] / 2) / width
+        middle = min(_LEFT + len(scenarios) * _PANEL[0] / 2, width - _LABEL / 2) / width
         figure.text(middle, 0.06 / height, "share of members below the truth", ha="center", va="bottom", fontsize=8.5)
     return figure
 
