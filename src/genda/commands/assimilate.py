@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import interpolate
 
 from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
@@ -267,7 +268,7 @@ def _report_case(
     files: Mapping[str, str],
 ) -> ReportCase:
     time = analysis.members.times[0]
-    mask = None if isinstance(model, LatentModel) else model.static.get("land_sea_mask")
+    mask = _land_sea_mask(model)
     name = {} if isinstance(model, LatentModel) else {"background": "the model's seasonal climatology"}
     return ReportCase(
         title=f"Analysis of {iso(time)}",
@@ -288,6 +289,16 @@ def _report_case(
         timings={"analysis": analysis.seconds},
         flag_names={int(flag): flag.label for flag in Flag},
     )
+
+
+def _land_sea_mask(model: Model | LatentModel) -> torch.Tensor | None:
+    """Share of land, (lat, lon), where a model has it; one in a latent has it on the latent's grid."""
+    if not isinstance(model, LatentModel):
+        return model.static.get("land_sea_mask")
+    maps = dict(zip(model.architecture.static, model.static, strict=True))
+    if "land_sea_mask" not in maps:
+        return None
+    return interpolate(maps["land_sea_mask"][None, None], size=model.grid.shape, mode="bilinear")[0, 0]
 
 
 def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:

@@ -124,7 +124,7 @@ def _maps(case: ReportCase) -> str:
     note = (
         "<p>Maps of one variable share one colour scale for all fields, one symmetric scale for all differences and one "
         "from zero for spread; half a per cent of the points may lie beyond each end. "
-        + ("Lines are the land–sea mask's edge at the grid's own resolution." if case.land_sea_mask is not None else "")
+        + ("Lines are the edge of the land–sea mask as the model holds it." if case.land_sea_mask is not None else "")
         + "</p>"
     )
     parts = [note]
