@@ -20,6 +20,7 @@ from torch import nn
 
 from genda.assimilation import load, point_operator
 from genda.diffusion.increments import IncrementDenoiser
+from genda.diffusion.sampler import Sampler
 from genda.diffusion.zonal_gaussian import ZonalGaussian
 from genda.grid import LatLonGrid
 from genda.latent_methods import latent_sampler, make_latent_method
@@ -139,20 +140,19 @@ def main(
         raise typer.BadParameter(f"{model}: found a prior of states, expected one of background errors")
     given = problem(whole, density, on)
     sampler = latent_sampler(**({} if steps is None else {"steps": steps}))
+    rows: list[tuple[str, list[int], Sampler | None]] = [("latent-3d-var", [1], None), ("losda", members, sampler)]
     print(f"{len(given.stacked.values)} observations, {sampler.steps} steps, median of {repeats}\n")
     print("| method | members | seconds | a member | network | Gaussian | decoder | rest |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    for name, counts in (("latent-3d-var", [1]), ("losda", members)):
+    for name, counts, taken in rows:
         for count in counts:
-            method = make_latent_method(name, whole, whole.leads[0], sampler=sampler, device=device)
+            method = make_latent_method(name, whole, whole.leads[0], sampler=taken, device=device)
 
             def run(method: Method = method, count: int = count) -> None:
                 method.analyse(given, count, torch.Generator().manual_seed(0))
 
             run()
-            rows = [measured(run, whole, on) for _ in range(repeats)]
-            rows.sort(key=lambda row: row["total"])
-            row = rows[len(rows) // 2]
+            row = sorted((measured(run, whole, on) for _ in range(repeats)), key=lambda row: row["total"])[repeats // 2]
             shown = [f"{row[key]:.1f}" for key in ("network", "Gaussian", "decoder", "rest")]
             print(f"| {name} | {count} | {row['total']:.1f} | {row['total'] / count:.1f} | {' | '.join(shown)} |")
 

@@ -27,7 +27,7 @@ from genda.train.task import Batch
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """That it takes, on the CPU."""
+    """Wall time of some work on the CPU, in seconds."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -29,3 +29,21 @@ def test_an_interruption_leaves_the_old_file_and_nothing_else(tmp_path, error):
         interrupted()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert target.read_text() == "old"
+
+
+def test_a_folder_appears_whole_and_takes_no_place(tmp_path):
+    for name in ("first", "second"):
+        with replacing(tmp_path / name) as partial:
+            (partial / "inside").mkdir(parents=True)
+            (partial / "inside" / "file").write_text(name)
+    assert (tmp_path / "second" / "inside" / "file").read_text() == "second"
+
+    def taken():
+        with replacing(tmp_path / "first") as partial:
+            partial.mkdir()
+            (partial / "file").write_text("other")
+
+    with pytest.raises(OSError, match="not empty"):
+        taken()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+    assert (tmp_path / "first" / "inside" / "file").read_text() == "first"

@@ -13,6 +13,8 @@ from command_line import run
 from genda import assimilation as library
 from genda.demo import simulate_columns
 from genda.files import open_dataset
+from genda.latent_methods import EnsembleShare, latent_sampler
+from genda.methods.baseline import Persistence
 from genda.observations.table import write_table
 from genda.state import State, read_state, to_dataset, write_dataset
 
@@ -149,6 +151,31 @@ def test_a_background_without_a_time_is_of_the_time_asked_for_and_an_analysis_ma
     assert "analysis.zarr: found a folder" in err
 
 
+def test_what_a_method_ran_with_is_said_and_what_it_does_not_read_is_refused(case):
+    model, truth = library.load(case / "losda"), read_state(case / "truth.nc")
+    forecast, time = read_state(case / "forecast.nc"), truth.times[0]
+    table = simulate_columns(model, truth, seed=0, stations=5)
+    source = library.point_source(model, table, time)
+
+    def analysed(method, **settings):
+        return library.assimilate(model, [source], time, method, 2, background=forecast, **settings).settings
+
+    found = analysed("losda", sampler=latent_sampler(steps=2), optimisation={"every": 1})
+    assert (found["sampler"]["steps"], found["optimisation"]["metric"]) == (2, "covariance")
+    json.dumps(found, allow_nan=False)
+    assert "ensemble" not in found  # the forecast has no members
+    for method, settings, complaint in [
+        ("losda", {"steps": 3}, "settings: found steps, expected some of sampler"),
+        ("losda", {"width": 1e5}, "width: found it with method losda, expected it with diffda alone"),
+        ("latent-3d-var", {"ensemble": EnsembleShare(correction=0.1)}, "ensemble: found it with method latent-3d-var"),
+        ("latent-mmps", {"iterations": 0}, "iterations: found 0, expected at least 1"),
+        ("fusion", {}, "unknown to a prior of background errors"),
+        (Persistence(), {"gamma": 0.1}, "settings: found gamma with a method that is made"),
+    ]:
+        with pytest.raises(ValueError, match=complaint):
+            analysed(method, **settings)
+
+
 def test_what_does_not_fit_is_one_clear_line(case, capsys):
     truth = read_state(case / "truth.nc")
     coarse = library.coarse_field(truth, 2)
@@ -174,10 +201,11 @@ def test_what_does_not_fit_is_one_clear_line(case, capsys):
         ({"extra": ["--device", "foo"]}, "device: found 'foo', expected cpu, cuda"),
         ({"extra": ["--gamma", 0.1]}, "gamma: found it with method losda, expected it with latent-dps alone"),
         ({"extra": ["--method", "latent-mmps", "--gamma", 0.1]}, "gamma: found it with method latent-mmps"),
-        ({"extra": ["--method", "latent-gaussian", "--steps", 4]}, "sampler: found it with method latent-gaussian"),
+        ({"extra": ["--method", "latent-gaussian", "--steps", 4]}, "steps: found 4 with method latent-gaussian"),
         ({"extra": ["--method", "latent-prior"]}, "latent-prior: found observations, expected none"),
         ({"extra": ["--out", case / "analysis.txt"]}, "found the suffix '.txt', expected one of .nc, .nc4, .zarr"),
         ({"extra": ["--out", case / "forecast.nc"]}, "forecast.nc: found it among the input"),
+        ({"extra": ["--report", case / "analysis.nc"]}, "analysis.nc: found it among the output"),
     ]:
         (case / "analysis.nc").unlink(missing_ok=True)
         extra = arguments.pop("extra", [])

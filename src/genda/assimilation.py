@@ -5,6 +5,7 @@ This is where physical units become normalised ones and back; methods in between
 
 from __future__ import annotations
 
+import math
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,7 +30,7 @@ from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import DEFAULT_GAMMA, SDA, default_gammas, stable_gammas
 from genda.latent_card import is_latent
-from genda.latent_methods import LATENT_METHODS, make_latent_method, usual_settings
+from genda.latent_methods import LATENT_METHODS, MMPS_ITERATIONS, EnsembleShare, complete_settings, make_latent_method
 from genda.latent_model import LatentModel, load_latent_model
 from genda.linalg import BlockDiagonal, Covariance, Diagonal
 from genda.methods import Method
@@ -47,7 +48,7 @@ from genda.state import State, nonnegative, season
 METHODS = ("fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation", "unconditional")
 UNOBSERVING = ("unconditional", "latent-prior")
 """Those that draw from the prior, whatever is observed."""
-_READ_BY = {
+READ_BY = {
     "sampler": tuple(name for name in METHODS if name != "optimal-interpolation"),
     "errors": tuple(name for name in METHODS if name != "optimal-interpolation"),
     "iterations": ("fusion",),
@@ -55,6 +56,7 @@ _READ_BY = {
     "guidance_scale": ("fusion", "fusion-sda"),
     "clip": ("fusion-sda",),
 }
+"""The methods that read each setting."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +301,7 @@ def make_method(
         name: one of :data:`METHODS`.
         model: a prior of states.
         sampler: None for :func:`default_sampler`.
-        iterations: of MMPS, 3 by default.
+        iterations: of MMPS, :data:`genda.latent_methods.MMPS_ITERATIONS` by default.
         gamma: Γ of SDA, of all sources or of each by its name.
         guidance_scale: factor on the likelihood's score, 1 by default.
         clip: of SDA, the largest likelihood score of an element.
@@ -314,17 +316,18 @@ def make_method(
     if name not in METHODS:
         raise ValueError(f"method {name!r} is unknown: expected one of {', '.join(METHODS)}")
     given = {"sampler": sampler, "errors": errors, "iterations": iterations, "gamma": gamma}
-    refuse_unread(name, given | {"guidance_scale": guidance_scale, "clip": clip}, _READ_BY)
+    refuse_unread(name, given | {"guidance_scale": guidance_scale, "clip": clip}, READ_BY)
     scale = 1.0 if guidance_scale is None else guidance_scale
     base = getattr(model.denoiser, "base", None)
     if name in ("optimal-interpolation", "fusion-gaussian") and not isinstance(base, SphericalGaussian):
         raise ValueError(f"method {name!r} needs a model on a spherical Gaussian base, found {type(base).__name__}")
+    device = known_device(device)
     if name == "optimal-interpolation" and isinstance(base, SphericalGaussian):
         return OptimalInterpolation(base)
     guidance: dict[str, Guidance] = {
         "fusion": partial(
             MMPS,
-            iterations=iterations or 3,
+            iterations=MMPS_ITERATIONS if iterations is None else iterations,
             scale=scale,
             preconditioner=base if isinstance(base, SphericalGaussian) else None,
         ),
@@ -334,9 +337,7 @@ def make_method(
     }
     start = base if isinstance(base, SphericalGaussian) else None
     sampler = sampler or default_sampler(model)
-    return Fusion(
-        model.denoiser.to(known_device(device)), guidance[name], sampler, start, errors, batch, device, progress
-    )
+    return Fusion(model.denoiser.to(device), guidance[name], sampler, start, errors, batch, device, progress)
 
 
 def assimilate(
@@ -380,8 +381,13 @@ def assimilate(
         condition = model.condition(times, lead)[0]
     elif lead is not None:
         raise ValueError(f"lead: found {lead} h with a prior of states, expected none")
-    chosen = _chosen_method(model, name, sources, lead, settings) if isinstance(name, str) else name
-    name = name if isinstance(name, str) else type(name).__name__
+    if isinstance(name, str):
+        settings = _complete(model, name, sources, settings)
+        chosen = _made(model, name, lead, settings)
+    elif settings:
+        raise ValueError(f"settings: found {', '.join(settings)} with a method that is made, expected none")
+    else:
+        chosen, name = name, type(name).__name__
     if name in UNOBSERVING and sources:
         raise ValueError(f"method {name}: found observations, expected none where the prior alone is drawn from")
     shape = (len(model.channels), *model.grid.shape)
@@ -405,35 +411,52 @@ def assimilate(
         table = observations.copy()
         table["hx_b"] = observe(model, first_guess, table).numpy()
         table["hx_a"] = observe(model, physical[0].mean(dim=0), table).numpy()
+    if problem.ensemble is None:
+        settings.pop("ensemble", None)
     about = {} if lead is None else {"lead": lead}
     about |= {"members": len(values), "seed": seed, **_written(settings)}
     return Analysis(state, first_guess, table, name, about, seconds)
 
 
-def _chosen_method(
-    model: Model | LatentModel, name: str, sources: Sequence[Source], lead: int | None, settings: dict[str, Any]
-) -> Method:
-    """A method by its name; ``settings`` are completed by what it takes by default."""
-    make = make_latent_method if isinstance(model, LatentModel) else make_method
-    known = [key for key, parameter in signature(make).parameters.items() if parameter.kind == parameter.KEYWORD_ONLY]
-    if unknown := [key for key in settings if key not in known]:
+def _complete(
+    model: Model | LatentModel, name: str, sources: Sequence[Source], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings given, and what a method takes by default."""
+    latent = isinstance(model, LatentModel)
+    if not latent and name in LATENT_METHODS:
+        raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as losda")
+    if latent and name in METHODS:
+        raise ValueError(f"method {name!r}: unknown to a prior of background errors, expected one of {LATENT_METHODS}")
+    parameters = signature(make_latent_method if latent else make_method).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY]
+    if unknown := [key for key in given if key not in known]:
         raise ValueError(f"settings: found {', '.join(unknown)}, expected some of {', '.join(known)}")
     if isinstance(model, LatentModel):
-        settings.update(usual_settings(name, model, settings))
-        return make_latent_method(name, model, model.lead_or_first(lead), **settings)
-    if name in LATENT_METHODS:
-        raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as losda")
+        return complete_settings(name, model, given)
+    settings = ({"iterations": MMPS_ITERATIONS} if name == "fusion" else {}) | dict(given)
+    if name in READ_BY["sampler"] and settings.get("sampler") is None:
+        settings["sampler"] = default_sampler(model)
     if name == "fusion-sda" and settings.get("gamma") is None:
-        sampler = settings.get("sampler") or default_sampler(model)
         about = torch.zeros(1, len(model.channels), *model.grid.shape)
-        settings["gamma"] = default_gammas(stable_gammas(sampler, sources, about))
+        settings["gamma"] = default_gammas(stable_gammas(settings["sampler"], sources, about))
+    return settings
+
+
+def _made(model: Model | LatentModel, name: str, lead: int | None, settings: Mapping[str, Any]) -> Method:
+    if isinstance(model, LatentModel):
+        return make_latent_method(name, model, model.lead_or_first(lead), **settings)
     return make_method(name, model, **settings)
 
 
 def _written(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a file can hold them: a sampler is spelled out, networks and callbacks are left out."""
-    plain = {key: asdict(value) if isinstance(value, Sampler) else value for key, value in settings.items()}
-    return {key: value for key, value in plain.items() if isinstance(value, str | int | float | Mapping)}
+    """Settings as a file can hold them: what has parts is spelled out, networks and callbacks are left out."""
+    plain = dict(settings)
+    for key, value in settings.items():
+        if isinstance(value, Sampler):
+            plain[key] = {part: each for part, each in asdict(value).items() if each != math.inf}
+        elif isinstance(value, EnsembleShare):
+            plain[key] = value.model_dump()
+    return {key: value for key, value in plain.items() if isinstance(value, str | int | float | Mapping | None)}
 
 
 def _background_members(model: StateModel, background: State | None, time: np.datetime64) -> Tensor:
@@ -446,7 +469,7 @@ def _background_members(model: StateModel, background: State | None, time: np.da
         raise ValueError("background: found none, expected a forecast of the analysis time for a prior of its errors")
     if not same_grid(background.grid, model.grid):
         raise ValueError(f"background: found a grid of {background.grid}, expected the model's, {model.grid}")
-    if len(background.times) != 1 or background.times[0] != time:
+    if len(background.times) != 1 or not (np.isnat(background.times[0]) or background.times[0] == time):
         found = ", ".join(str(t) for t in background.times[:2])
         raise ValueError(f"background: found times {found}, expected {time} alone")
     try:

@@ -22,9 +22,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     )  # the same at every try, so that a killed one leaves no litter
     try:
         yield partial
-        for written in [partial] if partial.is_file() else (each for each in partial.rglob("*") if each.is_file()):
-            with written.open("rb") as open_file:
-                os.fsync(open_file.fileno())
+        for written in (*partial.rglob("*"), partial):
+            descriptor = os.open(written, os.O_RDONLY)  # folders too: they hold the names
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         os.replace(partial, target)
     finally:
         if partial.is_dir():

@@ -238,7 +238,8 @@ def _cubes(location: str | Path, group: str | None) -> list[xr.Dataset]:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
         if path.is_dir():
-            return [xr.open_zarr(path, group=group, consolidated=None, chunks=None)]
+            consolidated = False if (path / "zarr.json").exists() else None  # of version 3 nothing is gained by looking
+            return [xr.open_zarr(path, group=group, consolidated=consolidated, chunks=None)]
         with path.open("rb") as file:
             engine = _ENGINES.get(file.read(4))
         if engine == "cfgrib":

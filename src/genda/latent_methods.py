@@ -47,13 +47,19 @@ DETERMINISTIC = ("latent-3d-var", "latent-gaussian")
 """Those of one analysis, whatever number of members is asked for."""
 OPTIMISED = ("losda", "phyda-plus")
 """Those that optimise latents at scheduled steps."""
-_READ_BY = {
+MMPS_ITERATIONS = 3
+MASK_WIDTH = 1.5e5
+"""Of DiffDA, m: a third of a cell of the shipped grid. Where observations are sparse the paper's 1.5 cells paint over what the
+prior knows better."""
+READ_BY = {
     "sampler": tuple(name for name in LATENT_METHODS if name not in DETERMINISTIC),
     "optimisation": OPTIMISED,
     "gamma": ("latent-dps",),
     "iterations": ("latent-mmps",),
     "width": ("diffda",),
+    "ensemble": tuple(name for name in LATENT_METHODS if name not in ("latent-3d-var", "diffda")),
 }
+"""The methods that read each setting."""
 
 
 class EnsembleShare(Strict):
@@ -121,16 +127,21 @@ def usual_sampler(method: str, encoded: bool, **changes: Any) -> Sampler:
     return latent_sampler(**(usual | changes))
 
 
-def usual_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a method of :data:`LATENT_METHODS` is run with where nothing else is ``given``: sampler and optimisation in full."""
-    usual: dict[str, Any] = {}
-    if name in _READ_BY["sampler"]:
-        usual["sampler"] = given.get("sampler") or usual_sampler(name, model.space.encoded)
+def complete_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a method of :data:`LATENT_METHODS` is run with: the settings given, and all that it reads besides.
+
+    Raises:
+        ValueError: as :func:`latent_optimisation`.
+    """
+    usual: dict[str, Any] = {"iterations": MMPS_ITERATIONS, "width": MASK_WIDTH, "ensemble": DEFAULT_SHARE}
+    settings = {key: value for key, value in usual.items() if name in READ_BY[key]} | dict(given)
+    if name in READ_BY["sampler"] and settings.get("sampler") is None:
+        settings["sampler"] = usual_sampler(name, model.space.encoded)
     if name in OPTIMISED:
-        chosen = asdict(latent_optimisation(usual["sampler"], given.get("optimisation") or {}))
+        chosen = asdict(latent_optimisation(settings["sampler"], settings.get("optimisation") or {}))
         del chosen["sampler"]
-        usual["optimisation"] = chosen.pop("optimiser") | chosen
-    return usual
+        settings["optimisation"] = chosen.pop("optimiser") | chosen
+    return settings
 
 
 def make_latent_method(
@@ -159,13 +170,12 @@ def make_latent_method(
         optimisation: of LO-SDA and PhyDA+, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
             :class:`genda.guidance.latent_optimisation.Optimiser`.
         gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
-        iterations: of MMPS, 3 by default.
+        iterations: of MMPS, :data:`MMPS_ITERATIONS` by default.
         scale: factor on the covariance of background errors, and its root on their mean: of backgrounds better or worse than
             those of the prior's training. An ensemble's covariance is left as it is.
-        width: of DiffDA's mask, m; by default 150 km, a third of a cell of the shipped grid: where observations are sparse,
-            the paper's 1.5 cells paint over what the prior knows better.
+        width: of DiffDA's mask, m, :data:`MASK_WIDTH` by default.
         ensemble: how the covariance of the background's ensemble joins the prior's Gaussian where a background has one; None
-            leaves it out. DiffDA and 3D-Var see no ensemble, nor does a PhyDA whose increments are about the background.
+            leaves it out, as a PhyDA does whose increments are about the background.
         batch: members at a time, None for all.
         device: where to sample.
         progress: called after every sampling step of every batch.
@@ -177,7 +187,7 @@ def make_latent_method(
         expected = ", ".join(LATENT_METHODS)
         raise ValueError(f"method {name!r}: unknown to a prior of background errors, expected one of {expected}")
     given = {"sampler": sampler, "optimisation": optimisation, "gamma": gamma, "iterations": iterations, "width": width}
-    refuse_unread(name, given, _READ_BY)
+    refuse_unread(name, given | {"ensemble": None if ensemble is DEFAULT_SHARE else ensemble}, READ_BY)
     prior, device = model.prior(lead), known_device(device)
     prior = prior if scale == 1.0 else prior.scaled(scale)
     sampler = sampler or usual_sampler(name, model.space.encoded)
@@ -193,14 +203,14 @@ def make_latent_method(
             )
         points = torch.as_tensor(sphere(model.grid)).float()
         distance = torch.cdist(points, points)
-        return DiffDA(prior, distance, width or 1.5e5, sampler, batch, device, progress)
+        return DiffDA(prior, distance, MASK_WIDTH if width is None else width, sampler, batch, device, progress)
     optimised = latent_optimisation(sampler, optimisation or {})
     guidance: dict[str, LatentGuidance] = {
         "losda": optimised,
         "phyda-plus": optimised,
         "phyda": lambda about, _: about,
         "latent-dps": partial(_dps, sampler, gamma),
-        "latent-mmps": partial(MMPS, iterations=iterations or 3),
+        "latent-mmps": partial(MMPS, iterations=MMPS_ITERATIONS if iterations is None else iterations),
         "latent-prior": lambda about, _: about,
     }
     shown = name == "phyda"

@@ -283,7 +283,13 @@ def to_dataset(state: State) -> xr.Dataset:
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path, attributes: Mapping[str, str] | None = None) -> None:
-    """Write a compressed netCDF-4 file, or a Zarr store where ``path`` ends in .zarr; it appears whole or not at all."""
+    """Write a compressed netCDF-4 file, or a Zarr store where ``path`` ends in .zarr; it appears whole or not at all.
+
+    Raises:
+        ValueError: where there is a folder of that name.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: found a folder, expected a name that is free")
     described = dataset.assign_attrs(attributes or {})
     with replacing(path) as partial:
         if Path(path).suffix == ZARR_SUFFIX:

@@ -127,7 +127,7 @@ def test_no_word_overlaps_another_or_leaves_the_picture(drawn):
     rows = []
     for scenario in scenarios:
         rows += [row("background", 1.0, channels, scenario=scenario)]
-        rows += [row(name, 0.3 + 0.15 * k, channels, scenario=scenario) for k, name in enumerate(names)]
+        rows += [row(name, 0.2 + 0.15 * k, channels, scenario=scenario) for k, name in enumerate(names)]
     figure = benchmark_figure(document(rows))
     figure.canvas.draw()
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts(figure) if t.get_text().strip() and t.get_visible()]
@@ -196,10 +196,10 @@ def test_a_method_far_beyond_the_others_is_named_instead_of_drawn():
     drawn = [container.get_label() for container in figure.axes[0].containers]
     assert drawn == ["3D-Var", "fusion"]
     assert "Not drawn, more than 3 times the reference's: climatology." in words(figure)
-    floor = [row("latent floor", 0.1, scenario=scenario) for scenario in ("10 %", "1 %", "0.5 %")]
+    floor = [row("latent floor", 0.05, scenario=scenario) for scenario in ("10 %", "1 %", "0.5 %")]
     figure = benchmark_figure(document(SEVERAL["rows"] + floor))
     assert [container.get_label() for container in figure.axes[0].containers] == ["3D-Var", "fusion"]
-    assert "Not drawn, less than 1/3 of every other's: latent floor." in words(figure)
+    assert "Not drawn, less than 1/10 of every other's: latent floor." in words(figure)
 
 
 def test_whiskers_of_two_cases_have_the_quantile_of_one_degree_of_freedom():

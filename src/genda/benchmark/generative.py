@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from genda import assimilation as library
 from genda.checkpoint import Model, Strict, check_model
@@ -19,6 +19,7 @@ from genda.diffusion.sampler import Sampler
 from genda.guidance.sda import default_gammas, stable_gammas
 from genda.methods import Method
 from genda.problem import Source
+from genda.settings import refuse_unread
 
 METHODS = {"mmps": "fusion", "sda": "fusion-sda", "gaussian": "fusion-gaussian", "none": "unconditional"}
 KNOWN = {
@@ -58,6 +59,12 @@ class FusionSpec(Strict):
         if unknown:
             raise ValueError(f"found no setting {', '.join(unknown)}, expected some of {', '.join(known)}")
         return given
+
+    @model_validator(mode="after")
+    def _read_settings(self) -> Self:
+        settings = {name: value for name, value in self.settings.items() if name != "batch"}
+        refuse_unread(METHODS[self.guidance], settings, library.READ_BY)
+        return self
 
 
 def fusion_method(

@@ -19,6 +19,8 @@ from genda.diffusion.sampler import Sampler
 from genda.latent_card import has_autoencoder, latent_digests
 from genda.latent_methods import (
     DETERMINISTIC,
+    MASK_WIDTH,
+    MMPS_ITERATIONS,
     OPTIMISED,
     EnsembleShare,
     LatentMethodName,
@@ -51,9 +53,9 @@ class LatentSpec(Strict):
     sampler: Mapping[str, int | float | bool | str] = {}
     optimisation: Mapping[str, int | float | str | None] = {}
     gamma: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    iterations: int = Field(default=3, ge=1)
+    iterations: int = Field(default=MMPS_ITERATIONS, ge=1)
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    width: float = Field(default=1.5e5, gt=0, allow_inf_nan=False)
+    width: float = Field(default=MASK_WIDTH, gt=0, allow_inf_nan=False)
     only: tuple[str, ...] = ()
 
 
@@ -121,6 +123,9 @@ def check_latent(
         check_unseen(spec.model, card, times)
     if spec.method == "latent-floor":
         model.prior(lead)
+        unread = sorted(spec.model_fields_set - {"method", "model", "only"})
+        if unread:
+            raise ValueError(f"methods.{name}: found {', '.join(unread)}, expected a floor to have a model alone")
         return
     latent_method(spec, lead)
     count = spec.members or members

@@ -32,6 +32,9 @@ from genda.report import ReportCase, write_report
 from genda.state import State, nonnegative, read_state, to_dataset, write_dataset
 from genda.usable import usable_observations
 
+ANALYTIC = (*DETERMINISTIC, "optimal-interpolation")
+"""Methods that sample nothing."""
+
 
 def assimilate_files(
     *,
@@ -75,10 +78,16 @@ def assimilate_files(
         raise ValueError(
             f"climate amplitude: found {climate_amplitude:g} without --map-climate, expected both or neither"
         )
-    inputs = [*observations, *fields, *(path for path in (background, checks, errors) if path is not None)]
-    check_outputs(out, report, inputs)
-    check_outputs(observations_out, None, inputs)
+    if method in library.UNOBSERVING and (observations or fields):
+        raise ValueError(f"method {method}: found observations, expected none where the prior alone is drawn from")
+    if steps is not None and method in ANALYTIC:
+        raise ValueError(f"steps: found {steps} with method {method}, expected none where nothing is sampled")
+    check_outputs(
+        (out, report, observations_out), [*observations, *fields, *(p for p in (background, checks, errors) if p)]
+    )
     check_suffix(out)
+    if report is not None:
+        import matplotlib  # noqa: F401  # the extra, before anything is computed
     first_checks = read_checks(checks).values() if checks else (check_missing, check_bounds, check_duplicates)
     entries = read_errors(errors) if errors else ()
     prior = library.load(model)
@@ -103,7 +112,7 @@ def assimilate_files(
         if isinstance(prior, LatentModel)
         else library.default_sampler(prior, **changes)
     )
-    samples = method not in (*DETERMINISTIC, "optimal-interpolation")
+    samples = method not in ANALYTIC
     sources: list[Source] = []
     used, compared, mapping = None, None, None
     if table is not None:
@@ -133,7 +142,7 @@ def assimilate_files(
     about = torch.zeros(1, len(prior.channels), *prior.grid.shape)
     gammas, warnings = _gammas(sampler, sources, about, gamma) if method == "fusion-sda" else ({}, [])
     settings = {
-        "sampler": sampler if samples or steps is not None else None,
+        "sampler": sampler if samples else None,
         "iterations": iterations,
         "gamma": gammas or gamma,
     }
@@ -170,13 +179,13 @@ def assimilate_files(
         table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])
     provenance = {
         "method": analysis.method,
-        "settings": json.dumps(analysis.settings),
+        "settings": json.dumps(analysis.settings, allow_nan=False),
         "model": str(model),
         "history": "genda assimilate",
     }
     drawn = analysis.members.values.shape[1]
     if not samples and drawn < members:
-        warnings.append(f"{analysis.method} gives one analysis: found {members} members asked for, wrote {drawn}")
+        warnings.append(f"{analysis.method} gives one analysis, without spread")
     dataset = to_dataset(analysis.members)
     if samples and sampler.antithetic and drawn > 1:
         dataset = dataset.assign_coords(

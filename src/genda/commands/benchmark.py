@@ -34,7 +34,7 @@ def run_benchmark(
     if not all(methods):
         raise ValueError("methods: found an empty name, expected all or names separated by commas")
     chosen = read_suite(suite, quick=quick, methods=methods, scenarios=scenarios, dates=dates, reference=reference)
-    check_outputs(out, None)
+    check_outputs([out])
     if out is not None and out.suffix == ".png":
         raise ValueError(
             f"{out}: found the name of a picture, expected that of a Markdown page, which gets one beside it"

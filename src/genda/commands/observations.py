@@ -54,7 +54,7 @@ def read_observation_files(
     Raises:
         ValueError: naming the file, what was found and what was expected; nothing is written then.
     """
-    check_outputs(out, None)
+    check_outputs([out], files)
     lost: list[str] = []
     table = read_observations(
         files,
@@ -90,7 +90,7 @@ def check_observation_files(
     Raises:
         ValueError: naming the file or check, what was found and what was expected; nothing is written then.
     """
-    check_outputs(out, None)
+    check_outputs([out], files)
     listed = read_checks(checks)
     table = assign_errors(read_observations(files), read_errors(errors) if errors else ())
     if background is not None:
@@ -144,7 +144,7 @@ def estimate_errors(files: Sequence[Path], out: Path | None, by_source: bool, fe
     Raises:
         ValueError: for tables without departures, or too few of them.
     """
-    check_outputs(out, None)
+    check_outputs([out], files)
     estimates, entries = error_entries([read_table(path) for path in files], by_source, fewest)
     if out is not None:
         with replacing(out) as partial:

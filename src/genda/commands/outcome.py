@@ -28,20 +28,20 @@ class Outcome:
         return dict(self.document)
 
 
-def check_outputs(out: Path | None, report: Path | None, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output that cannot be written, or would take the place of an input, before anything is computed."""
-    read = {path.resolve() for path in inputs}
-    for path in (out, report):
-        if path is not None and not path.absolute().parent.is_dir():
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path] = ()) -> None:
+    """Refuse outputs that cannot be written, or would take the place of an input or of each other, before anything is done."""
+    taken = {path.resolve(): "input" for path in inputs}
+    for path in outputs:
+        if path is None:
+            continue
+        if not path.absolute().parent.is_dir():
             raise ValueError(f"{path}: found no folder {path.parent}, expected one to write to")
-        if path is not None and path.resolve() in read:
-            raise ValueError(f"{path}: found it among the input, expected another name to write to")
-        if path is not None and path.is_dir():
+        if path.resolve() in taken:
+            raise ValueError(f"{path}: found it among the {taken[path.resolve()]}, expected another name to write to")
+        if path.is_dir():
             raise ValueError(f"{path}: found a folder, expected the name of a file to write")
-        if path is not None:
-            check_writable(path.absolute().parent)
-    if report is not None:
-        import matplotlib  # noqa: F401
+        check_writable(path.absolute().parent)
+        taken[path.resolve()] = "output"
 
 
 def check_suffix(out: Path) -> None:
@@ -67,12 +67,12 @@ def iso(time: np.datetime64) -> str:
 
 
 def at(state: State, time: np.datetime64, path: Path) -> State:
-    """The state of one time of a file; one that names no time is of any.
+    """The state of one time of a file; what names no time is of any.
 
     Raises:
         ValueError: for a file without that time.
     """
-    if len(state.times) == 1 and np.isnat(state.times[0]):
+    if len(state.times) == 1 and (np.isnat(time) or np.isnat(state.times[0])):
         return State(state.values, state.channels, state.grid, np.array([time]))
     index = np.flatnonzero(state.times == time)
     if not index.size:

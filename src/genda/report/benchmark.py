@@ -34,8 +34,10 @@ CONFIDENCE = 0.95
 """Of the intervals drawn as whiskers."""
 MOST_COLUMNS = 5
 FAR = 3.0
-"""Methods this many times worse than the reference in every scenario, or better than all others, are named, not drawn: a line
-for each would press the others together."""
+"""Methods this many times worse than the reference in every scenario are named, not drawn: a line for each would press
+the others together."""
+BELOW = 10.0
+"""So are those that are everywhere this many times better than all others: no method is, but what bounds them."""
 _NAME_WIDTH = 26  # characters of a method's name on one line
 _LABEL_SIZE = 8.5  # points, as names beside an axis
 _WORSE_COLOUR = BASELINE_COLOURS[0]
@@ -182,25 +184,30 @@ def _by_scenario(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
     if worse:
         notes += [f"Not drawn, more than {FAR:g} times the reference's: {', '.join(worse)}."]
     if better:
-        notes += [f"Not drawn, less than 1/{FAR:g} of every other's: {', '.join(better)}."]
+        notes += [f"Not drawn, less than 1/{BELOW:g} of every other's: {', '.join(better)}."]
     note = "\n".join(textwrap.fill(line, max(30, int((width - 0.2) / 0.062))) for line in notes)
     figure.text(0.08 / width, 1 - 0.27 / height, note, fontsize=8, va="top", linespacing=1.15)
     return figure
 
 
 def _far(rows: Sequence[Mapping[str, Any]], metric: str, column: str) -> tuple[list[str], list[str]]:
-    """Methods worse than the reference, and better than all others, by :data:`FAR` in every scenario; none where all are."""
-    ratios: dict[str, list[float]] = {}
+    """Methods far worse than the reference, and far better than all others, in every scenario; none where all are worse."""
+    ratios: dict[str, dict[Any, float]] = {}
     for row in rows:
         cell = _cell(row, metric, column)
         if cell is not None:
-            ratios.setdefault(row["method"], []).append(cell[0])
-    worse = [name for name, found in ratios.items() if min(found) > FAR]
-    if len(worse) == len(ratios):
-        return [], []
+            ratios.setdefault(row["method"], {})[row.get("scenario")] = cell[0]
+    worse = [name for name, found in ratios.items() if min(found.values()) > FAR]
     drawn = {name: found for name, found in ratios.items() if name not in worse}
-    lowest = sorted(min(found) for found in drawn.values())[1:2]
-    better = [name for name, found in drawn.items() if lowest and FAR * max(found) < lowest[0]]
+    if not drawn:
+        return [], []
+    scenarios = {scenario for found in drawn.values() for scenario in found}
+    lowest = sorted(min(found.values()) for found in drawn.values())[1:2]
+    better = [
+        name
+        for name, found in drawn.items()
+        if lowest and BELOW * max(found.values()) < lowest[0] and set(found) == scenarios
+    ]
     return worse, better
 
 

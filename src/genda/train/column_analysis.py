@@ -91,14 +91,14 @@ class ColumnAnalysis:
 
 @dataclass(frozen=True)
 class _ColumnMap:
-    """The decoder's linear map at columns, n of a sample at most.
+    """The decoder's linear map at columns: n places for each sample, as many as the sample with most columns has.
 
     Attributes:
-        point: of each column on the grid of states, shape (batch, n).
-        seen: false where a sample has fewer than n, shape (batch, n, 1).
-        row, column: of each on that grid, shape (batch, n).
-        patch: points of one.
-        nlon: patches of a circle.
+        point: index of each column on the flattened grid of states, some other point where a place is empty, shape (batch, n).
+        seen: false where a place is empty, shape (batch, n, 1).
+        row, column: of each point on that grid, shape (batch, n).
+        patch: side of a patch in points.
+        nlon: number of patches along a circle of latitude.
         weight: of the map within a patch, shape (channel · patch², latent).
     """
 
@@ -117,13 +117,13 @@ class _ColumnMap:
         return _ColumnMap(point, seen.bool().unsqueeze(2), point // nlon, point % nlon, patch, nlon // patch, weight)
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """States there, (batch, latent, lat, lon) to (batch, n, channel)."""
+        """States there, at empty places too, (batch, latent, lat, lon) to (batch, n, channel)."""
         patches = latents.flatten(2).mT.gather(1, self._cell(latents.shape[1])) @ self.weight.T
         states = patches.view(*self.point.shape, len(self.weight) // self.patch**2, self.patch**2)
         return states.gather(3, self._place(states.shape[2])).squeeze(3)
 
     def adjoint(self, u: Tensor, shape: torch.Size) -> Tensor:
-        """(batch, n, channel), zero where nothing is seen, to ``shape``, (batch, latent, lat, lon)."""
+        """The adjoint: (batch, n, channel), which must be zero at empty places, to ``shape``, (batch, latent, lat, lon)."""
         states = u.new_zeros(*u.shape, self.patch**2).scatter(3, self._place(u.shape[2]), u.unsqueeze(3))
         patches = states.flatten(2) @ self.weight
         empty = u.new_zeros(shape).flatten(2).mT
