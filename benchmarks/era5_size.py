@@ -22,10 +22,10 @@ import typer
 import xarray as xr
 from torch.nn import functional as F
 
-from genda.assimilation import observe
 from genda.grid import LatLonGrid
 from genda.observations.networks import columns_table, random_columns
 from genda.observations.table import write_table
+from genda.sources import observe
 from genda.state import State, read_state, to_dataset
 from genda.variables import ERA5_CHANNELS, channels
 

@@ -34,6 +34,7 @@ from genda.methods.localisation import Localisation, ring, sphere
 from genda.observations.networks import columns_table, random_columns
 from genda.observations.operators import LinearOperator
 from genda.problem import Problem, Source
+from genda.sources import point_operator
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def on_columns(args: argparse.Namespace) -> dict[str, float]:
     shape = (len(model.channels), *model.grid.shape)
     sites = random_columns(model.grid, args.density, np.random.default_rng(0))
     table = columns_table(sites, model.channels, np.datetime64("2006-01-15"))
-    operator, _ = library.point_operator(model, table)
+    operator, _ = point_operator(model, table)
     members = torch.randn(args.members, *shape, generator=generator)
     truth = torch.randn(1, *shape, generator=generator)
     values = operator(truth)[0] + 0.1 * torch.randn(len(operator), generator=generator)

@@ -30,7 +30,6 @@ import torch
 
 from genda import assimilation as library
 from genda.assets import model_directory
-from genda.assimilation import coarse_field
 from genda.atomic import replacing
 from genda.checkpoint import WEIGHTS, Model, load_model
 from genda.demo import simulate_columns
@@ -45,7 +44,9 @@ from genda.observations.networks import station_network
 from genda.observations.read import read_observations
 from genda.problem import Source
 from genda.sample import Sample, read_sample
+from genda.sources import climatology, coarse_field, field_source, observe, point_operator, point_source
 from genda.state import State
+from genda.state_methods import default_sampler
 from genda.usable import usable_observations
 from genda.variables import channels as parse_channels
 from genda.verify import (
@@ -83,7 +84,7 @@ class Row:
 
 def methods(model: Model, args: argparse.Namespace, *, gammas=()) -> dict[str, Row]:
     """The rows that are methods of the library."""
-    sampler = library.default_sampler(model, **changes(args))
+    sampler = default_sampler(model, **changes(args))
 
     def run(method, count, **settings):
         def draw(sources, truth):
@@ -212,7 +213,7 @@ def super_resolution(args, model, sample, factor: int, gammas=(), error: float =
     """Coarse area means of the truth, taken as exact, against bicubic interpolation."""
 
     def build(state: State) -> list[Source]:
-        return [library.field_source(model, coarse_field(state, factor), error)]
+        return [field_source(model, coarse_field(state, factor), error)]
 
     extra = {"bicubic": lambda state: interpolate(coarse_field(state, factor), model.grid).values}
     return gridded(args, model, sample, build, extra, gammas)
@@ -223,14 +224,14 @@ def stations(args, model, sample, factor: int | None) -> ScoreTable:
 
     def build(state: State) -> list[Source]:
         table = simulate_columns(model, state, args.seed)
-        sources = [library.point_source(model, table, state.times[0], name="columns")]
-        return sources + ([library.field_source(model, coarse_field(state, factor), EXACT)] if factor else [])
+        sources = [point_source(model, table, state.times[0], name="columns")]
+        return sources + ([field_source(model, coarse_field(state, factor), EXACT)] if factor else [])
 
     near = distance_to_sites(model) < NEAR
     area = torch.as_tensor(model.grid.area_weights).view(-1, 1).expand(model.grid.shape)
     weights = {"near": area * near, "far": area * ~near}
 
-    extra = {"climatology": lambda state: library.climatology(model, state.times[0]).unsqueeze(0)}
+    extra = {"climatology": lambda state: climatology(model, state.times[0]).unsqueeze(0)}
     if factor:
         extra["bicubic"] = lambda state: interpolate(coarse_field(state, factor), model.grid).values
     return gridded(args, model, sample, build, extra, (), weights)
@@ -258,14 +259,14 @@ def radiosondes(args, model) -> tuple[ScoreTable, str]:
     time = np.datetime64(raw["time"].mode()[0].round("6h"), "ns")
     order = np.random.default_rng(args.seed).permutation(raw["station"].unique())
     parts: dict[str, Statistics] = {}
-    rows = {"mapped climatology": Row(lambda _, __: library.climatology(model, time).unsqueeze(0))}
+    rows = {"mapped climatology": Row(lambda _, __: climatology(model, time).unsqueeze(0))}
     rows |= {
         name: row
         for name, row in methods(model, args).items()
         if not args.methods or any(part in name for part in args.methods)
     }
     shown = tuple(c.id for c in parse_channels(model.channels) if c.pressure is not None)
-    dated = State(library.climatology(model, time).unsqueeze(0), model.channels, model.grid, np.array([time]))
+    dated = State(climatology(model, time).unsqueeze(0), model.channels, model.grid, np.array([time]))
     for k in args.folds:
         held = raw["station"].isin(set(order[k::10]))
         table, mapping = usable_observations(model, raw[~held], time, 3.0, map_climate=True, amplitude=args.amplitude)
@@ -274,12 +275,12 @@ def radiosondes(args, model) -> tuple[ScoreTable, str]:
         withheld, _ = usable_observations(model, raw[held], time, 3.0, mapping=unit)
         passed = withheld["quality"] == 0  # judged by the same checks; the values themselves stay as observed
         withheld = withheld[passed].reset_index(drop=True)
-        mean = library.observe(model, library.climatology(model, time), withheld).numpy()
+        mean = observe(model, climatology(model, time), withheld).numpy()
         withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
-        sources = [library.point_source(model, inflate(used, model, args.representativeness), time)]
+        sources = [point_source(model, inflate(used, model, args.representativeness), time)]
         for name, row in rows.items():
             members = row.draw(sources, dated)
-            hx = mapping.to_earth(withheld, library.observe(model, members.mean(dim=0), withheld).numpy(), mean)
+            hx = mapping.to_earth(withheld, observe(model, members.mean(dim=0), withheld).numpy(), mean)
             one = station_statistics(withheld.assign(hx_a=hx), channels=shown)
             parts[name] = parts[name].merge(one) if name in parts else one
         print(f"fold {k}: {len(used)} assimilated, {len(withheld)} withheld", file=sys.stderr, flush=True)
@@ -289,7 +290,7 @@ def radiosondes(args, model) -> tuple[ScoreTable, str]:
 
 def inflate(table, model: Model, fraction: float):
     """Observation errors with a representativeness part: ``fraction`` of the climatological std, added in variance."""
-    scale = library.point_operator(model, table)[1]
+    scale = point_operator(model, table)[1]
     return table.assign(obs_error=np.hypot(table["obs_error"], fraction * scale))
 
 
@@ -414,7 +415,7 @@ def log_line(args, table: ScoreTable) -> dict[str, object]:
             for metric, score in scores.items()
             if score is not None
         }
-    settings |= asdict(library.default_sampler(load_model(model_directory(args.model)), **changes(args)))
+    settings |= asdict(default_sampler(load_model(model_directory(args.model)), **changes(args)))
     return {**settings, "weights": digest(args.model), "rows": rows}
 
 

@@ -16,14 +16,13 @@ import time
 import numpy as np
 import torch
 
-from genda import assimilation as library
 from genda.assets import model_directory
-from genda.assimilation import coarse_field
 from genda.checkpoint import load_model
 from genda.diffusion.denoiser import Conditioned
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA
 from genda.problem import Problem
+from genda.sources import climatology, coarse_field, field_source
 from genda.state import State, season
 
 
@@ -39,8 +38,8 @@ def main() -> None:
     shape = (len(model.channels), *model.grid.shape)
     time0 = np.datetime64("2006-01-15", "ns")
     denoiser = Conditioned(model.denoiser.to(args.device), season(np.array([time0]))[0])
-    state = State(library.climatology(model, time0).unsqueeze(0), model.channels, model.grid, np.array([time0]))
-    problem = Problem(shape, (library.field_source(model, coarse_field(state, 4), 0.1),))
+    state = State(climatology(model, time0).unsqueeze(0), model.channels, model.grid, np.array([time0]))
+    problem = Problem(shape, (field_source(model, coarse_field(state, 4), 0.1),))
     x = torch.randn(args.batch, *shape, generator=torch.Generator().manual_seed(0)).to(args.device)
     sigma = torch.full((args.batch,), 0.5, device=args.device)
 

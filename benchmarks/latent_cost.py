@@ -18,7 +18,7 @@ import torch
 import typer
 from torch import nn
 
-from genda.assimilation import load, point_operator
+from genda.assimilation import load
 from genda.diffusion.increments import IncrementDenoiser
 from genda.diffusion.sampler import Sampler
 from genda.diffusion.zonal_gaussian import ZonalGaussian
@@ -34,6 +34,7 @@ from genda.linalg import Diagonal
 from genda.methods import Method
 from genda.observations.networks import columns_table, random_columns
 from genda.problem import Problem, Source
+from genda.sources import point_operator
 from genda.state import Normalisation
 from genda.train import read_config
 

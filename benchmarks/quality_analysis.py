@@ -26,6 +26,7 @@ from genda.observations import (
     read_checks,
     read_observations,
 )
+from genda.sources import observe, point_source
 from genda.usable import usable_observations
 
 SHOWN = (("z", 50000.0), ("t", 85000.0), ("t", 50000.0), ("u", 50000.0), ("v", 50000.0), ("q", 70000.0))
@@ -64,13 +65,13 @@ def main() -> None:
                 table, mapping = usable_observations(
                     model, table, time, 3.0, map_climate=True, gross_factor=factor, checks=checks
                 )
-                source = library.point_source(model, table[table["quality"] == 0], time)
+                source = point_source(model, table[table["quality"] == 0], time)
                 state = (
                     library.assimilate(model, [source], time, "optimal-interpolation", 1, 0).members.values[0].mean(0)
                 )
                 judged, _ = usable_observations(model, raw[held], time, 3.0, mapping=mapping)
                 judged = judged[judged["quality"] == 0]
-                found = library.observe(model, state, judged).numpy()
+                found = observe(model, state, judged).numpy()
                 parts.append(judged.assign(square=(found - judged["observation"]) ** 2))
             rmse = pd.concat(parts).groupby(["variable", "pressure"])["square"].mean() ** 0.5
             cells = " | ".join(f"{rmse[key]:.3g}" for key in SHOWN)

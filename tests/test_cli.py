@@ -10,10 +10,9 @@ import pytest
 
 import small_model
 from command_line import run
-from genda import assimilation as library
-from genda.assimilation import coarse_field
 from genda.demo import simulate_columns
 from genda.observations.table import read_table, write_table
+from genda.sources import climatology, coarse_field, observe
 from genda.state import State, read_state, to_dataset, write_dataset
 
 
@@ -183,7 +182,7 @@ def test_the_amplitude_of_the_climate_mapping_comes_back_in_the_analysis(case, c
     table = table[table["variable"] != "z"]  # the random heights of this model would fail the bounds check
     write_table(table, case / "whole.parquet")
     model = small_model.build()
-    mean = library.observe(model, library.climatology(model, np.datetime64("2001-01-01", "ns")), table).numpy()
+    mean = observe(model, climatology(model, np.datetime64("2001-01-01", "ns")), table).numpy()
     halved = table.assign(observation=mean + 0.5 * (table["observation"] - mean), obs_error=0.5 * table["obs_error"])
     write_table(halved, case / "halved.parquet")
     means = {}
@@ -197,7 +196,7 @@ def test_the_amplitude_of_the_climate_mapping_comes_back_in_the_analysis(case, c
         )
         assert code == 0, err
         means[name] = read_state(case / f"{name}.nc", model.channels).values.mean(dim=1)
-    climate = library.climatology(model, np.datetime64("2001-01-01", "ns"))
+    climate = climatology(model, np.datetime64("2001-01-01", "ns"))
     anomaly, expected = means["halved"] - climate, 0.5 * (means["whole"] - climate)
     scale = expected.std(dim=(0, 2, 3), keepdim=True)
     assert float(((anomaly - expected) / scale).abs().max()) < 1e-2
@@ -263,7 +262,7 @@ def test_departures_are_written_back_and_give_errors(case, capsys):
     assert back[["hx_b", "hx_a"]].notna().all(axis=None)
     analysis = read_state(case / "analysis.nc")
     mean = State(analysis.values.mean(1), analysis.channels, analysis.grid, analysis.times)
-    np.testing.assert_allclose(back["hx_a"], library.observe(mean, mean.values[0], back), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(back["hx_a"], observe(mean, mean.values[0], back), rtol=1e-4, atol=1e-4)
     nearer = (back["observation"] - back["hx_a"]).abs() < (back["observation"] - back["hx_b"]).abs()
     assert nearer[~monitored].mean() > 0.8
     code, out, err = run(

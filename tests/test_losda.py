@@ -16,6 +16,7 @@ from genda.files import open_dataset
 from genda.latent_methods import EnsembleShare, latent_sampler
 from genda.methods.baseline import Persistence
 from genda.observations.table import write_table
+from genda.sources import coarse_field, point_source
 from genda.state import State, read_state, to_dataset, write_dataset
 
 
@@ -155,7 +156,7 @@ def test_what_a_method_ran_with_is_said_and_what_it_does_not_read_is_refused(cas
     model, truth = library.load(case / "losda"), read_state(case / "truth.nc")
     forecast, time = read_state(case / "forecast.nc"), truth.times[0]
     table = simulate_columns(model, truth, seed=0, stations=5)
-    source = library.point_source(model, table, time)
+    source = point_source(model, table, time)
 
     def analysed(method, **settings):
         return library.assimilate(model, [source], time, method, 2, background=forecast, **settings).settings
@@ -178,7 +179,7 @@ def test_what_a_method_ran_with_is_said_and_what_it_does_not_read_is_refused(cas
 
 def test_what_does_not_fit_is_one_clear_line(case, capsys):
     truth = read_state(case / "truth.nc")
-    coarse = library.coarse_field(truth, 2)
+    coarse = coarse_field(truth, 2)
     few = truth.select(truth.channels[:3])
     later = State(truth.values, truth.channels, truth.grid, truth.times + 1)
     later = State(later.values, later.channels, later.grid, truth.times + (later.times - truth.times) * 86_400 * 10**9)

@@ -26,7 +26,9 @@ from genda.observations.quality import check_bounds, check_duplicates, check_mis
 from genda.observations.table import read_table, write_table
 from genda.report import ReportCase, overview_png, write_report
 from genda.sample import read_sample
+from genda.sources import climatology, coarse_field, field_source, observe, point_operator, point_source
 from genda.state import State, to_dataset, write_dataset
+from genda.state_methods import default_sampler
 from genda.verify import CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics
 
 COARSENING = 8
@@ -59,8 +61,8 @@ def simulate_columns(
     rng = np.random.default_rng(derived_seed(seed, "sites"))
     sites = station_network(count=stations, generator=rng) if stations else station_network()
     table = columns_table(sites, truth.channels, truth.times[0])
-    exact = library.observe(model, truth.values[0], table).numpy()
-    _, scale = library.point_operator(model, table)
+    exact = observe(model, truth.values[0], table).numpy()
+    _, scale = point_operator(model, table)
     rng = np.random.default_rng(derived_seed(seed, truth.times[0], "columns"))
     return table.assign(
         observation=exact + error * scale * rng.standard_normal(len(table)),
@@ -87,13 +89,13 @@ def run_demo(
     sample = read_sample(channels=model.channels)
     i = int(np.flatnonzero(sample.truth.times == time)[0])
     truth = _one(sample.truth, i)
-    field = library.coarse_field(truth, COARSENING)
+    field = coarse_field(truth, COARSENING)
     used = table[table["quality"] == Flag.PASS]
     sources = [
-        library.point_source(model, used, time, name="station columns"),
-        library.field_source(model, field, FIELD_ERROR, name="coarse field"),
+        point_source(model, used, time, name="station columns"),
+        field_source(model, field, FIELD_ERROR, name="coarse field"),
     ]
-    sampler = library.default_sampler(model, steps=steps)
+    sampler = default_sampler(model, steps=steps)
     done = 0
 
     def tick() -> None:
@@ -108,7 +110,7 @@ def run_demo(
     interpolated = interpolate(field, model.grid).values[0]
     optimal = library.assimilate(model, sources, time, "optimal-interpolation")
     candidates = {
-        "climatology": library.climatology(model, time),
+        "climatology": climatology(model, time),
         "bicubic interpolation": interpolated,
         "optimal interpolation": optimal.members.values[0, 0],
         "genda": analysis.members.values[0],

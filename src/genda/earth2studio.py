@@ -27,12 +27,13 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from genda.assimilation import assimilate, point_source
+from genda.assimilation import assimilate
 from genda.checkpoint import Model
 from genda.grid import LatLonGrid
 from genda.latent_model import LatentModel
 from genda.observations.flags import Flag
 from genda.observations.table import DTYPES
+from genda.sources import point_source
 from genda.state import State
 from genda.usable import usable_observations
 from genda.variables import channel, field

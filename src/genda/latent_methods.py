@@ -1,4 +1,4 @@
-"""Methods on a prior of background errors, by name; as :func:`genda.assimilation.make_method` is for priors of states."""
+"""Methods on a prior of background errors, by name; as :func:`genda.state_methods.make_method` is for priors of states."""
 
 from __future__ import annotations
 

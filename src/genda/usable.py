@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from genda import assimilation as library
 from genda.checkpoint import StateModel
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import Entry, assign_errors
@@ -25,6 +24,7 @@ from genda.observations.quality import (
     set_flag,
 )
 from genda.observations.soundings import select_levels
+from genda.sources import climatology, observe, point_operator
 from genda.state import State
 from genda.variables import channels as parse_channels
 
@@ -71,8 +71,8 @@ def usable_observations(
     if not passing.any():
         return table, None
     rows = table[passing]
-    expected = library.observe(model, library.climatology(model, time), rows).numpy()
-    _, spread = library.point_operator(model, rows)
+    expected = observe(model, climatology(model, time), rows).numpy()
+    _, spread = point_operator(model, rows)
     if map_climate and given is None:
         mapping = ClimateMapping.fit(rows, expected, amplitude)
     mapped = rows if mapping is None else mapping.to_model(rows, expected)
@@ -89,7 +89,7 @@ def usable_observations(
     passive = (table["quality"] == Flag.PASSIVE).to_numpy()
     if mapping is not None and passive.any():
         rows = table[passive]
-        moved = mapping.to_model(rows, library.observe(model, library.climatology(model, time), rows).numpy())
+        moved = mapping.to_model(rows, observe(model, climatology(model, time), rows).numpy())
         for column in ("observation", "obs_error"):
             table.loc[passive, column] = moved[column].to_numpy()
     return table, mapping

@@ -10,6 +10,7 @@ import torch
 
 from genda import assimilation as library
 from genda.observations.quantities import QUANTITIES, log_humidity, transmittance, wind_speed
+from genda.sources import quantity_operator
 
 NAMES = ("u500", "q850", "v500", "q500", "t850", "u10", "v10", "q700", "v200")
 
@@ -70,7 +71,7 @@ def test_operators_on_anomalies_see_physical_states(name):
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(model.channels), *model.grid.shape)
     anomalies = 0.3 * torch.randn(shape, dtype=torch.float64, generator=generator)
-    operator = library.quantity_operator(model, quantity, sites, time)
+    operator = quantity_operator(model, quantity, sites, time)
     physical = model.normalisation.physical(anomalies.float().unsqueeze(1), np.array([time]))[0, 0].double()
     expected = []
     for row, column in zip(rows, columns, strict=True):

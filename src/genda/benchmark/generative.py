@@ -20,6 +20,7 @@ from genda.guidance.sda import default_gammas, stable_gammas
 from genda.methods import Method
 from genda.problem import Source
 from genda.settings import refuse_unread
+from genda.state_methods import READ_BY, default_sampler, make_method
 
 METHODS = {"mmps": "fusion", "sda": "fusion-sda", "gaussian": "fusion-gaussian", "none": "unconditional"}
 KNOWN = {
@@ -37,8 +38,8 @@ class FusionSpec(Strict):
         members: of the ensemble; the suite's own where not given.
         background: make the background one more source, where there is one.
         background_inflation: factor on the covariance of the background's errors.
-        settings: of :func:`genda.assimilation.make_method`.
-        sampler: of :func:`genda.assimilation.default_sampler`.
+        settings: of :func:`genda.state_methods.make_method`.
+        sampler: of :func:`genda.state_methods.default_sampler`.
         only: scenarios it takes part in; all where empty.
     """
 
@@ -63,7 +64,7 @@ class FusionSpec(Strict):
     @model_validator(mode="after")
     def _read_settings(self) -> Self:
         settings = {name: value for name, value in self.settings.items() if name != "batch"}
-        refuse_unread(METHODS[self.guidance], settings, library.READ_BY)
+        refuse_unread(METHODS[self.guidance], settings, READ_BY)
         return self
 
 
@@ -71,12 +72,12 @@ def fusion_method(
     spec: FusionSpec, model: Model, sources: Sequence[Source], errors: SphericalGaussian | None = None
 ) -> Method:
     """The method of a row; SDA without a Γ takes that of :func:`genda.guidance.sda.default_gammas`."""
-    sampler = library.default_sampler(model, **spec.sampler)
+    sampler = default_sampler(model, **spec.sampler)
     settings: dict[str, Any] = dict(spec.settings)
     if spec.guidance == "sda" and "gamma" not in settings:
         about = torch.zeros(1, len(model.channels), *model.grid.shape)
         settings["gamma"] = default_gammas(stable_gammas(sampler, sources, about))
-    return library.make_method(METHODS[spec.guidance], model, sampler=sampler, errors=errors, **settings)
+    return make_method(METHODS[spec.guidance], model, sampler=sampler, errors=errors, **settings)
 
 
 def check_base(prior: str, methods: Mapping[str, Any]) -> None:

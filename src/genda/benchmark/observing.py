@@ -29,6 +29,7 @@ from genda.observations.networks import columns_table, random_columns, station_n
 from genda.observations.operators import LinearOperator, Operator, coarse
 from genda.observations.quantities import QUANTITIES
 from genda.problem import Source
+from genda.sources import point_operator, quantity_operator
 from genda.state import State
 
 
@@ -53,13 +54,13 @@ def observed(network: Network, model: Model, x: Tensor, time: np.datetime64, see
     elif isinstance(network, QuantitySpec):
         quantity = QUANTITIES[network.kind](model.channels)
         sites = random_columns(model.grid, network.density, rng)
-        operator = library.quantity_operator(model, quantity, sites, time)
+        operator = quantity_operator(model, quantity, sites, time)
         noise = error = network.error or quantity.error
     else:
         sites = (
             random_columns(model.grid, network.density, rng) if isinstance(network, ColumnsSpec) else station_network()
         )
-        operator, _ = library.point_operator(model, columns_table(sites, model.channels, time))
+        operator, _ = point_operator(model, columns_table(sites, model.channels, time))
         noise, error = network.noise, network.error or max(network.noise, EXACT)
     generator = torch.Generator().manual_seed(derived_seed(seed, time, "noise", number))
     values = operator(x)[0]

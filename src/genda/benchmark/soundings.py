@@ -24,6 +24,8 @@ from genda.benchmark.twin_suite import SuiteName
 from genda.checkpoint import Model, Strict, check_model
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
+from genda.sources import climatology, observe, point_operator, point_source
+from genda.state_methods import make_method
 from genda.usable import usable_observations
 from genda.variables import channels as parse_channels
 from genda.verify import Statistics, station_statistics
@@ -126,13 +128,13 @@ class SoundingExperiment:
         used, withheld, mapping, time = _parted(
             self.data, suite.prior, suite.seed, int(case), suite.window_hours, suite.amplitude
         )
-        mean = library.climatology(model, time)
-        expected = library.observe(model, mean, withheld).numpy()
-        sources = [library.point_source(model, _inflated(used, model, suite.representativeness), time)]
+        mean = climatology(model, time)
+        expected = observe(model, mean, withheld).numpy()
+        sources = [point_source(model, _inflated(used, model, suite.representativeness), time)]
         state = mean
         if not (isinstance(spec, ReferenceSpec) and spec.method == "climatology"):
             method = (
-                library.make_method("optimal-interpolation", model)
+                make_method("optimal-interpolation", model)
                 if isinstance(spec, ReferenceSpec)
                 else fusion_method(spec, model, sources)
             )
@@ -141,7 +143,7 @@ class SoundingExperiment:
             state = drawn.members.values[0].mean(dim=0)
             if not bool(torch.isfinite(state).all()):
                 raise FloatingPointError("the analysis is not finite")
-        values = library.observe(model, state, withheld).numpy()
+        values = observe(model, state, withheld).numpy()
         if mapping is not None:
             values = mapping.to_earth(withheld, values, expected)
         return station_statistics(withheld.assign(hx_a=values), channels=self.channels)
@@ -166,12 +168,12 @@ def _parted(data: Path | None, prior: str, seed: int, part: int, window: float, 
     unit = replace(mapping, amplitude=1.0)  # the same values are withheld whatever the amplitude
     judged, _ = usable_observations(model, raw[held], time, window, mapping=unit)
     withheld = judged[judged["quality"] == 0].reset_index(drop=True)
-    mean = library.observe(model, library.climatology(model, time), withheld).numpy()
+    mean = observe(model, climatology(model, time), withheld).numpy()
     withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
     return used, withheld, mapping, time
 
 
 def _inflated(table: pd.DataFrame, model: Model, fraction: float) -> pd.DataFrame:
     """Observation errors with a representativeness part, added in variance."""
-    scale = library.point_operator(model, table)[1]
+    scale = point_operator(model, table)[1]
     return table.assign(obs_error=np.hypot(table["obs_error"], fraction * scale))

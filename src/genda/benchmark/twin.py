@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genda import assimilation as library
 from genda.benchmark.archive import Archive, open_archive
 from genda.benchmark.classical import TrainingErrors, classical_method, homogeneous_errors, mean_error, selected
 from genda.benchmark.generative import FusionSpec, fusion_method
@@ -43,7 +42,9 @@ from genda.forecast.incremental import check_forecasts, forecast_from_truth
 from genda.forecast.store import Run
 from genda.methods.interpolation import interpolate
 from genda.problem import Problem, Source
+from genda.sources import coarse_field
 from genda.state import State, nonnegative, season
+from genda.state_methods import make_method
 from genda.verify import Statistics, field_statistics, scores
 from genda.verify.scores import Array
 
@@ -159,7 +160,7 @@ class TwinExperiment(OnArchive):
             return self._interpolated(networks, truth)
         sources = self._sources(scenario, truth)
         if isinstance(spec, PlainSpec):
-            method = library.make_method("optimal-interpolation", self.model)
+            method = make_method("optimal-interpolation", self.model)
             return method.analyse(Problem(self._shape, sources), 1, generator)
         if isinstance(spec, FusionSpec):
             return self._fused(spec, sources, time, generator)
@@ -215,7 +216,7 @@ class TwinExperiment(OnArchive):
         fields = [network for network in networks if isinstance(network, FieldSpec)]
         if not fields:
             raise ValueError("bicubic: found no field among the networks, expected one to interpolate")
-        coarse_state = library.coarse_field(truth, fields[0].factor)
+        coarse_state = coarse_field(truth, fields[0].factor)
         return self._normalised(interpolate(coarse_state, self.model.grid).values, truth.times[0])
 
     def _fused(

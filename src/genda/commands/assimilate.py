@@ -29,7 +29,9 @@ from genda.observations.read import read_observations
 from genda.observations.table import summary, write_table
 from genda.problem import Source
 from genda.report import ReportCase, write_report
+from genda.sources import climatology, field_source, observe, point_source
 from genda.state import State, nonnegative, read_state, to_dataset, write_dataset
+from genda.state_methods import default_sampler
 from genda.usable import usable_observations
 
 ANALYTIC = (*DETERMINISTIC, "optimal-interpolation")
@@ -110,7 +112,7 @@ def assimilate_files(
     sampler = (
         usual_sampler(method or "losda", prior.space.encoded, **changes)
         if isinstance(prior, LatentModel)
-        else library.default_sampler(prior, **changes)
+        else default_sampler(prior, **changes)
     )
     samples = method not in ANALYTIC
     sources: list[Source] = []
@@ -136,9 +138,9 @@ def assimilate_files(
                 f"{', '.join(map(str, observations))}: found no observation to use at {iso(when)} ± {window_hours:g} h, "
                 f"expected at least one inside window, domain and levels (flags: {counts})"
             )
-        sources.append(library.point_source(prior, used, when, vertical_correlation=vertical_correlation))
+        sources.append(point_source(prior, used, when, vertical_correlation=vertical_correlation))
     for path, state in zip(fields, coarse, strict=True):
-        sources.append(library.field_source(prior, state, field_error, name=str(path)))
+        sources.append(field_source(prior, state, field_error, name=str(path)))
     about = torch.zeros(1, len(prior.channels), *prior.grid.shape)
     gammas, warnings = _gammas(sampler, sources, about, gamma) if method == "fusion-sda" else ({}, [])
     settings = {
@@ -175,7 +177,7 @@ def assimilate_files(
         # What was flagged before the mapping, on reading or by an earlier check, was not mapped.
         mapped = table["quality"].isin([Flag.PASS, Flag.PASSIVE, Flag.BACKGROUND]) & given
         rows = table[mapped]
-        expected = library.observe(prior, library.climatology(prior, when), rows).numpy()
+        expected = observe(prior, climatology(prior, when), rows).numpy()
         table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])
     provenance = {
         "method": analysis.method,
@@ -236,7 +238,7 @@ def _mapped_back(model: StateModel, analysis: library.Analysis, mapping: Climate
     """An analysis in the model's climate moved to the climate of its observations, equivalents and errors included."""
     state, table = analysis.members, analysis.observations
     shift = torch.as_tensor(mapping.on_channels(state.channels, state.grid.latitude)).float().unsqueeze(-1)
-    mean = library.climatology(model, state.times[0])
+    mean = climatology(model, state.times[0])
     values = nonnegative(mean + mapping.amplitude * (state.values - mean) + shift, state.channels)
     members = State(values, state.channels, state.grid, state.times)
     if table is not None:

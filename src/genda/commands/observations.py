@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from genda.assimilation import observe
 from genda.atomic import replacing
 from genda.commands.outcome import Outcome, check_outputs
 from genda.observations.checks import read_checks
@@ -25,6 +24,7 @@ from genda.observations.quality import (
 from genda.observations.read import read_observations
 from genda.observations.stations import read_station_list
 from genda.observations.table import read_table, summary, validate, write_table
+from genda.sources import observe
 from genda.state import State, read_state
 from genda.usable import observable
 from genda.verify.innovations import error_entries

@@ -14,6 +14,7 @@ from genda.commands.outcome import PAIR, Outcome, at, iso
 from genda.files import open_dataset
 from genda.observations.flags import Flag
 from genda.observations.table import read_table
+from genda.sources import observe
 from genda.state import State, read_state
 from genda.usable import observable
 from genda.verify import BIAS, CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
@@ -50,7 +51,7 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
     if withheld is not None:
         stations = _scorable(read_table(withheld), state)
         mean = state.values.mean(dim=1)[0] if state.values.ndim == 5 else state.values[0]
-        stations = stations.assign(hx_a=library.observe(state, mean, stations).numpy())
+        stations = stations.assign(hx_a=observe(state, mean, stations).numpy())
         statistics = station_statistics(stations)
         table = ScoreTable({"analysis": statistics})
         document["withheld"] = table.to_dict()
