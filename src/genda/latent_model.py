@@ -192,6 +192,7 @@ def build_increment_network(
     """
     seen = architecture.observations
     inputs, maps = spec.latent * (2 if architecture.sees_base else 1), spec.latent + len(architecture.static)
+    maps += spec.latent if seen is not None and seen.about == "analysis" else 0
     context = maps + (0 if seen is None else seen.width)
     network: nn.Module
     if architecture.dit is not None:

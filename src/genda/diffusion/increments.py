@@ -18,7 +18,7 @@ depends on the flow. Dropping the context now and then in training makes the sam
 A network may be shown observations too (:class:`genda.nn.observation_encoder.ObservationConditioned`): then the denoiser is that
 of p(e | x_b, y) as far as the network knows, and without them, dropped now and then too, that of p(e | x_b). Where it has been
 trained to, its increments are then counted from the analysis m_y that the Gaussian makes of the same observations, m + s m_y in
-place of m above, so that what is left to learn is what a Gaussian can't know.
+place of m above, and it sees m_y, so that what is left to learn is what a Gaussian can't know.
 
 References:
     Fei et al. 2025, arXiv 2510.22562 (LO-SDA: diffusion of z itself); Karras et al. 2022 for the preconditioning.
@@ -125,17 +125,18 @@ class IncrementPrior(nn.Module):
         )
         return scaled.train(self.training)
 
-    def context(self, latent: Tensor, observations: Tensor) -> Tensor:
+    def context(self, latent: Tensor, analysis: Tensor, observations: Tensor) -> Tensor:
         """What the network is shown.
 
         Args:
             latent: z_b, shape (batch, latent, lat, lon).
+            analysis: m_y, shape (1, j, lat, lon); j = 0 for a network whose increments are about the background.
             observations: shape (1, k, lat, lon); k = 0 for a network that is shown none.
 
         Returns:
-            shape (batch, latent + static + k, lat, lon).
+            shape (batch, latent + static + j + k, lat, lon).
         """
-        maps = (v.to(latent).expand(len(latent), -1, -1, -1) for v in (self.static, observations))
+        maps = (v.to(latent).expand(len(latent), -1, -1, -1) for v in (self.static, analysis, observations))
         return torch.cat([latent, *maps], dim=1)
 
     @torch.no_grad()
@@ -144,8 +145,9 @@ class IncrementPrior(nn.Module):
         latent = self.autoencoder.encode(background.unsqueeze(0)).mean
         nothing = torch.zeros_like(background.unsqueeze(0))
         unseen = latent[:, :0] if self.error is None else self.encoded(nothing, nothing, latent)
+        analysis = torch.zeros_like(latent) if self.about_analysis else latent[:, :0]
         decoded, centre = self.autoencoder.decode(latent), self.mean.unsqueeze(0).expand_as(latent)
-        return Increments(self, background, latent, decoded, condition, self.denoiser, unseen, centre)
+        return Increments(self, background, latent, decoded, condition, self.denoiser, analysis, unseen, centre)
 
     @torch.no_grad()
     def encoded(self, values: Tensor, density: Tensor, latent: Tensor) -> Tensor:
@@ -166,8 +168,9 @@ class Increments:
         decoded: decode(z_b), shape (1, channel, lat, lon).
         condition: shape (k,), or None.
         denoiser: of increments; that of the prior, or another about the same network.
+        analysis: m_y, which increments are counted from where the network was trained to, shape (1, latent or 0, lat, lon).
         observations: as the network's encoder has them, or what it makes of none, shape (1, k, lat, lon).
-        centre: m, what latent errors are about, shape (1, latent, lat, lon).
+        centre: m + s m_y, what latent errors are about, shape (1, latent, lat, lon).
     """
 
     prior: IncrementPrior
@@ -176,6 +179,7 @@ class Increments:
     decoded: Tensor
     condition: Tensor | None
     denoiser: IncrementDenoiser
+    analysis: Tensor
     observations: Tensor
     centre: Tensor
     _bends: deque[tuple[Tensor, Tensor]] = field(
@@ -207,9 +211,9 @@ class Increments:
         maps = observed_maps(problem, self.background, self.prior.error)
         return replace(self, observations=self.prior.encoded(*maps, self.latent))
 
-    def counted_from(self, increment: Tensor) -> Increments:
-        """The same with increments counted from one of them, shape (1, latent, lat, lon)."""
-        return replace(self, centre=self.centre + self.prior.scale * increment)
+    def counted_from(self, analysis: Tensor) -> Increments:
+        """The same with increments counted from one of them, m_y, shape (1, latent, lat, lon), which the network sees."""
+        return replace(self, analysis=analysis, centre=self.centre + self.prior.scale * analysis)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -221,7 +225,7 @@ class Increments:
         """E[e | e_t, x_b], with ``x_t`` the noisy increments e_t."""
         batch = len(x_t)
         given = None if self.condition is None else self.condition.to(x_t).expand(batch, -1)
-        context = self.prior.context(self.latent, self.observations).expand(batch, -1, -1, -1)
+        context = self.prior.context(self.latent, self.analysis, self.observations).expand(batch, -1, -1, -1)
         estimate: Tensor = self.denoiser(x_t, sigma, given, context)
         return estimate
 

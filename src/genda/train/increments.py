@@ -211,16 +211,19 @@ class IncrementTask:
         if self._networks is None:
             return maps, nowhere
         lead, columns = samples.lead[torch.as_tensor(index)], self._networks.columns(samples, index, seeds)
-        shown = torch.cat([maps, self._networks.maps(columns, lead).to(maps)], dim=1)
+        observations = self._networks.maps(columns, lead).to(maps)
         if self._analysis is None:
-            return shown, nowhere
-        return shown, self._analysis.of(columns, self._statistics(samples, index)[0], lead).to(maps)
+            return torch.cat([maps, observations], dim=1), nowhere
+        analysis = self._analysis.of(columns, self._statistics(samples, index)[0], lead).to(maps)
+        return torch.cat([maps, analysis, observations], dim=1), analysis
 
     def _unobserved(self, samples: Latents, maps: Tensor) -> Tensor:
         """What the network is shown where nothing is observed."""
         if self._networks is None:
             return maps
-        return torch.cat([maps, self._networks.nothing(samples, len(maps)).to(maps)], dim=1)
+        latent = self._space.spec.latent if self._analysis is not None else 0
+        analysis = maps.new_zeros(len(maps), latent, *maps.shape[2:])
+        return torch.cat([maps, analysis, self._networks.nothing(samples, len(maps)).to(maps)], dim=1)
 
     def _statistics(self, samples: Latents, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Mean and scale of latent errors of each sample."""

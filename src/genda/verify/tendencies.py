@@ -77,6 +77,31 @@ def tendency_scores(
     return share([k - expected for k in found]), share(found)
 
 
+def change_correlation(dynamics: PrimitiveEquations, before: Tensor, after: Tensor, seconds: float) -> Tensor:
+    """Correlation over the sphere of what the equations say of a change with the change itself, by channel.
+
+    The mean of the tendencies at both ends stands against the difference of the states over the time between them.
+
+    Args:
+        dynamics: K, and where it is asked to hold.
+        before, after: states in physical units, shape (channel, lat, lon).
+        seconds: the time between them.
+
+    Returns:
+        shape (channel,), NaN for channels without a tendency.
+    """
+    x = torch.stack([before, after]).double()
+    told, seen = dynamics(x).mean(dim=0), (x[1] - x[0]) / seconds
+    weight = dynamics.enforced(x).all(dim=0) * torch.as_tensor(dynamics.grid.area_weights).view(-1, 1)
+    weight = weight / weight.sum(dim=(1, 2), keepdim=True)
+
+    def covariance(a: Tensor, b: Tensor) -> Tensor:
+        a, b = (v - (weight * v).sum(dim=(1, 2), keepdim=True) for v in (a, b))
+        return (weight * a * b).sum(dim=(1, 2))
+
+    return covariance(told, seen) / (covariance(told, told) * covariance(seen, seen)).sqrt()
+
+
 @lru_cache(maxsize=4)
 def _dynamics(grid: LatLonGrid, channels: tuple[str, ...]) -> PrimitiveEquations:
     return PrimitiveEquations(grid, channels)

@@ -1,0 +1,43 @@
+"""The equations tell how the states of a general circulation model change in half a day."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from analytic_flows import level_names
+from genda.physics import Enforcement, PrimitiveEquations
+from genda.state import read_state
+from genda.verify.tendencies import change_correlation
+
+STATES = Path(__file__).with_name("half_a_day.nc")
+"""Two states of the nature run's test year, 12 h apart; 16-bit integers, the winds to 2 mm/s."""
+NAMES = level_names("zuvtq", (850, 700, 500, 300, 200))
+
+
+@pytest.fixture(scope="module")
+def correlation():
+    states = read_state(STATES, NAMES)
+    dynamics = PrimitiveEquations(states.grid, NAMES, enforcement=Enforcement(latitude=85.0))
+    found = change_correlation(dynamics, *states.values, seconds=43200.0)
+    return dict(zip(NAMES, found.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("z500", 0.4), ("u500", 0.4), ("v500", 0.4), ("t700", 0.5), ("q700", 0.4), ("u300", 0.4)]
+)
+def test_tendencies_go_with_half_a_days_change(correlation, name, least):
+    # 48 x 96 points of noise would correlate by 0.015
+    assert least < correlation[name] < 1
+
+
+def test_a_change_that_is_the_tendency_correlates_fully_and_turned_round_to_minus_one():
+    states = read_state(STATES, NAMES)
+    dynamics = PrimitiveEquations(states.grid, NAMES)
+    before = states.values[0].double()
+    change = dynamics(before.unsqueeze(0))[0]
+    for sign in (1.0, -1.0):
+        found = change_correlation(dynamics, before, before + sign * change, seconds=1.0)
+        torch.testing.assert_close(
+            found[NAMES.index("z500")], torch.tensor(sign, dtype=torch.float64), atol=1e-3, rtol=0
+        )
