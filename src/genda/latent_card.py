@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from genda.assets import model_directory
 from genda.checkpoint import CARD, GridCard, Strict, UNetConfig, read_document
 
 AUTOENCODER = "autoencoder"
@@ -86,7 +87,10 @@ class AutoencoderCard(Strict):
 
 
 class IncrementCard(Strict):
-    """``model.json`` of a prior of increments."""
+    """``model.json`` of a prior of increments.
+
+    ``shares`` names a shipped model whose Gaussian and autoencoder this one has; files of its own go before.
+    """
 
     format: Literal["genda-increments"] = "genda-increments"
     version: Literal[1] = 1
@@ -94,6 +98,7 @@ class IncrementCard(Strict):
     leads: tuple[int, ...] = Field(min_length=1)
     sha256: str
     base_sha256: str
+    shares: str | None = None
     training: dict[str, Any] = Field(default={})
 
 
@@ -120,6 +125,29 @@ def is_latent(directory: Path) -> bool:
     return found == "genda-increments"
 
 
+def part_of(directory: Path, name: str) -> Path:
+    """Where a file or folder of a prior is: in its directory, or in that of the model which it shares it with.
+
+    Raises:
+        FileNotFoundError, ValueError: where the card is missing or wrong, or names a model that is not there.
+    """
+    own = directory / name
+    if own.exists():
+        return own
+    shares = read_document(directory / CARD, IncrementCard).shares
+    return own if shares is None else model_directory(shares) / name
+
+
+def space_directory(directory: Path) -> Path:
+    """That of the autoencoder of a prior of increments; of other models their own.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`part_of`.
+    """
+    prior = read_document(directory / CARD, _Format).format == "genda-increments"
+    return part_of(directory, AUTOENCODER) if prior else directory
+
+
 def latent_card(directory: Path) -> dict[str, Any] | None:
     """The document of a latent model's card, that of a prior with its autoencoder's channels and grid; None for other models."""
     found = read_document(directory / CARD, _Format).format
@@ -127,7 +155,7 @@ def latent_card(directory: Path) -> dict[str, Any] | None:
         return read_document(directory / CARD, AutoencoderCard).model_dump(mode="json")
     if found != "genda-increments":
         return None
-    space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard).model_dump(mode="json")
+    space = read_document(part_of(directory, AUTOENCODER) / CARD, AutoencoderCard).model_dump(mode="json")
     document = read_document(directory / CARD, IncrementCard).model_dump(mode="json")
     return {"channels": space["channels"], "grid": space["grid"], **document, "autoencoder": space["autoencoder"]}
 
@@ -138,7 +166,7 @@ def has_autoencoder(directory: Path) -> bool:
     Raises:
         FileNotFoundError, ValueError: where the card is missing or wrong.
     """
-    return read_document(directory / AUTOENCODER / CARD, AutoencoderCard).autoencoder.kind != "identity"
+    return read_document(part_of(directory, AUTOENCODER) / CARD, AutoencoderCard).autoencoder.kind != "identity"
 
 
 def latent_digests(directory: Path) -> tuple[str, str, str]:
@@ -148,5 +176,5 @@ def latent_digests(directory: Path) -> tuple[str, str, str]:
         FileNotFoundError, ValueError: where a card is missing or wrong.
     """
     card = read_document(directory / CARD, IncrementCard)
-    space = read_document(directory / AUTOENCODER / CARD, AutoencoderCard)
+    space = read_document(part_of(directory, AUTOENCODER) / CARD, AutoencoderCard)
     return card.sha256, card.base_sha256, space.sha256

@@ -41,6 +41,8 @@ from genda.latent_card import (
     IncrementArchitecture,
     IncrementCard,
     StateCard,
+    part_of,
+    space_directory,
 )
 from genda.nn.autoencoder import Autoencoder
 from genda.nn.layers import Conv2d
@@ -237,9 +239,7 @@ def load_autoencoder(name: str | Path) -> AutoencoderModel:
         FileNotFoundError: where there is none.
         ValueError: naming the file, what was found and what was expected.
     """
-    directory = model_directory(name)
-    if (directory / AUTOENCODER / CARD).is_file():
-        directory = directory / AUTOENCODER
+    directory = space_directory(model_directory(name))
     card = read_document(directory / CARD, AutoencoderCard)
     path = directory / WEIGHTS
     tensors = read_weights(path, card.sha256)
@@ -269,7 +269,9 @@ def save_latent_model(directory: Path, model: LatentModel, inherited: str | Path
     network = {f"network.{name}": value.half() for name, value in model.denoiser.network.state_dict().items()}
     rest = {"mean": model.mean, "scale": model.scale, "static": model.static, "floor": model.floor}
     rest |= {} if model.error is None else {"error": model.error}
-    blob = _rounded(model.denoiser.base) if inherited is None else (model_directory(inherited) / BASE).read_bytes()
+    blob = (
+        _rounded(model.denoiser.base) if inherited is None else part_of(model_directory(inherited), BASE).read_bytes()
+    )
     write_atomically(directory / BASE, blob)
     card = IncrementCard(
         architecture=model.architecture,
@@ -290,8 +292,8 @@ def load_latent_model(name: str | Path) -> LatentModel:
     """
     directory = model_directory(name)
     card = read_document(directory / CARD, IncrementCard)
-    space = load_autoencoder(directory / AUTOENCODER)
-    tensors, modes = read_weights(directory / WEIGHTS, card.sha256), read_weights(directory / BASE, card.base_sha256)
+    space, base_file = load_autoencoder(directory), part_of(directory, BASE)
+    tensors, modes = read_weights(directory / WEIGHTS, card.sha256), read_weights(base_file, card.base_sha256)
     latent, patch = space.spec.latent, space.spec.patch
     nlat, nlon = space.grid.shape[0] // patch, space.grid.shape[1] // patch
     with torch.random.fork_rng(devices=[]):
@@ -299,7 +301,7 @@ def load_latent_model(name: str | Path) -> LatentModel:
     count = len(modes["variance"]) if "variance" in modes else 0
     shapes = {"modes": (count, latent, nlat, 2), "variance": (count,), "wavenumber": (count,), "rest": ()}
     shapes |= {"step": (count,)} if "step" in modes else {}
-    check_tensors(directory / BASE, modes, shapes)
+    check_tensors(base_file, modes, shapes)
     leads, maps, channels = len(card.leads), len(card.architecture.static), len(space.channels)
     expected = {f"network.{name}": tuple(value.shape) for name, value in network.state_dict().items()}
     expected |= {"static": (maps, nlat, nlon), "floor": (leads, channels)}
@@ -336,9 +338,7 @@ def read_normalisation(name: str | Path, channels: Sequence[str]) -> Normalisati
         FileNotFoundError: where there is none.
         ValueError: for other channels.
     """
-    directory = model_directory(name)
-    if (directory / AUTOENCODER / CARD).is_file():
-        directory = directory / AUTOENCODER
+    directory = space_directory(model_directory(name))
     tensors, _ = read_tensors(directory / WEIGHTS)
     document = read_document(directory / CARD, StateCard)
     if document.channels != tuple(channels):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from genda.checkpoint import CARD, WEIGHTS
 from genda.diffusion.increments import IncrementDenoiser
+from genda.latent_card import has_autoencoder, latent_card, latent_digests
 from genda.latent_model import BASE, load_autoencoder, load_latent_model, read_normalisation
 from genda.train import train
 from genda.train.config import IncrementConfig
@@ -89,6 +91,26 @@ def test_increments_of_training_pairs_have_mean_zero_and_unit_variance(data, inc
         assert float(e.mean(dim=0).abs().max()) < 0.01
         area = torch.as_tensor(small.GRID.coarsened(2).area_weights).float().view(-1, 1)
         assert float((e**2 * area).mean()) == pytest.approx(1, abs=0.25)
+
+
+def test_a_prior_may_share_gaussian_and_autoencoder_with_another(increments, tmp_path):
+    whole, part = increments[0].out / "model", tmp_path / "part"
+    part.mkdir()
+    shutil.copy(whole / WEIGHTS, part)
+    card = json.loads((whole / CARD).read_text())
+    (part / CARD).write_text(json.dumps(card | {"shares": str(whole)}))
+    e, sigma = torch.randn(2, 4, 4, 8), torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(*(load_latent_model(m).denoiser.base(e, sigma) for m in (part, whole)), rtol=0, atol=0)
+    assert latent_digests(part) == latent_digests(whole)
+    assert latent_card(part) == latent_card(whole) | {"shares": str(whole)}
+    assert has_autoencoder(part)
+    torch.testing.assert_close(load_autoencoder(part).weights, load_autoencoder(whole).weights)
+    (part / CARD).write_text(json.dumps(card | {"shares": "nothing"}))
+    with pytest.raises(FileNotFoundError, match="model 'nothing': found neither"):
+        load_latent_model(part)
+    (part / CARD).write_text(json.dumps(card))
+    with pytest.raises(FileNotFoundError, match="autoencoder"):
+        load_latent_model(part)
 
 
 def test_a_prior_of_other_channels_leads_or_data_is_refused(data, autoencoder, increments, tmp_path):

@@ -138,7 +138,8 @@ def test_increments_about_an_analysis_are_those_an_analysis_is_about(tmp_path, e
     columns = task._networks.columns(samples, index, seeds)
     mean, _ = task._statistics(samples, index)
     found = task._analysis.of(columns, mean, samples.lead[index])
-    torch.testing.assert_close(task.batch(index, seeds)[0] + found, samples.truth[index].float())
+    e, _, _, _, context = task.batch(index, seeds)
+    torch.testing.assert_close(e + found, samples.truth[index].float())
     assert len(set(columns.noise.tolist())) == 2
     for i, sample in enumerate(index):
         background = samples.states(samples.pairs.background, torch.tensor([sample]))[0]
@@ -155,6 +156,14 @@ def test_increments_about_an_analysis_are_those_an_analysis_is_about(tmp_path, e
         centred = about.counted_from(expected)
         torch.testing.assert_close(centred.decode(torch.zeros_like(expected)), about.decode(expected))
         torch.testing.assert_close(centred.encode(background[None]) + expected, about.encode(background[None]))
+        shown = about.prior.context(about.latent, about.analysis, about.observations)
+        seen = centred.prior.context(centred.latent, centred.analysis, centred.observations) - shown
+        latent, static = about.shape[0], len(about.prior.static)
+        where = slice(latent + static, 2 * latent + static)
+        torch.testing.assert_close(context[i, where], found[i])
+        torch.testing.assert_close(seen[0, where], expected[0])
+        assert not seen[:, : latent + static].any()
+        assert not task._unobserved(samples, context[:, : latent + static])[:, latent + static :].any()
 
 
 SIZE = torch.tensor([{"z": 300.0, "t": 5.0}.get(name[0], 8.0) for name in NAMES])
