@@ -40,13 +40,14 @@ class DiTConfig(Strict):
 
 class ObservationSpec(Strict):
     """Arguments of an encoder of :mod:`genda.nn.observation_encoder`; ``scales`` is its depth where it is convolutional.
+    With ``none`` the network is given the observations on the grid as they are.
 
     ``about`` says what the increments are that are diffused: errors of the background, or of the analysis that the Gaussian
     makes of the same observations.
     """
 
     about: Literal["background", "analysis"] = "background"
-    encoder: Literal["virtual", "convolutional"] = "virtual"
+    encoder: Literal["virtual", "convolutional", "none"] = "virtual"
     width: int = Field(default=64, ge=1)
     scales: int = Field(default=3, ge=1)
     head: int = Field(default=32, ge=4)

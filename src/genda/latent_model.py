@@ -46,7 +46,7 @@ from genda.latent_card import (
 )
 from genda.nn.autoencoder import Autoencoder
 from genda.nn.layers import Conv2d
-from genda.nn.observation_encoder import ConvolutionalEncoder, ObservationConditioned, VirtualReconstruction
+from genda.nn.observation_encoder import ConvolutionalEncoder, NoEncoder, ObservationConditioned, VirtualReconstruction
 from genda.nn.transformer import DiT
 from genda.nn.unet import UNet
 from genda.state import Normalisation, season
@@ -195,7 +195,9 @@ def build_increment_network(
     seen = architecture.observations
     inputs, maps = spec.latent * (2 if architecture.sees_base else 1), spec.latent + len(architecture.static)
     maps += spec.latent if seen is not None and seen.about == "analysis" else 0
-    context = maps + (0 if seen is None else seen.width)
+    folded = 2 * len(names) * spec.patch**2
+    features = 0 if seen is None else folded if seen.encoder == "none" else seen.width
+    context = maps + features
     network: nn.Module
     if architecture.dit is not None:
         network = DiT(inputs, spec.latent, grid, context, 3, **architecture.dit.model_dump())
@@ -206,12 +208,16 @@ def build_increment_network(
         return network
     identifiers = [item.field.id for item in parse_channels(names)]
     fields = [list(dict.fromkeys(identifiers)).index(name) for name in identifiers]
-    encoder = (
-        VirtualReconstruction(fields, seen.width, grid, spec.patch, seen.width, seen.scales, seen.head)
-        if seen.encoder == "virtual"
-        else ConvolutionalEncoder(len(names), seen.width, spec.patch, seen.width, seen.scales)
-    )
-    return ObservationConditioned(network, encoder, maps, seen.width, spec.patch)
+    if seen.encoder != "none" and seen.width == folded:  # what is encoded could not be told from what is not
+        raise ValueError(f"observations: width: found {folded}, the number of the observed maps, expected another")
+    encoder: nn.Module
+    if seen.encoder == "virtual":
+        encoder = VirtualReconstruction(fields, features, grid, spec.patch, seen.width, seen.scales, seen.head)
+    elif seen.encoder == "convolutional":
+        encoder = ConvolutionalEncoder(len(names), features, spec.patch, seen.width, seen.scales)
+    else:
+        encoder = NoEncoder(spec.patch)
+    return ObservationConditioned(network, encoder, maps, features, spec.patch)
 
 
 def save_autoencoder(directory: Path, model: AutoencoderModel) -> None:

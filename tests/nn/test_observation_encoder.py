@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from genda.nn.observation_encoder import (
     ConvolutionalEncoder,
     MaskedInstanceNorm,
+    NoEncoder,
     ObservationConditioned,
     VirtualReconstruction,
     enlarged,
@@ -90,6 +91,9 @@ def test_a_network_sees_what_the_encoder_makes_of_observations_beside_its_maps()
     torch.testing.assert_close(network(None, None, None, context), expected)
     once = torch.cat([maps, network.encoded(folded(values, density, 2))], dim=1)
     torch.testing.assert_close(network(None, None, None, once), expected)
+    unencoded = ObservationConditioned(Shown(), NoEncoder(2), 5, 24, 2)
+    torch.testing.assert_close(unencoded(None, None, None, context), context)
+    torch.testing.assert_close(unencoded.encoded(folded(values, density, 2)), folded(values, density, 2))
 
 
 def test_enlarging_keeps_a_wave_along_the_circle():

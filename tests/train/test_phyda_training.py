@@ -25,11 +25,12 @@ from genda.train import train
 from genda.train.config import ObservationConfig, PhysicsConfig
 from genda.train.networks import SimulatedNetworks
 from genda.train.physics import PhysicsTerm
+from genda.train.run import averaged
 
 from . import small
 
 NAMES = tuple(f"{field}{level}" for level in (850, 500, 200) for field in "zuvt")
-SEEN = {"encoder": "virtual", "width": 16, "scales": 1, "head": 8}
+SEEN = {"encoder": "virtual", "width": 32, "scales": 1, "head": 8}
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +225,27 @@ def test_every_residual_trains_and_resumes_to_the_same_bits(data, tmp_path, resi
     resumed = train(half.model_copy(update={"max_minutes": None}), resume=True)
     for name, expected in whole.task.network.state_dict().items():
         torch.testing.assert_close(resumed.task.network.state_dict()[name], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("encoder", ["virtual", "convolutional", "none"])
+def test_every_encoder_trains_and_is_stored(data, tmp_path, encoder):
+    made = config(data, tmp_path / "run", max_images=8).model_dump(mode="json")
+    made["architecture"]["observations"] = SEEN | {"encoder": encoder}
+    run = train(type(config(data, tmp_path)).model_validate(made))
+    index, network = np.arange(2), run.task.network
+    e, sigma, _, condition, context = run.task.batch(index, [0, 1])
+    stored = load_latent_model(tmp_path / "run" / "model").denoiser.network
+    with torch.no_grad(), averaged(run):
+        inputs = torch.cat([e, e], dim=1)
+        expected = network.eval()(inputs, sigma.log() / 4, condition, context)
+        torch.testing.assert_close(stored(inputs, sigma.log() / 4, condition, context), expected, rtol=0, atol=3e-3)
+
+
+def test_as_many_features_as_observed_maps_are_refused(data, tmp_path):
+    made = config(data, tmp_path / "run").model_dump(mode="json")
+    made["architecture"]["observations"] = SEEN | {"width": 2 * len(NAMES)}
+    with pytest.raises(ValueError, match="width: found 24, the number of the observed maps, expected another"):
+        train(type(config(data, tmp_path)).model_validate(made))
 
 
 def test_channels_without_an_equation_are_refused(data, tmp_path):

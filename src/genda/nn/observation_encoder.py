@@ -9,7 +9,8 @@ window of ever more points fills where single points are far apart; all tokens a
 and the maps are the sum of x_0 and all z'_τ, brought to its grid. The statistics μ_k, σ_k join every token: how
 large innovations are is not lost. Where nothing is observed both are zero and one: a gap filled with zeros does not pull them.
 
-The **convolutional** encoder beside it, for comparison, has convolutions on x_0's grid alone.
+Two beside it for comparison: the **convolutional** encoder has convolutions on x_0's grid alone, and **none** leaves values and
+density as they are.
 
 References:
     PhyDA (arXiv 2505.12882), equations 9 to 11; Kim et al. 2022 (reversible instance normalisation); Gordon et al. 2020, arXiv
@@ -149,6 +150,18 @@ class ConvolutionalEncoder(nn.Module):
         return out
 
 
+class NoEncoder(nn.Module):
+    """Values and density as they are, on the grid of the maps: what any encoder is compared with."""
+
+    def __init__(self, patch: int) -> None:
+        super().__init__()
+        self._patch = patch
+
+    def forward(self, values: Tensor, density: Tensor) -> Tensor:
+        """As :func:`folded`."""
+        return folded(values, density, self._patch)
+
+
 class ObservationConditioned(nn.Module):
     """A network whose context also holds observations: what an encoder makes of them stands beside the other maps.
 
@@ -156,7 +169,7 @@ class ObservationConditioned(nn.Module):
         network: ``(inputs, c_noise, condition, context)``, see :class:`genda.nn.unet.UNet` and :class:`genda.nn.transformer.DiT`.
         encoder: of observations.
         maps: number of the other maps.
-        features: number of maps that the encoder gives, another than that of folded observations.
+        features: number of maps that the encoder gives; that of folded observations where it leaves them as they are.
         patch: how many times finer the observations' grid is than that of the maps.
     """
 
