@@ -25,7 +25,14 @@ from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.guidance.sda import default_gammas, stable_gammas
 from genda.latent_card import is_latent
-from genda.latent_methods import LATENT_METHODS, MMPS_ITERATIONS, EnsembleShare, complete_settings, make_latent_method
+from genda.latent_methods import (
+    LATENT_METHODS,
+    MMPS_ITERATIONS,
+    EnsembleShare,
+    complete_settings,
+    make_latent_method,
+    usual_method,
+)
 from genda.latent_model import LatentModel, load_latent_model
 from genda.methods import Method
 from genda.problem import Problem, Source
@@ -102,7 +109,8 @@ def assimilate(
         time: valid time; it selects the season and, with ``seed``, the members.
         method: a name of :data:`genda.state_methods.METHODS` with ``settings`` for :func:`genda.state_methods.make_method`, or of
             :data:`genda.latent_methods.LATENT_METHODS` with those of :func:`genda.latent_methods.make_latent_method`, or a method
-            object. By default fusion, or losda. Without ``gamma`` SDA takes :func:`genda.guidance.sda.default_gammas`.
+            object. By default fusion, or :func:`genda.latent_methods.usual_method`. Without ``gamma`` SDA takes
+            :func:`genda.guidance.sda.default_gammas`.
         members: ensemble size.
         seed: member i depends on (seed, time, i) alone.
         background: for priors of background errors: a forecast of ``time``, or an ensemble of them, (1, [member,] channel,
@@ -115,7 +123,7 @@ def assimilate(
         FloatingPointError: if a member stopped being finite.
     """
     times = np.array([time], dtype="datetime64[ns]")
-    name = method or ("losda" if isinstance(model, LatentModel) else "fusion")
+    name = method or (usual_method(model) if isinstance(model, LatentModel) else "fusion")
     condition = season(times)[0]
     if isinstance(model, LatentModel):
         lead = model.lead_or_first(lead)

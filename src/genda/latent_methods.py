@@ -92,6 +92,11 @@ def _taper(grid: LatLonGrid, radius: float) -> Tensor:
     return Localisation(sphere(grid), radius).root()
 
 
+def usual_method(model: LatentModel) -> str:
+    """The method of a prior where none is asked for: what it was trained to."""
+    return "losda" if model.error is None else "phyda"
+
+
 def latent_sampler(**changes: Any) -> Sampler:
     """How increments are sampled, with any setting changed; chosen on validation dates, see docs/results/losda-search.md.
 

@@ -36,7 +36,8 @@ def assimilate(
         typer.Option(
             help="fusion (default), fusion-sda, fusion-gaussian, optimal-interpolation, unconditional; of a prior of "
             "background errors losda (default), latent-mmps, latent-dps, latent-3d-var, latent-gaussian, "
-            "latent-prior, diffda (--model diffda), and of one that is shown observations phyda, phyda-plus."
+            "latent-prior, diffda (--model diffda), and of one that is shown observations phyda (its default), "
+            "phyda-plus."
         ),
     ] = None,
     background: Annotated[
