@@ -76,6 +76,13 @@ class AutoencoderModel:
     card: dict[str, Any] = field(default_factory=dict)
 
     @property
+    @torch.no_grad()
+    def climate(self) -> Tensor:
+        """The latent of the climatology, shape (1, latent, lat, lon)."""
+        anomaly = self.weights.new_zeros(1, len(self.channels), *self.grid.shape)
+        return self.autoencoder.encode(anomaly).mean
+
+    @property
     def encoded(self) -> bool:
         """Whether latents are other than the states themselves."""
         return self.spec.kind != "identity"
@@ -106,6 +113,7 @@ class LatentModel:
         architecture: what was built.
         error: variance of background errors, shape (lead, channel), of a network that is shown observations.
         card: how it was made.
+        damping: of backgrounds, shape (lead, modes + 1); None where increments are about the mean alone.
     """
 
     space: AutoencoderModel
@@ -118,6 +126,7 @@ class LatentModel:
     architecture: IncrementArchitecture
     error: Tensor | None = None
     card: dict[str, Any] = field(default_factory=dict)
+    damping: Tensor | None = None
 
     @property
     def normalisation(self) -> Normalisation:
@@ -138,11 +147,11 @@ class LatentModel:
             ValueError: for a lead that it was not trained on.
         """
         i = self._index(lead)
-        error = None if self.error is None else self.error[i]
+        error, damping = (None if v is None else v[i] for v in (self.error, self.damping))
         seen = self.architecture.observations
         analysed = seen is not None and seen.about == "analysis"
         fitted = (self.mean[i], self.scale[i], self.static, self.floor[i], error)
-        return IncrementPrior(self.space.autoencoder, self.denoiser, *fitted, about_analysis=analysed).eval()
+        return IncrementPrior(self.space.autoencoder, self.denoiser, *fitted, analysed, damping).eval()
 
     def condition(self, times: Times, lead: int) -> Tensor:
         """What the network is told beside maps: season and lead, shape (time, 3)."""
@@ -274,7 +283,7 @@ def save_latent_model(directory: Path, model: LatentModel, inherited: str | Path
     save_autoencoder(directory / AUTOENCODER, model.space)
     network = {f"network.{name}": value.half() for name, value in model.denoiser.network.state_dict().items()}
     rest = {"mean": model.mean, "scale": model.scale, "static": model.static, "floor": model.floor}
-    rest |= {} if model.error is None else {"error": model.error}
+    rest |= {name: v for name, v in (("error", model.error), ("damping", model.damping)) if v is not None}
     blob = (
         _rounded(model.denoiser.base) if inherited is None else part_of(model_directory(inherited), BASE).read_bytes()
     )
@@ -314,13 +323,15 @@ def load_latent_model(name: str | Path) -> LatentModel:
     expected |= {"mean": (leads, latent, nlat, nlon), "scale": (leads, latent, 1, 1)}
     seen = card.architecture.observations is not None
     expected |= {"error": (leads, channels)} if seen else {}
+    expected |= {"damping": (leads, count + 1)} if "damping" in tensors else {}
     check_tensors(directory / WEIGHTS, tensors, expected)
     _load(network, tensors, "network.")
     base = ZonalGaussian(_modes(modes), modes["variance"].float(), modes["wavenumber"], modes["rest"].float(), nlon)
     denoiser = IncrementDenoiser(network, base, card.architecture.sees_base).eval().requires_grad_(False)
     mean, scale, static, floor = (tensors[name].float() for name in ("mean", "scale", "static", "floor"))
-    error = tensors["error"].float() if seen else None
-    return LatentModel(space, denoiser, mean, scale, static, floor, card.leads, card.architecture, error, card.training)
+    error, damping = (None if tensors.get(name) is None else tensors[name].float() for name in ("error", "damping"))
+    fitted = (mean, scale, static, floor, card.leads, card.architecture, error, card.training, damping)
+    return LatentModel(space, denoiser, *fitted)
 
 
 def _modes(tensors: dict[str, Tensor]) -> Tensor:

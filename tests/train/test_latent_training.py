@@ -93,6 +93,35 @@ def test_increments_of_training_pairs_have_mean_zero_and_unit_variance(data, inc
         assert float((e**2 * area).mean()) == pytest.approx(1, abs=0.25)
 
 
+def test_increments_of_a_damped_prior_are_those_an_analysis_decodes(data, autoencoder, tmp_path):
+    config = small.increment_config(data, tmp_path / "run", autoencoder[0].out / "model", damped=True)
+    run = train(config)
+    task, model = run.task, load_latent_model(tmp_path / "run" / "model")
+    assert model.damping.shape == (2, len(model.denoiser.base.variance) + 1)
+    samples = task._train
+    plain = small.increment_config(data, tmp_path / "plain", autoencoder[0].out / "model")
+    undamped = train(plain).task._train
+    told = undamped.truth.float() - samples.truth.float()
+    assert float(told.square().mean()) > 1e-4
+    for sample in (0, len(model.space.autoencoder.encode(samples.pairs.truth.float()).mean) + 3):  # of either lead
+        date, lead = int(samples.date[sample]), int(samples.lead[sample])
+        assert int(samples.turn[sample]) == 0
+        about = model.prior(model.leads[lead]).about(samples.pairs.background[date, lead].float(), None)
+        found = about.encode(samples.pairs.truth[date].float()[None])[0]
+        torch.testing.assert_close(
+            found, samples.truth[sample].float(), rtol=0.02, atol=0.02
+        )  # modes are stored in bytes
+        mean, _ = task._statistics(samples, np.array([sample]))
+        torch.testing.assert_close(about.centre, mean, rtol=0.02, atol=0.02)
+        members = model.prior(model.leads[lead]).about(samples.pairs.background[date, lead].float(), None, single=False)
+        torch.testing.assert_close(members.centre[0], model.mean[lead])
+    half = config.model_copy(update={"out": tmp_path / "half", "max_minutes": 1e-6})
+    train(half)
+    resumed = train(half.model_copy(update={"max_minutes": None}), resume=True)
+    for name, expected in run.task.network.state_dict().items():
+        torch.testing.assert_close(resumed.task.network.state_dict()[name], expected, rtol=0, atol=0)
+
+
 def test_a_prior_may_share_gaussian_and_autoencoder_with_another(increments, tmp_path):
     whole, part = increments[0].out / "model", tmp_path / "part"
     part.mkdir()

@@ -37,6 +37,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from genda.diffusion.damping import Damping
 from genda.diffusion.denoiser import per_sample
 from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.observed_maps import observed_maps
@@ -85,6 +86,8 @@ class IncrementPrior(nn.Module):
         floor: variance of the part of an error that the latent can't hold, by channel of the state, shape (channel,).
         error: variance of background errors by channel of the state, shape (channel,), of a network that is shown observations.
         about_analysis: whether what a network that is shown observations corrects are errors of the Gaussian's own analysis.
+        damping: of backgrounds, what they tell of their error (:mod:`genda.diffusion.damping`), shape (modes + 1,); None where
+            increments are about the mean alone.
     """
 
     mean: Tensor
@@ -92,6 +95,7 @@ class IncrementPrior(nn.Module):
     static: Tensor
     floor: Tensor
     error: Tensor | None
+    damping: Tensor | None
 
     def __init__(
         self,
@@ -103,10 +107,12 @@ class IncrementPrior(nn.Module):
         floor: Tensor,
         error: Tensor | None = None,
         about_analysis: bool = False,
+        damping: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.autoencoder, self.denoiser, self.about_analysis = autoencoder, denoiser, about_analysis
-        for name, value in (("mean", mean), ("scale", scale), ("static", static), ("floor", floor), ("error", error)):
+        fitted = {"mean": mean, "scale": scale, "static": static, "floor": floor, "error": error, "damping": damping}
+        for name, value in fitted.items():
             self.register_buffer(name, value)
 
     def scaled(self, factor: float) -> IncrementPrior:
@@ -117,11 +123,11 @@ class IncrementPrior(nn.Module):
         """
         if not 0 < factor < math.inf:
             raise ValueError(f"prior: found a background covariance scaled by {factor:g}, expected more than 0")
-        error = None if self.error is None else factor * self.error
+        error, damping = (None if v is None else factor * v for v in (self.error, self.damping))
         mean, scale = (factor**0.5 * value for value in (self.mean, self.scale))
         floor = factor * self.floor
         scaled = IncrementPrior(
-            self.autoencoder, self.denoiser, mean, scale, self.static, floor, error, self.about_analysis
+            self.autoencoder, self.denoiser, mean, scale, self.static, floor, error, self.about_analysis, damping
         )
         return scaled.train(self.training)
 
@@ -140,13 +146,21 @@ class IncrementPrior(nn.Module):
         return torch.cat([latent, *maps], dim=1)
 
     @torch.no_grad()
-    def about(self, background: Tensor, condition: Tensor | None) -> Increments:
-        """The prior given one background, shape (channel, lat, lon), and a condition, shape (k,)."""
+    def about(self, background: Tensor, condition: Tensor | None, single: bool = True) -> Increments:
+        """The prior given one background, shape (channel, lat, lon), and a condition, shape (k,).
+
+        A background that is no ``single`` forecast but a mean of members is not damped.
+        """
         latent = self.autoencoder.encode(background.unsqueeze(0)).mean
         nothing = torch.zeros_like(background.unsqueeze(0))
         unseen = latent[:, :0] if self.error is None else self.encoded(nothing, nothing, latent)
         analysis = torch.zeros_like(latent) if self.about_analysis else latent[:, :0]
-        decoded, centre = self.autoencoder.decode(latent), self.mean.unsqueeze(0).expand_as(latent)
+        decoded = self.autoencoder.decode(latent)
+        centre = self.mean.unsqueeze(0).expand_as(latent)
+        if self.damping is not None and single:
+            climate, scale, shares = self.autoencoder.encode(nothing).mean, self.scale.unsqueeze(0), self.damping
+            damping = Damping(self.denoiser.base, climate, scale, shares.unsqueeze(0))  # type: ignore[arg-type]
+            centre = centre + self.scale * damping(latent, torch.zeros(1, dtype=torch.long, device=latent.device))
         return Increments(self, background, latent, decoded, condition, self.denoiser, analysis, unseen, centre)
 
     @torch.no_grad()

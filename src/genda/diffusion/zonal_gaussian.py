@@ -66,6 +66,11 @@ class ZonalGaussian(nn.Module):
         return ZonalGaussian(self.modes, factor * self.variance, self.wavenumber, factor * self.rest, self.nlon)
 
     @property
+    def multiplicity(self) -> Tensor:
+        """How many real coordinates each mode stands for, (K,)."""
+        return _multiplicity(self.wavenumber, self.nlon)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Of a field, (channel, lat, lon)."""
         return self.modes.shape[1], self.modes.shape[2], self.nlon
@@ -82,7 +87,7 @@ class ZonalGaussian(nn.Module):
     def local_covariance(self, sigma: Tensor) -> Tensor:
         """cov(x | x_t) between the channels of one point, the same along a circle of latitude; () to (lat, channel, channel)."""
         rest, gains = self.gains(lambda c: 1 / (1 / c + 1 / sigma.to(c) ** 2), self.modes)
-        share = (_multiplicity(self.wavenumber, self.nlon) / self.nlon).repeat_interleave(2)
+        share = (self.multiplicity / self.nlon).repeat_interleave(2)
         u = self.modes.permute(2, 1, 0, 3).flatten(2)  # (lat, channel, real and imaginary parts)
         local: Tensor = (u * (share * gains)) @ u.mT + rest * torch.eye(u.shape[1]).to(u)
         return local
@@ -100,7 +105,7 @@ class ZonalGaussian(nn.Module):
         """
         waves, u = self._waves(x), self._complex_modes(x)
         parts = torch.cat([waves[m] @ u[group].mH for m, group in self._groups()], dim=1)
-        count = _multiplicity(self.wavenumber, self.nlon).to(x).sqrt()
+        count = self.multiplicity.to(x).sqrt()
         return torch.view_as_real(parts * count).flatten(1)
 
     def gains(self, function: Callable[[Tensor], Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,19 +125,22 @@ class ZonalGaussian(nn.Module):
         """Root mean square denoising error by channel and latitude, (batch,) to (batch, channel, lat, 1)."""
         noise = _column(sigma.to(self.variance) ** 2)
         posterior, rest = (c * noise / (c + noise) for c in (self.variance.view(1, -1), self.rest.view(1, 1)))
-        share = _multiplicity(self.wavenumber, self.nlon) / self.nlon
+        share = self.multiplicity / self.nlon
         power = self.modes.square().sum(dim=-1).flatten(1)  # (K, channel · lat)
         variance = rest + ((posterior - rest) * share) @ power
         return variance.clamp(min=0).sqrt().view(-1, *self.modes.shape[1:3], 1)
 
     def filtered(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """f(C) x for fields (batch, channel, lat, lon); ``function`` of variances (..., k) may differ between samples."""
+        return self.weighted(x, function(self.variance.view(1, -1).to(x)), function(self.rest.view(1, 1).to(x)))
+
+    def weighted(self, x: Tensor, gains: Tensor, rest: Tensor) -> Tensor:
+        """[Σ_k g_k u_k u_k* + r (1 - Σ_k u_k u_k*)] x, with g_k (K,) or (batch, K), and r alike in one column."""
         waves, u = self._waves(x), self._complex_modes(x)
-        rest = function(self.rest.view(1, 1).to(x))
-        gains = function(self.variance.view(1, -1).to(x)) - rest
+        more = gains - rest
         filtered = [rest * w for w in waves]
         for m, group in self._groups():
-            filtered[m] = filtered[m] + ((waves[m] @ u[group].mH) * gains[..., group]) @ u[group]
+            filtered[m] = filtered[m] + ((waves[m] @ u[group].mH) * more[..., group]) @ u[group]
         back = torch.stack(filtered).view(len(waves), len(x), *x.shape[1:3]).permute(1, 2, 3, 0)
         fields: Tensor = torch.fft.irfft(back, n=self.nlon, norm="ortho")
         return fields

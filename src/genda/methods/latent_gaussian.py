@@ -56,7 +56,9 @@ def about_background(
         ValueError: for a problem without a background.
     """
     background = problem.first_guess("latent methods").to(device)
-    about = prior.to(device).about(background, problem.condition)
+    members = problem.ensemble
+    single = members is None or not torch.allclose(members.mean(dim=0).to(background), background, atol=1e-5)
+    about = prior.to(device).about(background, problem.condition, single)
     if ensemble is None or problem.ensemble is None:
         return about
     return about.joined_by(problem.ensemble.to(device), ensemble())

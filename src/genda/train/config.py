@@ -173,6 +173,7 @@ class IncrementConfig(TrainConfig):
             Without one the network begins at random.
         base: None takes the Gaussian that the initial network corrects, with the scales of increments that it knows; where it is
             given, or there is no initial network, all are fitted.
+        damped: count increments from what a background alone tells of its error, see :mod:`genda.diffusion.damping`.
         context_dropout: share of samples whose network is not shown the background.
         observations: simulated for a network with an encoder of them (``architecture.observations``).
         physics: the equations as part of the loss; None leaves them out.
@@ -184,6 +185,7 @@ class IncrementConfig(TrainConfig):
     architecture: IncrementArchitecture
     base: BaseFit | None = None
     noise: NoiseConfig = NoiseConfig(p_mean=0.0, p_std=1.3)
+    damped: bool = False
     context_dropout: float = Field(default=0.1, ge=0, le=1)
     observations: ObservationConfig = ObservationConfig()
     physics: PhysicsConfig | None = None

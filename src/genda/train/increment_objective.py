@@ -21,6 +21,7 @@ class IncrementObjective(nn.Module):
         space: digest of the autoencoder, by which a resumed run knows its latents again, shape (32,).
         error: variance of background errors, shape (lead, channel), of a network that is shown observations.
         physics: the term; None leaves it out.
+        damping: of backgrounds by lead, shape (lead, modes + 1); None where increments are about the mean alone.
     """
 
     area_weights: Tensor
@@ -29,6 +30,7 @@ class IncrementObjective(nn.Module):
     floor: Tensor
     space: Tensor
     error: Tensor | None
+    damping: Tensor | None
 
     def __init__(
         self,
@@ -40,12 +42,14 @@ class IncrementObjective(nn.Module):
         space: Tensor,
         error: Tensor | None,
         physics: PhysicsTerm | None,
+        damping: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.denoiser, self.physics = denoiser, physics
         self.register_buffer("area_weights", area_weights, persistent=False)
         for name, value in (("mean", mean), ("scale", scale), ("floor", floor), ("space", space), ("error", error)):
             self.register_buffer(name, value)
+        self.register_buffer("damping", damping)
 
     def forward(
         self, e: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor, context: Tensor, *decoding: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genda.diffusion.damping import Damping
 from genda.diffusion.increments import IncrementDenoiser
 from genda.diffusion.loss import draw_noise
 from genda.diffusion.noise import derived_seed
@@ -88,8 +90,12 @@ class IncrementTask:
         if initial is not None and saved is None:
             _begin_with(network, initial)
         denoiser = IncrementDenoiser(network, base, config.architecture.sees_base)
+        self._damping = self._damped(base, scale, saved) if config.damped else None
         self._validation = Latents.of(space, self._read(config.data.validation, config.validation.samples), range(1))
         self._validation.scale(mean, scale)
+        if self._damping is not None:
+            self._train.damp(self._damping)
+            self._validation.damp(self._damping)
         self._networks, self._analysis = None, None
         if config.architecture.observations is not None:
             fine_area = torch.as_tensor(space.grid.area_weights).float()
@@ -101,7 +107,9 @@ class IncrementTask:
         self._physics = None if config.physics is None else PhysicsStates(config.physics, config.data, space, pairs)
         physics = None if self._physics is None else self._physics.term(saved)
         seen = None if self._networks is None else self._networks.variance
-        self.objective = IncrementObjective(denoiser, area, mean, scale, floor, digest, seen, physics).to(device)
+        shares = None if self._damping is None else self._damping.shares
+        objective = IncrementObjective(denoiser, area, mean, scale, floor, digest, seen, physics, shares)
+        self.objective = objective.to(device)
         self.network, self._mean, self._scale = network, mean, scale
 
     def batch(self, index: NDArray[np.int64], seeds: Sequence[int]) -> Batch:
@@ -188,7 +196,14 @@ class IncrementTask:
         save_latent_model(
             directory,
             LatentModel(
-                self._space, objective.denoiser, *values, self.leads, self._config.architecture, objective.error, card
+                self._space,
+                objective.denoiser,
+                *values,
+                self.leads,
+                self._config.architecture,
+                objective.error,
+                card,
+                objective.damping,
             ),
             None if self._inherited is None else self._config.initial,
         )
@@ -229,7 +244,19 @@ class IncrementTask:
         """Mean and scale of latent errors of each sample."""
         chosen = torch.as_tensor(index)
         turn, lead = samples.turn[chosen], samples.lead[chosen]
-        return self._mean[turn, lead], self._scale[lead]
+        mean, scale = self._mean[turn, lead], self._scale[lead]
+        if self._damping is not None:
+            mean = mean + scale * self._damping(samples.background[chosen], lead)
+        return mean, scale
+
+    @torch.no_grad()
+    def _damped(self, base: ZonalGaussian, scale: Tensor, saved: dict[str, Tensor] | None) -> Damping:
+        """By the training backgrounds, or as a run has it that is gone on with."""
+        base = deepcopy(base)  # batches are drawn on the host
+        climate = self._space.climate
+        if saved is not None:
+            return Damping(base, climate, scale, saved["damping"])
+        return Damping.fit(base, climate, scale, self._train.background, self._train.lead)
 
     def _read(self, split: str | tuple[str, str], limit: int | None = None) -> Pairs:
         pairs = read_pairs(self._config.data, split, self.normalisation, limit)

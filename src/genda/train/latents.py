@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genda.diffusion.damping import Damping
 from genda.files import Times
 from genda.latent_model import AutoencoderModel
 from genda.train.pairs import Pairs
@@ -79,6 +80,12 @@ class Latents:
             for lead in range(len(scale)):
                 increment = (self._error(turn, lead) - mean[turn, lead]) / scale[lead]
                 self.truth[self._chosen(turn, lead)] = increment.half()
+
+    def damp(self, damping: Damping) -> None:
+        """Count increments from what their backgrounds tell of them."""
+        for part in torch.split(torch.arange(len(self.truth)), 64):
+            told = damping(self.background[part], self.lead[part])
+            self.truth[part] = (self.truth[part].float() - told).half()
 
     def _error(self, turn: int, lead: int) -> Tensor:
         """Truth less background, (sample, latent, lat, lon)."""
