@@ -15,7 +15,7 @@ import torch
 import typer
 
 from genda.forecast.climate import open_nature_run
-from genda.physics import Enforcement, PrimitiveEquations
+from genda.physics import PrimitiveEquations
 from genda.state import from_dataset
 from genda.variables import EMBEDDED_CHANNELS, EMBEDDED_LEVELS
 from genda.verify.tendencies import change_correlation
@@ -30,16 +30,17 @@ def main(
     truth = open_nature_run(data)
     truth = truth.isel(time=(truth["split"] == split).values)
     steps = np.diff(truth["time"].values)
+    if not len(steps):
+        raise typer.BadParameter(f"{data}: found {len(truth['time'])} states of {split!r}, expected at least 2")
     starts = np.flatnonzero(steps == steps.min())
-    starts = starts[np.linspace(0, len(starts) - 1, pairs).round().astype(int)]
+    starts = starts[np.linspace(0, len(starts) - 1, min(pairs, len(starts))).round().astype(int)]
+    seconds = float(steps.min() / np.timedelta64(1, "s"))
     states = [from_dataset(truth.isel(time=slice(start, start + 2)), EMBEDDED_CHANNELS) for start in starts]
     for closure in ("rigid", "free"):
-        enforcement = Enforcement(latitude=85.0)
-        dynamics = PrimitiveEquations(states[0].grid, EMBEDDED_CHANNELS, closure=closure, enforcement=enforcement)
-        seconds = float(steps.min() / np.timedelta64(1, "s"))
+        dynamics = PrimitiveEquations(states[0].grid, EMBEDDED_CHANNELS, closure=closure)
         mean = torch.stack([change_correlation(dynamics, *state.values, seconds) for state in states]).mean(dim=0)
         found = dict(zip(EMBEDDED_CHANNELS, mean.tolist(), strict=True))
-        print(f"\n{closure} closure, {pairs} pairs of states of {split!r}, {seconds / 3600:g} h apart\n")
+        print(f"\n{closure} closure, {len(states)} pairs of states of {split!r}, {seconds / 3600:g} h apart\n")
         print("| | " + " | ".join(f"{level} hPa" for level in EMBEDDED_LEVELS) + " |")
         print("|---|" + "---:|" * len(EMBEDDED_LEVELS))
         for field in "zuvtq":

@@ -1,6 +1,6 @@
-"""From files to an analysis: model, background, observation tables and coarse fields in, an ensemble out.
+"""From a model, a background and sources of observations to an analysis: an ensemble in physical units.
 
-This is where physical units become normalised ones and back; methods in between see a :class:`genda.problem.Problem`.
+Here and in :mod:`genda.sources` physical units become normalised ones and back; methods see a :class:`genda.problem.Problem`.
 """
 
 from __future__ import annotations
@@ -146,9 +146,9 @@ def assimilate(
         forecasts = _background_members(model, background, time)
         first_guess = forecasts.mean(dim=0)
         normalised = model.normalisation.normalise(forecasts.unsqueeze(0), times)[0].float()
-        problem = replace(
-            problem, background=normalised.mean(dim=0), ensemble=normalised if len(normalised) > 1 else None
-        )
+        several = len(normalised) > 1
+        ensemble = normalised if several else None
+        problem = replace(problem, background=normalised.mean(dim=0), ensemble=ensemble, averaged=several)
     generator = torch.Generator().manual_seed(derived_seed(seed, times[0]))
     started = clock.perf_counter()
     values = chosen.analyse(problem, members, generator)

@@ -82,8 +82,9 @@ def cycle(
             sources = tuple(replace(s, operator=Composed(to_end, s.operator)) for s in sources)
         forecast = to_end(members)
         _check_finite(turn, members, forecast)
-        ensemble = members if len(members) > 1 else None
-        problem = Problem(model.shape, tuple(sources), members.mean(dim=0), ensemble)
+        several = len(members) > 1
+        ensemble = members if several else None
+        problem = Problem(model.shape, tuple(sources), members.mean(dim=0), ensemble, averaged=several)
         members = method.analyse(problem, len(members), generator)
         analysis = to_end(members)
         _check_finite(turn, analysis)

@@ -40,7 +40,7 @@ class DiTConfig(Strict):
 
 class ObservationSpec(Strict):
     """Arguments of an encoder of :mod:`genda.nn.observation_encoder`; ``scales`` is its depth where it is convolutional.
-    With ``none`` the network is given the observations on the grid as they are.
+    With ``none`` the network is given the observations on the grid as they are, and the three sizes are not read.
 
     ``about`` says what the increments are that are diffused: errors of the background, or of the analysis that the Gaussian
     makes of the same observations.
@@ -90,7 +90,8 @@ class AutoencoderCard(Strict):
 class IncrementCard(Strict):
     """``model.json`` of a prior of increments.
 
-    ``shares`` names a shipped model whose Gaussian and autoencoder this one has; files of its own go before.
+    ``shares`` names a shipped model whose Gaussian and autoencoder this one has, the latter of the digest ``space_sha256``; files
+    of its own go before.
     """
 
     format: Literal["genda-increments"] = "genda-increments"
@@ -100,6 +101,7 @@ class IncrementCard(Strict):
     sha256: str
     base_sha256: str
     shares: str | None = None
+    space_sha256: str | None = None
     training: dict[str, Any] = Field(default={})
 
 
@@ -136,7 +138,14 @@ def part_of(directory: Path, name: str) -> Path:
     if own.exists():
         return own
     shares = read_document(directory / CARD, IncrementCard).shares
-    return own if shares is None else model_directory(shares) / name
+    if shares is None:
+        return own
+    other = model_directory(shares) / name
+    if not other.exists():
+        raise FileNotFoundError(
+            f"{directory / CARD}: shares: found no {name} in {shares}, expected a model that has its own"
+        )
+    return other
 
 
 def space_directory(directory: Path) -> Path:

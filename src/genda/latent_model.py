@@ -1,7 +1,7 @@
 """Latent models on disk: an autoencoder, and a prior of background errors in its latent space.
 
 Both are directories as in :mod:`genda.checkpoint`. That of a prior holds its autoencoder's as a folder, so that it is whole by
-itself, and its Gaussian in a file of its own:
+itself, and its Gaussian in a file of its own, unless its card names a shipped model that it shares both with:
 
     model.json  model.safetensors (network, scales)  base.safetensors (modes)  autoencoder/{model.json, model.safetensors}
 """
@@ -41,6 +41,7 @@ from genda.latent_card import (
     IncrementArchitecture,
     IncrementCard,
     StateCard,
+    latent_digests,
     part_of,
     space_directory,
 )
@@ -112,8 +113,8 @@ class LatentModel:
         leads: hours, as the data names them.
         architecture: what was built.
         error: variance of background errors, shape (lead, channel), of a network that is shown observations.
-        card: how it was made.
         damping: of backgrounds, shape (lead, modes + 1); None where increments are about the mean alone.
+        card: how it was made.
     """
 
     space: AutoencoderModel
@@ -125,8 +126,8 @@ class LatentModel:
     leads: tuple[int, ...]
     architecture: IncrementArchitecture
     error: Tensor | None = None
-    card: dict[str, Any] = field(default_factory=dict)
     damping: Tensor | None = None
+    card: dict[str, Any] = field(default_factory=dict)
 
     @property
     def normalisation(self) -> Normalisation:
@@ -150,8 +151,17 @@ class LatentModel:
         error, damping = (None if v is None else v[i] for v in (self.error, self.damping))
         seen = self.architecture.observations
         analysed = seen is not None and seen.about == "analysis"
-        fitted = (self.mean[i], self.scale[i], self.static, self.floor[i], error)
-        return IncrementPrior(self.space.autoencoder, self.denoiser, *fitted, analysed, damping).eval()
+        return IncrementPrior(
+            self.space.autoencoder,
+            self.denoiser,
+            mean=self.mean[i],
+            scale=self.scale[i],
+            static=self.static,
+            floor=self.floor[i],
+            error=error,
+            damping=damping,
+            about_analysis=analysed,
+        ).eval()
 
     def condition(self, times: Times, lead: int) -> Tensor:
         """What the network is told beside maps: season and lead, shape (time, 3)."""
@@ -274,25 +284,45 @@ def load_autoencoder(name: str | Path) -> AutoencoderModel:
     return AutoencoderModel(autoencoder, weights, normalisation, card.channels, grid, card.autoencoder, card.training)
 
 
-def save_latent_model(directory: Path, model: LatentModel, inherited: str | Path | None = None) -> None:
+def save_latent_model(
+    directory: Path, model: LatentModel, inherited: str | Path | None = None, shares: str | None = None
+) -> None:
     """Write the directory, each file whole or not at all, the card last; the network in half precision, modes in bytes.
 
-    ``inherited`` is a model, by name or directory, whose Gaussian this one has: its file is copied, for rounding modes twice
-    would change them.
+    Args:
+        directory: where to.
+        model: what to.
+        inherited: a model, by name or directory, whose Gaussian this one has: its file is copied, for rounding modes twice would
+            change them.
+        shares: a shipped model whose Gaussian and autoencoder this one has: neither is written, the card names it instead.
+
+    Raises:
+        ValueError: for one to share with that has another autoencoder.
     """
-    save_autoencoder(directory / AUTOENCODER, model.space)
     network = {f"network.{name}": value.half() for name, value in model.denoiser.network.state_dict().items()}
+    space_sha256 = None
+    if shares is not None:
+        inherited, space_sha256 = shares, latent_digests(model_directory(shares))[2]
+        theirs, ours = load_autoencoder(shares).autoencoder.state_dict(), model.space.autoencoder.state_dict()
+        if not all(torch.equal(theirs[name], value) for name, value in ours.items()):
+            raise ValueError(f"shares: found another autoencoder in {shares}, expected the model's")
+    else:
+        save_autoencoder(directory / AUTOENCODER, model.space)
     rest = {"mean": model.mean, "scale": model.scale, "static": model.static, "floor": model.floor}
     rest |= {name: v for name, v in (("error", model.error), ("damping", model.damping)) if v is not None}
     blob = (
         _rounded(model.denoiser.base) if inherited is None else part_of(model_directory(inherited), BASE).read_bytes()
     )
-    write_atomically(directory / BASE, blob)
+    directory.mkdir(parents=True, exist_ok=True)
+    if shares is None:
+        write_atomically(directory / BASE, blob)
     card = IncrementCard(
         architecture=model.architecture,
         leads=model.leads,
         sha256=_write(directory / WEIGHTS, network | rest),
         base_sha256=hashlib.sha256(blob).hexdigest(),
+        shares=shares,
+        space_sha256=space_sha256,
         training=model.card,
     )
     write_atomically(directory / CARD, (card.model_dump_json(indent=1) + "\n").encode())
@@ -308,6 +338,11 @@ def load_latent_model(name: str | Path) -> LatentModel:
     directory = model_directory(name)
     card = read_document(directory / CARD, IncrementCard)
     space, base_file = load_autoencoder(directory), part_of(directory, BASE)
+    found = latent_digests(directory)[2]
+    if card.space_sha256 not in (None, found):
+        raise ValueError(
+            f"{directory / CARD}: shares: found an autoencoder {found[:8]}, expected {card.space_sha256[:8]}"
+        )
     tensors, modes = read_weights(directory / WEIGHTS, card.sha256), read_weights(base_file, card.base_sha256)
     latent, patch = space.spec.latent, space.spec.patch
     nlat, nlon = space.grid.shape[0] // patch, space.grid.shape[1] // patch
@@ -330,8 +365,19 @@ def load_latent_model(name: str | Path) -> LatentModel:
     denoiser = IncrementDenoiser(network, base, card.architecture.sees_base).eval().requires_grad_(False)
     mean, scale, static, floor = (tensors[name].float() for name in ("mean", "scale", "static", "floor"))
     error, damping = (None if tensors.get(name) is None else tensors[name].float() for name in ("error", "damping"))
-    fitted = (mean, scale, static, floor, card.leads, card.architecture, error, card.training, damping)
-    return LatentModel(space, denoiser, *fitted)
+    return LatentModel(
+        space,
+        denoiser,
+        mean=mean,
+        scale=scale,
+        static=static,
+        floor=floor,
+        leads=card.leads,
+        architecture=card.architecture,
+        error=error,
+        damping=damping,
+        card=card.training,
+    )
 
 
 def _modes(tensors: dict[str, Tensor]) -> Tensor:

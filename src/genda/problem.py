@@ -140,6 +140,7 @@ class Problem:
         ensemble: members of the background, shape (member, channel, lat, lon), or None where there is but one.
         condition: what the prior is conditioned on besides (the season), shape (k,), or None.
         time: valid time, for the seeds of members.
+        averaged: whether the background is a mean of members, calmer than any single forecast.
     """
 
     shape: tuple[int, int, int]
@@ -148,6 +149,7 @@ class Problem:
     ensemble: Tensor | None = None
     condition: Tensor | None = None
     time: datetime | str | None = field(default=None)
+    averaged: bool = False
 
     def __post_init__(self) -> None:
         for source in self.sources:

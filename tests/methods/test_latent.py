@@ -44,15 +44,20 @@ def covariance_model():
     return ZonalGaussian.truncated(spectra, SHAPE, 20)
 
 
-def prior(floor=0.0):
+def prior(floor=0.0, damping=None):
     """Fresh networks say nothing, so that the prior is its Gaussian; the latent is the state itself."""
     base = covariance_model()
     network = DiT(4, 2, SHAPE[1:], context=2, condition=1, patch=2, width=16, depth=1, head=8)
-    zeros, ones = torch.zeros(2, 1, 1), torch.full((2, 1, 1), 0.5)
     autoencoder = Autoencoder(2, 2, SHAPE[1:], kind="identity", patch=1)
-    static = torch.zeros(0, *SHAPE[1:])
-    denoiser = IncrementDenoiser(network, base)
-    return IncrementPrior(autoencoder, denoiser, zeros, ones, static, torch.full((2,), floor)).eval()
+    return IncrementPrior(
+        autoencoder,
+        IncrementDenoiser(network, base),
+        mean=torch.zeros(2, 1, 1),
+        scale=torch.full((2, 1, 1), 0.5),
+        static=torch.zeros(0, *SHAPE[1:]),
+        floor=torch.full((2,), floor),
+        damping=damping,
+    ).eval()
 
 
 def dense(base):
@@ -198,14 +203,41 @@ def test_what_the_latent_cannot_hold_joins_the_observations_errors():
 def test_decoding_about_the_background_keeps_what_the_latent_loses_of_it():
     autoencoder = Autoencoder(2, 3, SHAPE[1:], kind="linear")
     autoencoder.start_from(torch.randn(50, *SHAPE), torch.ones(2))
-    p = IncrementPrior(
-        autoencoder, prior().denoiser, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), torch.zeros(0, 2, 4), torch.zeros(2)
-    )
+    fitted = {"mean": torch.zeros(3, 1, 1), "scale": torch.ones(3, 1, 1), "floor": torch.zeros(2)}
+    p = IncrementPrior(autoencoder, prior().denoiser, static=torch.zeros(0, 2, 4), **fitted)
     background = torch.randn(SHAPE)
     about = p.about(background, None)
     torch.testing.assert_close(about.decode(torch.zeros(1, *about.shape))[0], background)
     e = torch.randn(2, *about.shape)
     torch.testing.assert_close(about.encode(about.decode(e)), e, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["latent-gaussian", "latent-3d-var", "losda"])
+def test_a_forecast_is_damped_and_a_mean_of_members_is_not(name):
+    """Without observations to speak of, an analysis is the background, damped by the prior's shares of it."""
+    share = 0.2
+    base = prior().denoiser.base
+    p = prior(damping=torch.full((len(base.variance) + 1,), share))
+    blind = problem()
+    blind = replace(blind, sources=(replace(blind.sources[0], covariance=Diagonal(torch.full((6,), 1e8))),))
+    members = blind.background + torch.randn(4, *SHAPE)
+    sampler = Sampler(steps=4, antithetic=True)
+    method = {
+        "latent-gaussian": LatentGaussian(p),
+        "latent-3d-var": LatentVariational(p),
+        "losda": LatentSampling(p, LatentOptimisationGuidance(sampler), sampler),
+    }[name]
+    for given, factor in (
+        (blind, 1 - share),
+        (replace(blind, averaged=True), 1.0),
+        (replace(blind, ensemble=members), 1 - share),  # members about a forecast of their own
+        (replace(blind, background=None, ensemble=blind.background + members - members.mean(dim=0)), 1.0),
+    ):
+        found = method.analyse(given, 2, torch.Generator().manual_seed(0)).mean(dim=0)
+        torch.testing.assert_close(found, factor * blind.background, rtol=0, atol=1e-3)
+    doubled = p.scaled(2.0)
+    torch.testing.assert_close(doubled.damping, torch.full_like(p.damping, 2 * share))
+    assert float(p.scaled(9.0).damping.max()) == 1
 
 
 def test_the_schedule_counts_from_the_end():
@@ -257,9 +289,8 @@ def bent_prior():
     for parameter in autoencoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     scale = torch.linspace(0.5, 1.5, 6).view(3, 2, 1)
-    return IncrementPrior(
-        autoencoder, prior().denoiser, torch.ones(3, 1, 1), scale, torch.zeros(0, 2, 4), torch.zeros(2)
-    )
+    fitted = {"mean": torch.ones(3, 1, 1), "scale": scale, "floor": torch.zeros(2)}
+    return IncrementPrior(autoencoder, prior().denoiser, static=torch.zeros(0, 2, 4), **fitted)
 
 
 @pytest.mark.parametrize("decoder", [prior, bent_prior])

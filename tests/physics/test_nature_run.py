@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from analytic_flows import level_names
-from genda.physics import Enforcement, PrimitiveEquations
+from genda.physics import PrimitiveEquations
 from genda.state import read_state
 from genda.verify.tendencies import change_correlation
 
 STATES = Path(__file__).with_name("half_a_day.nc")
-"""Two states of the nature run's test year, 12 h apart; 16-bit integers, the winds to 2 mm/s."""
+"""States of 2006-02-19T12 and 2006-02-20T00 of the nature run of seed 1 (docs/results/nature-run.md), in 16-bit integers."""
 NAMES = level_names("zuvtq", (850, 700, 500, 300, 200))
 
 
 @pytest.fixture(scope="module")
 def correlation():
     states = read_state(STATES, NAMES)
-    dynamics = PrimitiveEquations(states.grid, NAMES, enforcement=Enforcement(latitude=85.0))
+    dynamics = PrimitiveEquations(states.grid, NAMES)
     found = change_correlation(dynamics, *states.values, seconds=43200.0)
     return dict(zip(NAMES, found.tolist(), strict=True))
 

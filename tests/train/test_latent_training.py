@@ -10,7 +10,7 @@ import torch
 from genda.checkpoint import CARD, WEIGHTS
 from genda.diffusion.increments import IncrementDenoiser
 from genda.latent_card import has_autoencoder, latent_card, latent_digests
-from genda.latent_model import BASE, load_autoencoder, load_latent_model, read_normalisation
+from genda.latent_model import BASE, load_autoencoder, load_latent_model, read_normalisation, save_latent_model
 from genda.train import train
 from genda.train.config import IncrementConfig
 from genda.train.pairs import read_pairs
@@ -113,7 +113,9 @@ def test_increments_of_a_damped_prior_are_those_an_analysis_decodes(data, autoen
         )  # modes are stored in bytes
         mean, _ = task._statistics(samples, np.array([sample]))
         torch.testing.assert_close(about.centre, mean, rtol=0.02, atol=0.02)
-        members = model.prior(model.leads[lead]).about(samples.pairs.background[date, lead].float(), None, single=False)
+        members = model.prior(model.leads[lead]).about(
+            samples.pairs.background[date, lead].float(), None, averaged=True
+        )
         torch.testing.assert_close(members.centre[0], model.mean[lead])
     half = config.model_copy(update={"out": tmp_path / "half", "max_minutes": 1e-6})
     train(half)
@@ -124,16 +126,28 @@ def test_increments_of_a_damped_prior_are_those_an_analysis_decodes(data, autoen
 
 def test_a_prior_may_share_gaussian_and_autoencoder_with_another(increments, tmp_path):
     whole, part = increments[0].out / "model", tmp_path / "part"
-    part.mkdir()
-    shutil.copy(whole / WEIGHTS, part)
-    card = json.loads((whole / CARD).read_text())
-    (part / CARD).write_text(json.dumps(card | {"shares": str(whole)}))
+    save_latent_model(part, load_latent_model(whole), shares=str(whole))
+    assert {path.name for path in part.iterdir()} == {CARD, WEIGHTS}
+    card = json.loads((part / CARD).read_text())
     e, sigma = torch.randn(2, 4, 4, 8), torch.tensor([0.5, 2.0])
     torch.testing.assert_close(*(load_latent_model(m).denoiser.base(e, sigma) for m in (part, whole)), rtol=0, atol=0)
     assert latent_digests(part) == latent_digests(whole)
-    assert latent_card(part) == latent_card(whole) | {"shares": str(whole)}
+    own = {"shares": str(whole), "space_sha256": latent_digests(whole)[2]}
+    assert latent_card(part) == latent_card(whole) | own
     assert has_autoencoder(part)
     torch.testing.assert_close(load_autoencoder(part).weights, load_autoencoder(whole).weights)
+    (part / CARD).write_text(json.dumps(card | {"space_sha256": "0" * 64}))
+    with pytest.raises(ValueError, match=r"shares: found an autoencoder [0-9a-f]{8}, expected 00000000"):
+        load_latent_model(part)
+    second = tmp_path / "second"
+    shutil.copytree(part, second)
+    (part / CARD).write_text(json.dumps(card))
+    (second / CARD).write_text(json.dumps(card | {"shares": str(part)}))
+    with pytest.raises(
+        FileNotFoundError, match=r"shares: found no autoencoder in .*, expected a model that has its own"
+    ):
+        load_latent_model(second)
+    card = {key: value for key, value in card.items() if key not in own}
     (part / CARD).write_text(json.dumps(card | {"shares": "nothing"}))
     with pytest.raises(FileNotFoundError, match="model 'nothing': found neither"):
         load_latent_model(part)

@@ -16,7 +16,7 @@ from genda.cli import analysis, data, nature, observations
 
 SPINS = "1000"
 """How often a thread of PyTorch's looks whether the others are done before it sleeps, where the user says nothing. By default it
-keeps its core busy for milliseconds at every operation: beside other work on the same cores that is ten times slower."""
+keeps its core busy for milliseconds at every operation: beside other work on the same cores that is eight times slower."""
 
 app = typer.Typer(
     name="genda",
@@ -34,7 +34,8 @@ app.add_typer(data.app, name="data")
 def main() -> None:
     """Run the command; turn known failures into one line and an exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported, which is later
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported, which is later
     try:
         app()
     except FileNotFoundError as error:

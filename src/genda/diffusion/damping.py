@@ -1,18 +1,19 @@
-r"""What a background alone tells of its error, if backgrounds have the climate of truths: it is to be damped.
+r"""What a background alone tells of its error, if backgrounds vary as truths do: it is to be damped.
 
-In each mode k of a Gaussian of errors, with λ_k their variance and v_k that of backgrounds b about their climate,
+In each mode k of a Gaussian of errors, with λ_k their variance and v_k that of backgrounds b about their own mean,
 
     var(b_k + e_k) = var(b_k)   ⟹   cov(e_k, b_k) = -λ_k / 2,      E[e_k | b_k] = -d_k b_k,   d_k = λ_k / (2 v_k)
 
 A forecast that is as lively as the truth is livelier than the best guess, by half the share of its variance that is error.
-Nothing is fitted but the variance of backgrounds. It says nothing of a mean of members, which is damped already.
+Nothing is fitted but the variance of backgrounds. It says nothing of a mean of members, which is damped already. What is left
+of the error has the variance λ_k (1 - d_k / 2); where shares are a few per cent the Gaussian may stay as it is.
 
 Reference: Leith 1974, Mon. Wea. Rev. 102, 409 (the optimal filter of a forecast).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -20,39 +21,30 @@ from torch import Tensor
 from genda.diffusion.zonal_gaussian import ZonalGaussian
 
 
-@dataclass(frozen=True)
-class Damping:
-    """E[e | b] in a latent space.
+def damping_shares(base: ZonalGaussian, backgrounds: Iterable[Tensor]) -> Tensor:
+    """d_k of every mode and of what lies outside them, from 0 to 1, shape (modes + 1,).
 
-    Attributes:
-        base: Gaussian of increments.
-        climate: the latent of the climatology, shape (1, channel, lat, lon).
-        scale: of increments by lead, shape (lead, channel, 1, 1).
-        shares: d_k of every mode and of what lies outside them, by lead, from 0 to 1, shape (lead, K + 1).
+    Args:
+        base: Gaussian of errors.
+        backgrounds: about their mean and in the errors' units, in parts of shape (sample, channel, lat, lon).
     """
-
-    base: ZonalGaussian
-    climate: Tensor
-    scale: Tensor
-    shares: Tensor
-
-    @staticmethod
-    def fit(base: ZonalGaussian, climate: Tensor, scale: Tensor, backgrounds: Tensor, lead: Tensor) -> Damping:
-        """By latents of backgrounds, (sample, channel, lat, lon), and which lead each has, (sample,)."""
-        shares = [_shares(base, (backgrounds[lead == i].float() - climate) / each) for i, each in enumerate(scale)]
-        return Damping(base, climate, scale, torch.stack(shares))
-
-    def __call__(self, backgrounds: Tensor, lead: Tensor) -> Tensor:
-        """Increments expected of latents of backgrounds, (batch, channel, lat, lon), each of a lead, (batch,)."""
-        anomalies = (backgrounds.float() - self.climate) / self.scale[lead]
-        return self.base.weighted(anomalies, -self.shares[lead, :-1], -self.shares[lead, -1:])
-
-
-def _shares(base: ZonalGaussian, anomalies: Tensor) -> Tensor:
-    squares = torch.stack([base.coordinates(part).square().sum(dim=0) for part in torch.split(anomalies, 64)])
-    power = squares.sum(dim=0).view(-1, 2).sum(dim=1) / len(anomalies)
-    count, total = base.multiplicity, anomalies.square().sum() / len(anomalies)
-    outside = (total - power.sum()) / max(anomalies[0].numel() - int(count.sum()), 1)
-    backgrounds = torch.cat([power / count, outside.view(1)])
+    power, total, samples, size = torch.zeros(2 * len(base.variance)), torch.zeros(()), 0, 0
+    for part in backgrounds:
+        power += base.coordinates(part).square().sum(dim=0)
+        total += part.square().sum()
+        samples, size = samples + len(part), part[0].numel()
+    power, count = power.view(-1, 2).sum(dim=1) / samples, base.multiplicity
+    outside = (total / samples - power.sum()) / max(size - int(count.sum()), 1)
+    variance = torch.cat([power / count, outside.view(1)])
     errors = torch.cat([base.variance, base.rest.view(1)])
-    return (errors / (2 * backgrounds)).nan_to_num(0.0).clamp(0.0, 1.0)
+    return (errors / (2 * variance)).nan_to_num(0.0).clamp(0.0, 1.0)
+
+
+def expected_errors(base: ZonalGaussian, backgrounds: Tensor, shares: Tensor) -> Tensor:
+    """E[e_k | b_k] of every mode together, shape (batch, channel, lat, lon).
+
+    Args:
+        base, backgrounds: as of :func:`damping_shares`, (batch, channel, lat, lon).
+        shares: (modes + 1,), or of each background, (batch, modes + 1).
+    """
+    return base.weighted(backgrounds, -shares[..., :-1], -shares[..., -1:])

@@ -4,6 +4,7 @@ With an autoencoder and z_b = encode(x_b), what is diffused is the scaled error 
 
     e = (encode(x) - z_b - m) / s,        x = x_b + decode(z_b + m + s e) - decode(z_b)
 
+with m the mean of such errors, and where backgrounds are damped what z_b tells of them besides (:mod:`genda.diffusion.damping`);
 and the denoiser is a network that corrects a Gaussian of such errors, with z_b and static maps as context:
 
     D(e_t; sigma | x_b) = W_sigma(e_t) + c_out(sigma) F([c_in e_t, W_sigma(e_t)]; ln(sigma)/4, condition, [z_b, static]).
@@ -37,7 +38,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from genda.diffusion.damping import Damping
+from genda.diffusion.damping import expected_errors
 from genda.diffusion.denoiser import per_sample
 from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.observed_maps import observed_maps
@@ -85,9 +86,9 @@ class IncrementPrior(nn.Module):
         static: maps given as context beside z_b, on the latent's grid, shape (static, lat, lon); may be empty.
         floor: variance of the part of an error that the latent can't hold, by channel of the state, shape (channel,).
         error: variance of background errors by channel of the state, shape (channel,), of a network that is shown observations.
-        about_analysis: whether what a network that is shown observations corrects are errors of the Gaussian's own analysis.
         damping: of backgrounds, what they tell of their error (:mod:`genda.diffusion.damping`), shape (modes + 1,); None where
             increments are about the mean alone.
+        about_analysis: whether what a network that is shown observations corrects are errors of the Gaussian's own analysis.
     """
 
     mean: Tensor
@@ -101,13 +102,14 @@ class IncrementPrior(nn.Module):
         self,
         autoencoder: Autoencoder,
         denoiser: IncrementDenoiser,
+        *,
         mean: Tensor,
         scale: Tensor,
         static: Tensor,
         floor: Tensor,
         error: Tensor | None = None,
-        about_analysis: bool = False,
         damping: Tensor | None = None,
+        about_analysis: bool = False,
     ) -> None:
         super().__init__()
         self.autoencoder, self.denoiser, self.about_analysis = autoencoder, denoiser, about_analysis
@@ -123,11 +125,19 @@ class IncrementPrior(nn.Module):
         """
         if not 0 < factor < math.inf:
             raise ValueError(f"prior: found a background covariance scaled by {factor:g}, expected more than 0")
-        error, damping = (None if v is None else factor * v for v in (self.error, self.damping))
+        error = None if self.error is None else factor * self.error
+        damping = None if self.damping is None else (factor * self.damping).clamp(max=1.0)
         mean, scale = (factor**0.5 * value for value in (self.mean, self.scale))
-        floor = factor * self.floor
         scaled = IncrementPrior(
-            self.autoencoder, self.denoiser, mean, scale, self.static, floor, error, self.about_analysis, damping
+            self.autoencoder,
+            self.denoiser,
+            mean=mean,
+            scale=scale,
+            static=self.static,
+            floor=factor * self.floor,
+            error=error,
+            damping=damping,
+            about_analysis=self.about_analysis,
         )
         return scaled.train(self.training)
 
@@ -146,10 +156,10 @@ class IncrementPrior(nn.Module):
         return torch.cat([latent, *maps], dim=1)
 
     @torch.no_grad()
-    def about(self, background: Tensor, condition: Tensor | None, single: bool = True) -> Increments:
+    def about(self, background: Tensor, condition: Tensor | None, *, averaged: bool = False) -> Increments:
         """The prior given one background, shape (channel, lat, lon), and a condition, shape (k,).
 
-        A background that is no ``single`` forecast but a mean of members is not damped.
+        One that is ``averaged`` over members is damped already, and is left as it is.
         """
         latent = self.autoencoder.encode(background.unsqueeze(0)).mean
         nothing = torch.zeros_like(background.unsqueeze(0))
@@ -157,10 +167,10 @@ class IncrementPrior(nn.Module):
         analysis = torch.zeros_like(latent) if self.about_analysis else latent[:, :0]
         decoded = self.autoencoder.decode(latent)
         centre = self.mean.unsqueeze(0).expand_as(latent)
-        if self.damping is not None and single:
-            climate, scale, shares = self.autoencoder.encode(nothing).mean, self.scale.unsqueeze(0), self.damping
-            damping = Damping(self.denoiser.base, climate, scale, shares.unsqueeze(0))  # type: ignore[arg-type]
-            centre = centre + self.scale * damping(latent, torch.zeros(1, dtype=torch.long, device=latent.device))
+        if self.damping is not None and not averaged:
+            usual = self.autoencoder.encode(nothing).mean - self.mean
+            told = expected_errors(self.denoiser.base, (latent - usual) / self.scale, self.damping)  # type: ignore[arg-type]
+            centre = centre + self.scale * told
         return Increments(self, background, latent, decoded, condition, self.denoiser, analysis, unseen, centre)
 
     @torch.no_grad()
@@ -184,7 +194,8 @@ class Increments:
         denoiser: of increments; that of the prior, or another about the same network.
         analysis: m_y, which increments are counted from where the network was trained to, shape (1, latent or 0, lat, lon).
         observations: as the network's encoder has them, or what it makes of none, shape (1, k, lat, lon).
-        centre: m + s m_y, what latent errors are about, shape (1, latent, lat, lon).
+        centre: what latent errors are about, m + s (m_b + m_y) with m_b what the background itself tells, where it is damped,
+            shape (1, latent, lat, lon).
     """
 
     prior: IncrementPrior

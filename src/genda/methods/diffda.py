@@ -18,6 +18,7 @@ from torch import Tensor
 from genda.diffusion.increments import IncrementPrior
 from genda.diffusion.sampler import Sampler
 from genda.guidance.repaint import RePaint, painted
+from genda.methods.latent_gaussian import about_background
 from genda.problem import Problem
 
 
@@ -49,10 +50,9 @@ class DiffDA:
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
-        background = problem.first_guess("DiffDA").to(self.device)
-        about = self.prior.to(self.device).about(background, problem.condition)
-        known, mask = painted(problem, background, self.distance, self.width)
-        increments = about.encode((background + known).unsqueeze(0))[0]
+        about = about_background(self.prior, problem, None, self.device)
+        known, mask = painted(problem, about.background, self.distance, self.width)
+        increments = about.encode((about.background + known).unsqueeze(0))[0]
         seed = int(torch.randint(2**62, (), generator=generator))
         guided = RePaint(about, increments, mask)
         e = self.sampler.sample(

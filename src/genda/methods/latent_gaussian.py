@@ -52,13 +52,15 @@ def about_background(
 ) -> Increments:
     """Increments about a problem's background, its ensemble joined to their Gaussian where it has one and that is wanted.
 
+    A background that is a mean of members is not damped, see :mod:`genda.diffusion.damping`.
+
     Raises:
         ValueError: for a problem without a background.
     """
     background = problem.first_guess("latent methods").to(device)
-    members = problem.ensemble
-    single = members is None or not torch.allclose(members.mean(dim=0).to(background), background, atol=1e-5)
-    about = prior.to(device).about(background, problem.condition, single)
+    about = prior.to(device).about(
+        background, problem.condition, averaged=problem.averaged or problem.background is None
+    )
     if ensemble is None or problem.ensemble is None:
         return about
     return about.joined_by(problem.ensemble.to(device), ensemble())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from genda.diffusion.increments import IncrementPrior
+from genda.methods.latent_gaussian import about_background
 from genda.methods.variational import Variational
 from genda.problem import Problem
 
@@ -38,8 +39,7 @@ class LatentVariational:
 
     @torch.no_grad()
     def analyse(self, problem: Problem, members: int, generator: torch.Generator) -> Tensor:
-        background = problem.first_guess("latent 3D-Var").to(self.device)
-        about = self.prior.to(self.device).about(background, problem.condition)
+        about = about_background(self.prior, problem, None, self.device)
         latent = about.observed(problem)
         start = torch.zeros(about.shape).to(about.latent)
         root = _White(about.shape)

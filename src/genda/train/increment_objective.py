@@ -15,12 +15,12 @@ class IncrementObjective(nn.Module):
     Args:
         denoiser: of increments.
         area_weights: of the latent's rows, shape (lat,).
+        physics: the term; None leaves it out.
         mean: of latent errors by turn and lead, shape (turn, lead, latent, lat, lon).
         scale: of latent errors, shape (lead, latent, 1, 1).
         floor: variance of errors that the latent can't hold, shape (lead, channel).
         space: digest of the autoencoder, by which a resumed run knows its latents again, shape (32,).
         error: variance of background errors, shape (lead, channel), of a network that is shown observations.
-        physics: the term; None leaves it out.
         damping: of backgrounds by lead, shape (lead, modes + 1); None where increments are about the mean alone.
     """
 
@@ -36,20 +36,21 @@ class IncrementObjective(nn.Module):
         self,
         denoiser: IncrementDenoiser,
         area_weights: Tensor,
+        physics: PhysicsTerm | None,
+        *,
         mean: Tensor,
         scale: Tensor,
         floor: Tensor,
         space: Tensor,
         error: Tensor | None,
-        physics: PhysicsTerm | None,
-        damping: Tensor | None = None,
+        damping: Tensor | None,
     ) -> None:
         super().__init__()
         self.denoiser, self.physics = denoiser, physics
         self.register_buffer("area_weights", area_weights, persistent=False)
-        for name, value in (("mean", mean), ("scale", scale), ("floor", floor), ("space", space), ("error", error)):
+        fitted = {"mean": mean, "scale": scale, "floor": floor, "space": space, "error": error, "damping": damping}
+        for name, value in fitted.items():
             self.register_buffer(name, value)
-        self.register_buffer("damping", damping)
 
     def forward(
         self, e: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor, context: Tensor, *decoding: Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genda.diffusion.damping import Damping
+from genda.diffusion.damping import damping_shares, expected_errors
 from genda.diffusion.increments import IncrementDenoiser
 from genda.diffusion.loss import draw_noise
 from genda.diffusion.noise import derived_seed
@@ -90,12 +91,16 @@ class IncrementTask:
         if initial is not None and saved is None:
             _begin_with(network, initial)
         denoiser = IncrementDenoiser(network, base, config.architecture.sees_base)
-        self._damping = self._damped(base, scale, saved) if config.damped else None
+        self.network, self._mean, self._scale = network, mean, scale
+        self._base_of_errors, self._climate = deepcopy(base), space.climate  # batches are drawn on the host
+        self._damping: Tensor | None = None
+        if config.damped:
+            self._damping = self._fitted_damping() if saved is None else saved["damping"]
+            self._train.count_from(partial(self._told, self._train))
         self._validation = Latents.of(space, self._read(config.data.validation, config.validation.samples), range(1))
         self._validation.scale(mean, scale)
-        if self._damping is not None:
-            self._train.damp(self._damping)
-            self._validation.damp(self._damping)
+        if config.damped:
+            self._validation.count_from(partial(self._told, self._validation))
         self._networks, self._analysis = None, None
         if config.architecture.observations is not None:
             fine_area = torch.as_tensor(space.grid.area_weights).float()
@@ -107,10 +112,17 @@ class IncrementTask:
         self._physics = None if config.physics is None else PhysicsStates(config.physics, config.data, space, pairs)
         physics = None if self._physics is None else self._physics.term(saved)
         seen = None if self._networks is None else self._networks.variance
-        shares = None if self._damping is None else self._damping.shares
-        objective = IncrementObjective(denoiser, area, mean, scale, floor, digest, seen, physics, shares)
-        self.objective = objective.to(device)
-        self.network, self._mean, self._scale = network, mean, scale
+        self.objective = IncrementObjective(
+            denoiser,
+            area,
+            physics,
+            mean=mean,
+            scale=scale,
+            floor=floor,
+            space=digest,
+            error=seen,
+            damping=self._damping,
+        ).to(device)
 
     def batch(self, index: NDArray[np.int64], seeds: Sequence[int]) -> Batch:
         e, condition, maps = self._samples(self._train, index)
@@ -170,6 +182,8 @@ class IncrementTask:
     def _initial(self, name: str) -> LatentModel:
         """The finished prior that training begins with; one that sees no observations may become part of one that does.
 
+        One may have damped backgrounds and the other not: the network sees the same maps.
+
         Raises:
             ValueError: for one of another architecture, latent or climatology, whose weights would mean something else here.
         """
@@ -192,18 +206,20 @@ class IncrementTask:
     def save_model(self, directory: Path, card: dict[str, Any]) -> None:
         objective = self.objective
         card = card | ({} if self._began is None else {"initial": self._began})
-        values = (objective.mean[0], objective.scale, self._static[0], objective.floor)
         save_latent_model(
             directory,
             LatentModel(
                 self._space,
                 objective.denoiser,
-                *values,
-                self.leads,
-                self._config.architecture,
-                objective.error,
-                card,
-                objective.damping,
+                mean=objective.mean[0],
+                scale=objective.scale,
+                static=self._static[0],
+                floor=objective.floor,
+                leads=self.leads,
+                architecture=self._config.architecture,
+                error=objective.error,
+                damping=objective.damping,
+                card=card,
             ),
             None if self._inherited is None else self._config.initial,
         )
@@ -245,18 +261,25 @@ class IncrementTask:
         chosen = torch.as_tensor(index)
         turn, lead = samples.turn[chosen], samples.lead[chosen]
         mean, scale = self._mean[turn, lead], self._scale[lead]
-        if self._damping is not None:
-            mean = mean + scale * self._damping(samples.background[chosen], lead)
-        return mean, scale
+        return (mean if self._damping is None else mean + scale * self._told(samples, chosen)), scale
 
-    @torch.no_grad()
-    def _damped(self, base: ZonalGaussian, scale: Tensor, saved: dict[str, Tensor] | None) -> Damping:
-        """By the training backgrounds, or as a run has it that is gone on with."""
-        base = deepcopy(base)  # batches are drawn on the host
-        climate = self._space.climate
-        if saved is not None:
-            return Damping(base, climate, scale, saved["damping"])
-        return Damping.fit(base, climate, scale, self._train.background, self._train.lead)
+    def _told(self, samples: Latents, index: Tensor) -> Tensor:
+        """Increments that backgrounds alone tell, (sample, latent, lat, lon)."""
+        assert self._damping is not None
+        shares = self._damping[samples.lead[index]]
+        return expected_errors(self._base_of_errors, self._anomalies(samples, index), shares)
+
+    def _fitted_damping(self) -> Tensor:
+        """Of each lead, (lead, modes + 1)."""
+        samples = self._train
+        leads = [torch.split((samples.lead == i).nonzero()[:, 0], 64) for i in range(len(self.leads))]
+        parts = [(self._anomalies(samples, index) for index in indices) for indices in leads]
+        return torch.stack([damping_shares(self._base_of_errors, part) for part in parts])
+
+    def _anomalies(self, samples: Latents, index: Tensor) -> Tensor:
+        """Latents of backgrounds about their mean, which is the truths' less that of their errors, in units of increments."""
+        turn, lead = samples.turn[index], samples.lead[index]
+        return (samples.background[index].float() - self._climate + self._mean[turn, lead]) / self._scale[lead]
 
     def _read(self, split: str | tuple[str, str], limit: int | None = None) -> Pairs:
         pairs = read_pairs(self._config.data, split, self.normalisation, limit)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from genda.diffusion.damping import Damping
 from genda.files import Times
 from genda.latent_model import AutoencoderModel
 from genda.train.pairs import Pairs
@@ -15,7 +16,8 @@ class Latents:
     """Latents of truths and backgrounds, one for every date, lead and turn, in half precision.
 
     A turn is by how many points states were rolled before they were folded into patches: each gives another latent of the same
-    error. ``truth`` holds latents of the truth until :meth:`scale` makes increments of them.
+    error. ``truth`` holds latents of the truth until :meth:`scale` makes increments of them, which :meth:`count_from` counts
+    from another start than their mean.
 
     Attributes:
         pairs: the states.
@@ -81,11 +83,10 @@ class Latents:
                 increment = (self._error(turn, lead) - mean[turn, lead]) / scale[lead]
                 self.truth[self._chosen(turn, lead)] = increment.half()
 
-    def damp(self, damping: Damping) -> None:
-        """Count increments from what their backgrounds tell of them."""
+    def count_from(self, told: Callable[[Tensor], Tensor]) -> None:
+        """Count increments from what is told of those of an index, (sample,) to (sample, latent, lat, lon); after :meth:`scale`."""
         for part in torch.split(torch.arange(len(self.truth)), 64):
-            told = damping(self.background[part], self.lead[part])
-            self.truth[part] = (self.truth[part].float() - told).half()
+            self.truth[part] = (self.truth[part].float() - told(part)).half()
 
     def _error(self, turn: int, lead: int) -> Tensor:
         """Truth less background, (sample, latent, lat, lon)."""

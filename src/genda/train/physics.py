@@ -3,7 +3,8 @@ r"""The physics term of a prior's training (PRDO): what the equations leave over
     L = score matching + λ(σ) [‖R(G(D))‖² - ‖R(G(e))‖²]₊,        G(e) = x_b + decode(z_b + m + s e) - decode(z_b)
 
 R is one of the residuals of :mod:`genda.physics.residuals`, in units of a truth's, and G(e) the truth as far as the latent can
-tell: what it leaves over is no fault of the estimate. Tendencies are held against those of G(e), which leaves nothing. λ(σ) is
+tell, m what latent errors are counted from: what it leaves over is no fault of the estimate. Tendencies are held against those of
+G(e), which leaves nothing. λ(σ) is
 
     reciprocal    c / the mean squared error of the Gaussian, the reciprocal variance of the estimate; constant below a level
     step          c below a level, 0 above

@@ -91,8 +91,8 @@ def change_correlation(dynamics: PrimitiveEquations, before: Tensor, after: Tens
         shape (channel,), NaN for channels without a tendency.
     """
     x = torch.stack([before, after]).double()
-    told, seen = dynamics(x).mean(dim=0), (x[1] - x[0]) / seconds
-    weight = dynamics.enforced(x).all(dim=0) * torch.as_tensor(dynamics.grid.area_weights).view(-1, 1)
+    told, seen = dynamics.to(x.device)(x).mean(dim=0), (x[1] - x[0]) / seconds
+    weight = dynamics.enforced(x).all(dim=0) * torch.as_tensor(dynamics.grid.area_weights).to(x.device).view(-1, 1)
     weight = weight / weight.sum(dim=(1, 2), keepdim=True)
 
     def covariance(a: Tensor, b: Tensor) -> Tensor:
