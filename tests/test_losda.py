@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_one_clear_line(case, capsys):
             {"background": write(case, "coarse.nc", coarse)},
             "background: found a grid of 8 rows from 76.2426 to -76.2426 and 16 columns",
         ),
-        ({"background": write(case, "few.nc", few)}, "background: channels"),
+        ({"background": write(case, "few.nc", few)}, "few.nc: "),
         ({"background": write(case, "later.nc", later), "extra": ["--time", "2001-01-01"]}, "expected 2001-01-01"),
         ({"extra": ["--lead", "48"]}, "lead: found 48 h, expected one of 24"),
         ({"extra": ["--method", "fusion"]}, "unknown to a prior of background errors"),

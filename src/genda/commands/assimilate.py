@@ -103,7 +103,7 @@ def assimilate_files(
         raise ValueError("map climate: found a background, which is in the model's climate as it is, expected none")
     coarse = [read_state(path) for path in fields]
     table = read_observations(observations) if observations else None
-    forecast = None if background is None else read_state(background)
+    forecast = None if background is None else read_state(background, prior.channels)
     when = _analysis_time(time, [*coarse, *([] if forecast is None else [forecast])], table)
     if background is not None and forecast is not None:
         forecast = at(forecast, when, background)
