@@ -1,7 +1,7 @@
-"""One score of a suite's rows against another, as a curve: what a setting gives and what it takes.
+"""One score of a suite's rows against another, both over the reference's, as curves: what a setting gives and what it takes.
 
-genda benchmark benchmarks/search/phyda.yaml --data nature.zarr --json > rows.json
-python benchmarks/tradeoff.py rows.json tendency_size:u nmse:all --rows 'weight 0,weight 0.2,weight 1'
+genda benchmark benchmarks/search/phyda.yaml --data nature.zarr --reference 'weight 0' --json > rows.json
+python benchmarks/tradeoff.py rows.json tendency_size:u nmse:all --rows 'weight 0,weight 0.2,weight 1,weight 5'
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from genda.report.style import ANALYSIS_COLOUR, finish, new_figure, style
+from genda.report.style import ANALYSIS_COLOUR, BASELINE_COLOURS, finish, new_figure, style
 from genda.verify.metrics import METRICS
 
 
 def score(row: dict[str, Any], name: str) -> tuple[float, float]:
-    """Mean and standard error of ``metric:column``."""
+    """Ratio of ``metric:column`` to the reference's on the same dates, and its standard error."""
     metric, column = name.split(":")
     found = row["metrics"][metric][column]
-    return float(found["mean"]), float(found["stderr"])
+    return float(found["ratio"]), float(found["ratio_stderr"])
 
 
 def title(name: str) -> str:
@@ -33,22 +33,24 @@ def main(
     results: Annotated[Path, typer.Argument(help="what `genda benchmark --json` printed")],
     across: Annotated[str, typer.Argument(help="metric:column")],
     up: Annotated[str, typer.Argument(help="metric:column")],
-    rows: Annotated[str, typer.Option(help="in the order of the curve, separated by commas")],
+    rows: Annotated[list[str], typer.Option(help="of a curve in its order, separated by commas; once for each curve")],
     out: Annotated[Path, typer.Option(help="a PNG")] = Path("tradeoff.png"),
 ) -> None:
-    """Draw the curve with standard errors, a label at each row."""
+    """Draw curves with standard errors, a label at each row."""
     document = json.loads(results.read_text())
     by_name = {row["method"]: row for row in document["rows"]}
-    names = rows.split(",")
-    (x, dx), (y, dy) = (zip(*(score(by_name[name], axis) for name in names), strict=True) for axis in (across, up))
     with style():
         canvas = new_figure(4.6, 3.4)
         axes = canvas.add_subplot()
-        axes.errorbar(x, y, xerr=dx, yerr=dy, color=ANALYSIS_COLOUR, marker="o", markersize=4, elinewidth=0.6)
-        for name, *point in zip(names, x, y, strict=True):
-            axes.annotate(name, point, textcoords="offset points", xytext=(6, 6))
-        axes.set_xlabel(title(across))
-        axes.set_ylabel(title(up))
+        for curve, colour in zip(rows, (ANALYSIS_COLOUR, *BASELINE_COLOURS), strict=False):
+            names = curve.split(",")
+            (x, dx), (y, dy) = (zip(*(score(by_name[n], axis) for n in names), strict=True) for axis in (across, up))
+            axes.errorbar(x, y, xerr=dx, yerr=dy, color=colour, marker="o", markersize=4, elinewidth=0.6)
+            for name, *point in zip(names, x, y, strict=True):
+                axes.annotate(name, point, textcoords="offset points", xytext=(6, 5))
+        axes.margins(0.15)
+        axes.set_xlabel(f"{title(across)}, over {document['reference']}")
+        axes.set_ylabel(f"{title(up)}, over {document['reference']}")
         canvas.tight_layout()
         out.write_bytes(finish(canvas, "", "").png)
 

@@ -87,22 +87,24 @@ def test_the_demo_beats_optimal_interpolation_and_writes_its_files(tmp_path):
     assert 'src="http' not in page
 
 
-def test_what_the_demo_writes_is_a_case_for_losda(tmp_path, capsys):
+@pytest.mark.parametrize(("name", "share"), [("losda", 0.6), ("phyda", 0.65)])
+def test_what_the_demo_writes_is_a_case_for_priors_of_background_errors(tmp_path, capsys, name, share):
     run_demo(tmp_path, members=2, steps=2)
     given = ["--background", tmp_path / "forecast.nc", "--observations", tmp_path / "observations.parquet"]
     code, _, err = run(
-        capsys, "assimilate", "--model", "losda", *given, "--members", 2, "--steps", 4, "--out", tmp_path / "losda.nc"
+        capsys, "assimilate", "--model", name, *given, "--members", 2, "--steps", 4, "--out", tmp_path / "out.nc"
     )
     assert code == 0, err
-    truth, forecast, analysis = (read_state(tmp_path / f"{name}.nc") for name in ("truth", "forecast", "losda"))
-    std = load_latent_model(model_directory("losda")).normalisation.std.view(-1, 1, 1)
+    truth, forecast, analysis = (read_state(tmp_path / f"{file}.nc") for file in ("truth", "forecast", "out"))
+    std = load_latent_model(model_directory(name)).normalisation.std.view(-1, 1, 1)
     errors = [((v - truth.values[0]) / std).square().mean() for v in (forecast.values[0], analysis.values[0].mean(0))]
-    assert errors[1] < 0.6 * errors[0]
+    assert errors[1] < share * errors[0]
 
 
-def test_the_prior_of_background_errors_knows_unseen_ones_better_than_its_gaussian(sample):
+@pytest.mark.parametrize("name", ["losda", "phyda"])
+def test_a_prior_of_background_errors_knows_unseen_ones_better_than_its_gaussian(sample, name):
     """On the test dates: the latent loses under 1 % of the errors, and the network lowers the Gaussian's own error."""
-    prior = load_latent_model(model_directory("losda"))
+    prior = load_latent_model(model_directory(name))
     assert prior.leads == (24, 48)
     index = slice(0, None, 2)
     times = sample.truth.times[index]
