@@ -1,6 +1,6 @@
 """One score of a suite's rows against another, both over the reference's, as curves: what a setting gives and what it takes.
 
-genda benchmark benchmarks/search/phyda.yaml --data nature.zarr --reference 'weight 0' --json > rows.json
+genda benchmark SUITE --data nature.zarr --scenario NAME --reference 'weight 0' --json > rows.json
 python benchmarks/tradeoff.py rows.json tendency_size:u nmse:all --rows 'weight 0,weight 0.2,weight 1,weight 5'
 """
 
