@@ -14,7 +14,7 @@ from command_line import run
 from genda import assimilation as library
 from genda.demo import simulate_columns
 from genda.files import open_dataset
-from genda.latent_methods import EnsembleShare, latent_sampler, usual_method
+from genda.latent_methods import EnsembleShare, latent_sampler
 from genda.latent_model import load_latent_model
 from genda.methods.baseline import Persistence
 from genda.observations.table import write_table
@@ -232,5 +232,5 @@ def test_inspect_says_what_a_prior_of_background_errors_is(case, capsys):
 
 def test_a_prior_runs_what_it_was_trained_to(case):
     model = load_latent_model(case / "losda")
-    assert usual_method(model) == "losda"
-    assert usual_method(replace(model, error=torch.ones(1, len(model.channels)))) == "phyda"
+    assert library.usual_method(model) == "losda"
+    assert library.usual_method(replace(model, error=torch.ones(1, len(model.channels)))) == "phyda"

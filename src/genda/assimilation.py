@@ -18,27 +18,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from genda import latent_methods, state_methods
 from genda.assets import model_directory
 from genda.checkpoint import Model, StateModel, load_model
 from genda.diffusion.noise import derived_seed
 from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
-from genda.guidance.sda import default_gammas, stable_gammas
 from genda.latent_card import is_latent
-from genda.latent_methods import (
-    LATENT_METHODS,
-    MMPS_ITERATIONS,
-    EnsembleShare,
-    complete_settings,
-    make_latent_method,
-    usual_method,
-)
+from genda.latent_methods import LATENT_METHODS, EnsembleShare, make_latent_method
 from genda.latent_model import LatentModel, load_latent_model
 from genda.methods import Method
 from genda.problem import Problem, Source
 from genda.sources import climatology, observe
 from genda.state import State, nonnegative, season
-from genda.state_methods import METHODS, READ_BY, default_sampler, make_method
+from genda.state_methods import METHODS, make_method
 
 UNOBSERVING = ("unconditional", "latent-prior")
 """Those that draw from the prior, whatever is observed."""
@@ -87,6 +80,13 @@ def load_prior(name: str | Path) -> Model:
     return load_model(model_directory(name))
 
 
+def usual_method(model: Model | LatentModel) -> str:
+    """The method where none is asked for: fusion, or what a prior of background errors was trained to."""
+    if not isinstance(model, LatentModel):
+        return "fusion"
+    return "losda" if model.error is None else "phyda"
+
+
 def assimilate(
     model: Model | LatentModel,
     sources: Sequence[Source],
@@ -109,7 +109,7 @@ def assimilate(
         time: valid time; it selects the season and, with ``seed``, the members.
         method: a name of :data:`genda.state_methods.METHODS` with ``settings`` for :func:`genda.state_methods.make_method`, or of
             :data:`genda.latent_methods.LATENT_METHODS` with those of :func:`genda.latent_methods.make_latent_method`, or a method
-            object. By default fusion, or :func:`genda.latent_methods.usual_method`. Without ``gamma`` SDA takes
+            object. By default :func:`usual_method`. Without ``gamma`` SDA takes
             :func:`genda.guidance.sda.default_gammas`.
         members: ensemble size.
         seed: member i depends on (seed, time, i) alone.
@@ -123,7 +123,7 @@ def assimilate(
         FloatingPointError: if a member stopped being finite.
     """
     times = np.array([time], dtype="datetime64[ns]")
-    name = method or (usual_method(model) if isinstance(model, LatentModel) else "fusion")
+    name = method or usual_method(model)
     condition = season(times)[0]
     if isinstance(model, LatentModel):
         lead = model.lead_or_first(lead)
@@ -181,14 +181,8 @@ def _complete(
     if unknown := [key for key in given if key not in known]:
         raise ValueError(f"settings: found {', '.join(unknown)}, expected some of {', '.join(known)}")
     if isinstance(model, LatentModel):
-        return complete_settings(name, model, given)
-    settings = ({"iterations": MMPS_ITERATIONS} if name == "fusion" else {}) | dict(given)
-    if name in READ_BY["sampler"] and settings.get("sampler") is None:
-        settings["sampler"] = default_sampler(model)
-    if name == "fusion-sda" and settings.get("gamma") is None:
-        about = torch.zeros(1, len(model.channels), *model.grid.shape)
-        settings["gamma"] = default_gammas(stable_gammas(settings["sampler"], sources, about))
-    return settings
+        return latent_methods.complete_settings(name, model, given)
+    return state_methods.complete_settings(name, model, sources, given)
 
 
 def _made(model: Model | LatentModel, name: str, lead: int | None, settings: Mapping[str, Any]) -> Method:

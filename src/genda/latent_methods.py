@@ -17,7 +17,7 @@ from genda.diffusion.increments import Increments
 from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.guidance.latent_optimisation import Optimiser
-from genda.guidance.mmps import MMPS
+from genda.guidance.mmps import DEFAULT_ITERATIONS, MMPS
 from genda.guidance.sda import SDA, default_gammas, stable_gammas
 from genda.latent_model import LatentModel
 from genda.methods import Method
@@ -47,7 +47,6 @@ DETERMINISTIC = ("latent-3d-var", "latent-gaussian")
 """Those of one analysis, whatever number of members is asked for."""
 OPTIMISED = ("losda", "phyda-plus")
 """Those that optimise latents at scheduled steps."""
-MMPS_ITERATIONS = 3
 MASK_WIDTH = 1.5e5
 """Of DiffDA, m: a third of a cell of the shipped grid. Where observations are sparse the paper's 1.5 cells paint over what the
 prior knows better."""
@@ -92,11 +91,6 @@ def _taper(grid: LatLonGrid, radius: float) -> Tensor:
     return Localisation(sphere(grid), radius).root()
 
 
-def usual_method(model: LatentModel) -> str:
-    """The method of a prior where none is asked for: what it was trained to."""
-    return "losda" if model.error is None else "phyda"
-
-
 def latent_sampler(**changes: Any) -> Sampler:
     """How increments are sampled, with any setting changed; chosen on validation dates, see docs/results/losda-search.md.
 
@@ -138,7 +132,7 @@ def complete_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -
     Raises:
         ValueError: as :func:`latent_optimisation`.
     """
-    usual: dict[str, Any] = {"iterations": MMPS_ITERATIONS, "width": MASK_WIDTH, "ensemble": DEFAULT_SHARE}
+    usual: dict[str, Any] = {"iterations": DEFAULT_ITERATIONS, "width": MASK_WIDTH, "ensemble": DEFAULT_SHARE}
     settings = {key: value for key, value in usual.items() if name in READ_BY[key]} | dict(given)
     if name in READ_BY["sampler"] and settings.get("sampler") is None:
         settings["sampler"] = usual_sampler(name, model.space.encoded)
@@ -175,7 +169,7 @@ def make_latent_method(
         optimisation: of LO-SDA and PhyDA+, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
             :class:`genda.guidance.latent_optimisation.Optimiser`.
         gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
-        iterations: of MMPS, :data:`MMPS_ITERATIONS` by default.
+        iterations: of MMPS, :data:`genda.guidance.mmps.DEFAULT_ITERATIONS` by default.
         scale: factor on the covariance of background errors, and its root on their mean: of backgrounds better or worse than
             those of the prior's training. An ensemble's covariance is left as it is.
         width: of DiffDA's mask, m, :data:`MASK_WIDTH` by default.
@@ -215,7 +209,7 @@ def make_latent_method(
         "phyda-plus": optimised,
         "phyda": lambda about, _: about,
         "latent-dps": partial(_dps, sampler, gamma),
-        "latent-mmps": partial(MMPS, iterations=MMPS_ITERATIONS if iterations is None else iterations),
+        "latent-mmps": partial(MMPS, iterations=DEFAULT_ITERATIONS if iterations is None else iterations),
         "latent-prior": lambda about, _: about,
     }
     shown = name == "phyda"

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
+
+import torch
 
 from genda.checkpoint import Model
 from genda.diffusion.gaussian import SphericalGaussian
 from genda.diffusion.sampler import Sampler
 from genda.guidance.gaussian import GaussianGuidance
-from genda.guidance.mmps import MMPS
-from genda.guidance.sda import DEFAULT_GAMMA, SDA
-from genda.latent_methods import MMPS_ITERATIONS
+from genda.guidance.mmps import DEFAULT_ITERATIONS, MMPS
+from genda.guidance.sda import DEFAULT_GAMMA, SDA, default_gammas, stable_gammas
 from genda.methods import Method
 from genda.methods.fusion import Fusion, Guidance
 from genda.methods.optimal_interpolation import OptimalInterpolation
 from genda.parallel import known_device
+from genda.problem import Source
 from genda.settings import refuse_unread
 
 METHODS = ("fusion", "fusion-sda", "fusion-gaussian", "optimal-interpolation", "unconditional")
@@ -47,6 +49,17 @@ def default_sampler(model: Model, **changes: Any) -> Sampler:
     return Sampler(**(settings | changes))
 
 
+def complete_settings(name: str, model: Model, sources: Sequence[Source], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a method of :data:`METHODS` is run with on some observations: the settings given, and all that it reads besides."""
+    settings = ({"iterations": DEFAULT_ITERATIONS} if name in READ_BY["iterations"] else {}) | dict(given)
+    if name in READ_BY["sampler"] and settings.get("sampler") is None:
+        settings["sampler"] = default_sampler(model)
+    if name in READ_BY["gamma"] and settings.get("gamma") is None:
+        state = torch.zeros(1, len(model.channels), *model.grid.shape)
+        settings["gamma"] = default_gammas(stable_gammas(settings["sampler"], sources, state))
+    return settings
+
+
 def make_method(
     name: str,
     model: Model,
@@ -67,7 +80,7 @@ def make_method(
         name: one of :data:`METHODS`.
         model: a prior of states.
         sampler: None for :func:`default_sampler`.
-        iterations: of MMPS, :data:`genda.latent_methods.MMPS_ITERATIONS` by default.
+        iterations: of MMPS, :data:`genda.guidance.mmps.DEFAULT_ITERATIONS` by default.
         gamma: Γ of SDA, of all sources or of each by its name.
         guidance_scale: factor on the likelihood's score, 1 by default.
         clip: of SDA, the largest likelihood score of an element.
@@ -93,7 +106,7 @@ def make_method(
     guidance: dict[str, Guidance] = {
         "fusion": partial(
             MMPS,
-            iterations=MMPS_ITERATIONS if iterations is None else iterations,
+            iterations=DEFAULT_ITERATIONS if iterations is None else iterations,
             scale=scale,
             preconditioner=base if isinstance(base, SphericalGaussian) else None,
         ),

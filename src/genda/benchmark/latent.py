@@ -16,11 +16,11 @@ from genda.assets import model_directory
 from genda.benchmark.generative import check_unseen
 from genda.checkpoint import Model, Strict
 from genda.diffusion.sampler import Sampler
+from genda.guidance.mmps import DEFAULT_ITERATIONS
 from genda.latent_card import has_autoencoder, latent_digests
 from genda.latent_methods import (
     DETERMINISTIC,
     MASK_WIDTH,
-    MMPS_ITERATIONS,
     OPTIMISED,
     EnsembleShare,
     LatentMethodName,
@@ -53,7 +53,7 @@ class LatentSpec(Strict):
     sampler: Mapping[str, int | float | bool | str] = {}
     optimisation: Mapping[str, int | float | str | None] = {}
     gamma: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    iterations: int = Field(default=MMPS_ITERATIONS, ge=1)
+    iterations: int = Field(default=DEFAULT_ITERATIONS, ge=1)
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     width: float = Field(default=MASK_WIDTH, gt=0, allow_inf_nan=False)
     only: tuple[str, ...] = ()

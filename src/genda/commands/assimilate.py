@@ -18,7 +18,7 @@ from genda.checkpoint import Model, StateModel
 from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, check_suffix, iso
 from genda.diffusion.sampler import Sampler
 from genda.guidance.sda import default_gammas, stable_gammas
-from genda.latent_methods import DETERMINISTIC, usual_method, usual_sampler
+from genda.latent_methods import DETERMINISTIC, usual_sampler
 from genda.latent_model import LatentModel
 from genda.observations.checks import read_checks
 from genda.observations.climate import ClimateMapping
@@ -108,9 +108,10 @@ def assimilate_files(
     if background is not None and forecast is not None:
         forecast = at(forecast, when, background)
     coarse = [at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
+    method = method or library.usual_method(prior)
     changes = {} if steps is None else {"steps": steps}
     sampler = (
-        usual_sampler(method or usual_method(prior), prior.space.encoded, **changes)
+        usual_sampler(method, prior.space.encoded, **changes)
         if isinstance(prior, LatentModel)
         else default_sampler(prior, **changes)
     )

@@ -27,6 +27,9 @@ from genda.diffusion.guided import Guided
 from genda.linalg import conjugate_gradient, gmres
 from genda.problem import Problem, Source
 
+DEFAULT_ITERATIONS = 3
+"""Of GMRES, where a method is made by its name."""
+
 
 class MMPS(Guided):
     """The posterior denoiser of MMPS.
