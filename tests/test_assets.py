@@ -10,11 +10,15 @@ import torch
 
 from command_line import run
 from genda.assets import DEMO_OBSERVATIONS, DIRECTORY, SAMPLE_CASE, model_directory
+from genda.assimilation import assimilate, load
+from genda.benchmark.observing import misfit
 from genda.checkpoint import load_model
 from genda.demo import run_demo
 from genda.latent_model import load_latent_model
+from genda.observations.flags import Flag
 from genda.observations.table import read_table, validate
 from genda.sample import read_sample
+from genda.sources import point_source
 from genda.state import read_state, season
 from genda.variables import EMBEDDED_CHANNELS
 from genda.verify import NMSE
@@ -99,6 +103,24 @@ def test_what_the_demo_writes_is_a_case_for_priors_of_background_errors(tmp_path
     std = load_latent_model(model_directory(name)).normalisation.std.view(-1, 1, 1)
     errors = [((v - truth.values[0]) / std).square().mean() for v in (forecast.values[0], analysis.values[0].mean(0))]
     assert errors[1] < share * errors[0]
+
+
+def test_phyda_plus_meets_the_observations_that_its_network_saw(tmp_path):
+    """A conditional network need not honour R; optimising its estimates, members miss observations by their errors."""
+    run_demo(tmp_path, members=2, steps=2)
+    model, background = load("phyda"), read_state(tmp_path / "forecast.nc")
+    time = background.times[0]
+    table = read_table(tmp_path / "observations.parquet")
+    source = point_source(model, table[table["quality"] == Flag.PASS], time)
+    missed, errors = {}, {}
+    truth, std = read_state(tmp_path / "truth.nc").values, model.normalisation.std.view(-1, 1, 1)
+    for method in ("phyda", "phyda-plus"):
+        analysis = assimilate(model, [source], time, method, 4, background=background, lead=24)
+        members = model.normalisation.normalise(analysis.members.values[0], np.repeat([time], 4))
+        missed[method] = misfit(members, [source])
+        errors[method] = float(((analysis.mean.values - truth) / std).square().mean())
+    assert missed["phyda-plus"] < 1.5 < missed["phyda"]
+    assert errors["phyda-plus"] < 1.03 * errors["phyda"]
 
 
 @pytest.mark.parametrize("name", ["losda", "phyda"])

@@ -173,7 +173,7 @@ def _without(name):
     [
         (
             _without("model.json"),
-            r"found neither a shipped model \(diffda, embedded, losda\) nor a directory with model\.json",
+            r"found neither a shipped model \(diffda, embedded, losda, phyda\) nor a directory with model\.json",
         ),
         (_without("model.safetensors"), r"model\.safetensors: no such file, expected a model directory"),
         (

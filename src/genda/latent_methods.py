@@ -47,6 +47,8 @@ DETERMINISTIC = ("latent-3d-var", "latent-gaussian")
 """Those of one analysis, whatever number of members is asked for."""
 OPTIMISED = ("losda", "phyda-plus")
 """Those that optimise latents at scheduled steps."""
+SHOWN = ("phyda", "phyda-plus")
+"""Those whose network sees the observations."""
 MASK_WIDTH = 1.5e5
 """Of DiffDA, m: a third of a cell of the shipped grid. Where observations are sparse the paper's 1.5 cells paint over what the
 prior knows better."""
@@ -123,7 +125,18 @@ def usual_sampler(method: str, encoded: bool, **changes: Any) -> Sampler:
     usual: dict[str, Any] = {} if encoded else {"sigma_min": 0.02}
     if method == "latent-dps":
         usual = {"steps": 128, "sigma_min": 0.02}
+    elif method == "phyda-plus":
+        usual |= {"multistep": False}  # half of its steps are optimised
     return latent_sampler(**(usual | changes))
+
+
+def usual_schedule(method: str) -> dict[str, Any]:
+    """What a method of :data:`OPTIMISED` is scheduled with where nothing is said, beside its guidance's own defaults.
+
+    A network that sees the observations knows better than a Gaussian what they tell of large scales; what it leaves of them is for
+    the second half of the steps. Chosen on validation dates, see docs/results/phyda.md.
+    """
+    return {"last": 0.5} if method in SHOWN else {}
 
 
 def complete_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +150,7 @@ def complete_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -
     if name in READ_BY["sampler"] and settings.get("sampler") is None:
         settings["sampler"] = usual_sampler(name, model.space.encoded)
     if name in OPTIMISED:
-        chosen = asdict(latent_optimisation(settings["sampler"], settings.get("optimisation") or {}))
+        chosen = asdict(latent_optimisation(name, settings["sampler"], settings.get("optimisation") or {}))
         del chosen["sampler"]
         settings["optimisation"] = chosen.pop("optimiser") | chosen
     return settings
@@ -166,8 +179,8 @@ def make_latent_method(
         model: a prior of background errors.
         lead: in h.
         sampler: None for :func:`usual_sampler`.
-        optimisation: of LO-SDA and PhyDA+, those of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
-            :class:`genda.guidance.latent_optimisation.Optimiser`.
+        optimisation: of LO-SDA and PhyDA+, settings of :class:`genda.methods.losda.LatentOptimisationGuidance` and of
+            :class:`genda.guidance.latent_optimisation.Optimiser` that differ from :func:`usual_schedule` and their defaults.
         gamma: Γ of DPS; None for the least with which it is stable, or 0.03.
         iterations: of MMPS, :data:`genda.guidance.mmps.DEFAULT_ITERATIONS` by default.
         scale: factor on the covariance of background errors, and its root on their mean: of backgrounds better or worse than
@@ -203,24 +216,31 @@ def make_latent_method(
         points = torch.as_tensor(sphere(model.grid)).float()
         distance = torch.cdist(points, points)
         return DiffDA(prior, distance, MASK_WIDTH if width is None else width, sampler, batch, device, progress)
-    optimised = latent_optimisation(sampler, optimisation or {})
-    guidance: dict[str, LatentGuidance] = {
-        "losda": optimised,
-        "phyda-plus": optimised,
-        "phyda": lambda about, _: about,
-        "latent-dps": partial(_dps, sampler, gamma),
-        "latent-mmps": partial(MMPS, iterations=DEFAULT_ITERATIONS if iterations is None else iterations),
-        "latent-prior": lambda about, _: about,
-    }
-    shown = name == "phyda"
+    guidance = _guidance(name, sampler, optimisation, gamma, iterations)
+    shown = name in SHOWN
     if shown and prior.error is None:
-        raise ValueError("phyda: found a network that sees no observations, expected a prior trained to")
+        raise ValueError(f"{name}: found a network that sees no observations, expected a prior trained to")
     # Unless it is about the Gaussian's analysis, what PhyDA knows of observations is a correction that the ensemble would share.
     joined = prior.about_analysis or not shown
     base = partial(ensemble.base, model) if ensemble is not None and joined else None
-    return LatentSampling(
-        prior, guidance[name], sampler, base, shown=shown, batch=batch, device=device, progress=progress
-    )
+    return LatentSampling(prior, guidance, sampler, base, shown=shown, batch=batch, device=device, progress=progress)
+
+
+def _guidance(
+    name: str,
+    sampler: Sampler,
+    optimisation: Mapping[str, Any] | None,
+    gamma: float | None,
+    iterations: int | None,
+) -> LatentGuidance:
+    """How samples meet the observations, beyond what the network saw of them."""
+    if name in OPTIMISED:
+        return latent_optimisation(name, sampler, optimisation or {})
+    if name == "latent-dps":
+        return partial(_dps, sampler, gamma)
+    if name == "latent-mmps":
+        return partial(MMPS, iterations=DEFAULT_ITERATIONS if iterations is None else iterations)
+    return lambda about, _: about
 
 
 def _dps(sampler: Sampler, gamma: float | None, about: Increments, problem: Problem) -> SDA:
@@ -231,8 +251,8 @@ def _dps(sampler: Sampler, gamma: float | None, about: Increments, problem: Prob
     return SDA(about, problem, gamma=default_gammas(limits))
 
 
-def latent_optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOptimisationGuidance:
-    """The guidance of LO-SDA from its settings by name.
+def latent_optimisation(name: str, sampler: Sampler, given: Mapping[str, Any]) -> LatentOptimisationGuidance:
+    """The guidance of a method of :data:`OPTIMISED`: its :func:`usual_schedule` with the settings given.
 
     Raises:
         ValueError: naming a setting that is unknown or makes no sense.
@@ -240,8 +260,8 @@ def latent_optimisation(sampler: Sampler, given: Mapping[str, Any]) -> LatentOpt
     scheduling = [
         field.name for field in fields(LatentOptimisationGuidance) if field.name not in ("sampler", "optimiser")
     ]
-    optimiser = {name: value for name, value in given.items() if name not in scheduling}
-    schedule = {name: value for name, value in given.items() if name in scheduling}
+    optimiser = {key: value for key, value in given.items() if key not in scheduling}
+    schedule = usual_schedule(name) | {key: value for key, value in given.items() if key in scheduling}
     known = (*scheduling, *(field.name for field in fields(Optimiser)))
     made = checked_settings("optimisation", Optimiser, optimiser, known)
     return checked_settings(

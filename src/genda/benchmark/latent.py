@@ -85,7 +85,9 @@ def resolved(spec: LatentSpec, members: int) -> dict[str, object]:
     if _samples(spec):
         found["sampler"] = asdict(_sampler(spec))
     if spec.method in OPTIMISED:
-        found["optimisation"] = asdict(latent_optimisation(_sampler(spec), spec.optimisation)) | {"sampler": None}
+        found["optimisation"] = asdict(latent_optimisation(spec.method, _sampler(spec), spec.optimisation)) | {
+            "sampler": None
+        }
     return found
 
 
