@@ -121,6 +121,25 @@ def test_sample_specdiv_looks_at_its_degrees_only() -> None:
     )
 
 
+def test_specdiv_of_anomalies_counts_large_scales_and_not_the_mean_state() -> None:
+    options = {
+        "times": np.array(["2001-01-01"], dtype="datetime64[ns]"),
+        "channels": ("z500",),
+        "grid": GRID,
+        "min_degree": 6,
+    }
+    climate = 1000 * harmonic(2, 0)[None, None]
+    truth = climate + (harmonic(3, 1) + harmonic(8, 3))[None]
+    halved = climate + (0.5**0.5 * harmonic(3, 1) + harmonic(8, 3))[None]
+    found = verify.field_statistics(halved, truth, climate=climate, **options).values
+    shares = np.array([verify.spectra.spherical_power(f, GRID, 9).sum() for f in (harmonic(3, 1), harmonic(8, 3))])
+    s, s_hat = shares / shares.sum(), shares * [0.5, 1] / (shares * [0.5, 1]).sum()
+    np.testing.assert_allclose(found["specdiv_anomaly"], np.sum(s * np.log(s / s_hat)), rtol=1e-6)
+    np.testing.assert_allclose(found["specdiv"], 0, atol=1e-9)
+    nothing = verify.field_statistics(climate.clone(), truth, climate=climate, **options).values
+    assert "specdiv_anomaly" not in nothing
+
+
 def test_bands_of_kinetic_energy_are_sums_of_the_spectrum() -> None:
     u, v = (torch.randn(2, *GRID.shape, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
     bands, spectrum = verify.kinetic_energy_bands(u, v, GRID), verify.kinetic_energy_spectrum(u, v, GRID)

@@ -211,6 +211,7 @@ class CycledExperiment(OnArchive):
             channels=self.channels,
             grid=self.model.grid,
             std=self.std,
+            climate=self.model.normalisation.mean_at(times),
             antithetic=isinstance(spec, LatentSpec) and len(members) > 1 and antithetic(spec),
         )
 

@@ -128,6 +128,7 @@ class TwinExperiment(OnArchive):
             channels=self.channels,
             grid=self.model.grid,
             std=self.std,
+            climate=self.model.normalisation.mean_at(times),
             antithetic=isinstance(spec, LatentSpec) and antithetic(spec),
         )
         more, hours = {}, self.suite.forecast_hours

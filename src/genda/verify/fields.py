@@ -33,6 +33,7 @@ def field_statistics(
     grid: LatLonGrid,
     weights: Tensor | Array | None = None,
     std: Tensor | Array | None = None,
+    climate: Tensor | None = None,
     min_degree: int | None = 13,
     antithetic: bool = False,
 ) -> Statistics:
@@ -46,6 +47,8 @@ def field_statistics(
         grid: where the values stand.
         weights: shape (lat,) or (lat, lon); default the grid's area weights. Give a map to score a region.
         std: standard deviation of each channel, shape (channel,), whose units the energy score is in; None leaves it out.
+        climate: mean state of each date, shape (time, channel, latitude or 1, longitude or 1); the spectral divergence of
+            departures from it, from degree 1 on, is taken too; None leaves that out.
         min_degree: first degree of the per-sample spectral divergence; None leaves it out, as does a grid without
             spherical harmonics of that degree.
         antithetic: members 2k and 2k + 1 come from opposite noise. The spread counts the sampling error that the mean of all has
@@ -55,10 +58,10 @@ def field_statistics(
 
     Returns:
         errors of the forecast or of the ensemble mean; squared spread, rank histogram and bins of the CRPS of an ensemble; fair
-        CRPS and fair energy score (of a deterministic forecast: absolute error and norm of the error); SpecDiv, averaged over
-        members, and of the mean; kinetic energy by band, averaged over levels and members, and of the truth; squared residuals
-        of geostrophic and hydrostatic balance, averaged over members, and of the truth, and squared errors and sizes of tendencies,
-        averaged over members, where grid and channels allow.
+        CRPS and fair energy score (of a deterministic forecast: absolute error and norm of the error); SpecDiv of fields and of
+        anomalies, averaged over members, and of the mean; kinetic energy by band, averaged over levels and members, and of the
+        truth; squared residuals of geostrophic and hydrostatic balance, averaged over members, and of the truth, and squared
+        errors and sizes of tendencies, averaged over members, where grid and channels allow.
 
     Raises:
         ValueError: for shapes that do not agree, or a value that is not finite (channel and time named).
@@ -79,7 +82,8 @@ def field_statistics(
     resolved = has_harmonics(grid) and min_degree is not None and min_degree < triangular_limit(grid) - 1
     first = min_degree if resolved else None
     rows: list[dict[str, Array]] = []
-    for x, y, time in zip(forecast, truth, times, strict=True):
+    means = [None] * len(times) if climate is None else climate
+    for x, y, mean, time in zip(forecast, truth, means, times, strict=True):
         for name, field in (("forecast", x), ("truth", y)):
             bad = ~torch.isfinite(field).flatten(-2).all(dim=-1).reshape(-1, len(channels)).all(dim=0)
             if bool(bad.any()):
@@ -88,7 +92,7 @@ def field_statistics(
         rows.append(
             {
                 name: v.cpu().numpy()
-                for name, v in _one_date(x, y, area, grid, channels, scale, first, antithetic).items()
+                for name, v in _one_date(x, y, area, grid, channels, scale, mean, first, antithetic).items()
             }
         )
     values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -103,6 +107,7 @@ def _one_date(
     grid: LatLonGrid,
     channels: Sequence[str],
     std: Tensor | None,
+    climate: Tensor | None,
     min_degree: int | None,
     antithetic: bool,
 ) -> dict[str, Tensor]:
@@ -125,9 +130,9 @@ def _one_date(
         if std is not None:
             out["energy_score"] = (out["squared_error"] / std**2).mean().sqrt().unsqueeze(0)
     if min_degree is not None:
-        out["specdiv_mean"] = sample_spectral_divergence(best, y, grid, min_degree)
-        members = sample_spectral_divergence(x, y, grid, min_degree)
-        out["specdiv"] = members.mean(dim=0) if x.ndim == 4 else members
+        out |= _spectral("specdiv", x, best, y, grid, min_degree)
+        if climate is not None and bool((x != climate).any()):  # the climate itself has no anomalies
+            out |= _spectral("specdiv_anomaly", x - climate, best - climate, y - climate, grid, 1)
     wind = level_winds(channels)
     if wind and has_harmonics(grid):
         u, v = (list(part) for part in zip(*wind, strict=True))
@@ -142,6 +147,15 @@ def _one_date(
     for name, found in zip(("tendency_error", "tendency_size"), told or (), strict=False):  # none, or both
         out[name] = (found.mean(dim=0) if x.ndim == 4 else found).unsqueeze(0)
     return out
+
+
+def _spectral(name: str, x: Tensor, best: Tensor, y: Tensor, grid: LatLonGrid, first: int) -> dict[str, Tensor]:
+    """SpecDiv of the members (or of the one state), averaged, and of their mean."""
+    members = sample_spectral_divergence(x, y, grid, first)
+    return {
+        name: members.mean(dim=0) if x.ndim == 4 else members,
+        f"{name}_mean": sample_spectral_divergence(best, y, grid, first),
+    }
 
 
 def _of_independent(x: Tensor, y: Tensor, area: Tensor | Array, std: Tensor | None) -> dict[str, Tensor]:

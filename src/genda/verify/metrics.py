@@ -94,6 +94,10 @@ def _by_equation(name: str, title: str, square: str) -> Metric:
     return Metric(name, title, (square,), lambda s, _: np.sqrt(s[square])[..., 0, :], tendencies.equations)
 
 
+def _spectral(name: str, title: str) -> Metric:
+    return Metric(name, title, (name,), lambda s, _: s[name])
+
+
 RMSE = _root("rmse", "RMSE", "squared_error")
 STATE_RMSE = Metric(
     "state_rmse", "RMSE of a state, mean over times", ("state_error",), lambda s, _: s["state_error"], all_channels
@@ -129,8 +133,10 @@ CRPS_POTENTIAL = Metric(
 ENERGY_SCORE = Metric(
     "energy_score", "Fair energy score", ("energy_score",), lambda s, _: s["energy_score"], all_channels
 )
-SPECDIV = Metric("specdiv", "SpecDiv (members)", ("specdiv",), lambda s, _: s["specdiv"])
-SPECDIV_MEAN = Metric("specdiv_mean", "SpecDiv (mean)", ("specdiv_mean",), lambda s, _: s["specdiv_mean"])
+SPECDIV = _spectral("specdiv", "SpecDiv (members)")
+SPECDIV_MEAN = _spectral("specdiv_mean", "SpecDiv (mean)")
+SPECDIV_ANOMALY = _spectral("specdiv_anomaly", "SpecDiv of anomalies (members)")
+SPECDIV_ANOMALY_MEAN = _spectral("specdiv_anomaly_mean", "SpecDiv of anomalies (mean)")
 NMSE = _over_all("nmse", "Normalised MSE", "squared_error", 2)
 NMAE = _over_all("nmae", "Normalised MAE", "absolute_error", 1)
 FORECAST_NMSE = _over_all("forecast_nmse", "Normalised MSE of forecasts", "forecast_squared_error", 2)
@@ -186,6 +192,8 @@ METRICS: Mapping[str, Metric] = {
         OUTLIERS,
         SPECDIV,
         SPECDIV_MEAN,
+        SPECDIV_ANOMALY,
+        SPECDIV_ANOMALY_MEAN,
         NMSE,
         NMAE,
         ENERGY_SCORE,
