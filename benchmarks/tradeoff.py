@@ -17,10 +17,12 @@ from genda.verify.metrics import METRICS
 
 
 def score(row: dict[str, Any], name: str) -> tuple[float, float]:
-    """Ratio of ``metric:column`` to the reference's on the same dates, and its standard error."""
+    """Ratio of ``metric:column`` to the reference's on the same dates, and its standard error, 0 where it is not known."""
     metric, column = name.split(":")
-    found = row["metrics"][metric][column]
-    return float(found["ratio"]), float(found["ratio_stderr"])
+    found = row["metrics"].get(metric, {}).get(column, {})
+    if found.get("ratio") is None:
+        raise typer.BadParameter(f"row {row['method']!r}: found no ratio of {name}, expected one")
+    return float(found["ratio"]), float(found.get("ratio_stderr") or 0.0)
 
 
 def title(name: str) -> str:
@@ -37,12 +39,15 @@ def main(
     out: Annotated[Path, typer.Option(help="a PNG")] = Path("tradeoff.png"),
 ) -> None:
     """Draw curves with standard errors, a label at each row."""
+    colours = (ANALYSIS_COLOUR, *BASELINE_COLOURS)
+    if len(rows) > len(colours):
+        raise typer.BadParameter(f"found {len(rows)} curves, expected at most {len(colours)}")
     document = json.loads(results.read_text())
     by_name = {row["method"]: row for row in document["rows"]}
     with style():
         canvas = new_figure(4.6, 3.4)
         axes = canvas.add_subplot()
-        for curve, colour in zip(rows, (ANALYSIS_COLOUR, *BASELINE_COLOURS), strict=False):
+        for curve, colour in zip(rows, colours, strict=False):
             names = curve.split(",")
             (x, dx), (y, dy) = (zip(*(score(by_name[n], axis) for n in names), strict=True) for axis in (across, up))
             axes.errorbar(x, y, xerr=dx, yerr=dy, color=colour, marker="o", markersize=4, elinewidth=0.6)

@@ -139,6 +139,15 @@ def usual_schedule(method: str) -> dict[str, Any]:
     return {"last": 0.5} if method in SHOWN else {}
 
 
+def joins_ensemble(name: str, model: LatentModel) -> bool:
+    """Whether the covariance of a background's ensemble can join the Gaussian of a method.
+
+    Not where a network sees observations and is about the background: what it knows of them is a correction of that Gaussian's
+    own, which the ensemble would share.
+    """
+    return name in READ_BY["ensemble"] and (name not in SHOWN or model.about_analysis)
+
+
 def complete_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a method of :data:`LATENT_METHODS` is run with: the settings given, and all that it reads besides.
 
@@ -146,6 +155,8 @@ def complete_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -
         ValueError: as :func:`latent_optimisation`.
     """
     usual: dict[str, Any] = {"iterations": DEFAULT_ITERATIONS, "width": MASK_WIDTH, "ensemble": DEFAULT_SHARE}
+    if not joins_ensemble(name, model):
+        del usual["ensemble"]
     settings = {key: value for key, value in usual.items() if name in READ_BY[key]} | dict(given)
     if name in READ_BY["sampler"] and settings.get("sampler") is None:
         settings["sampler"] = usual_sampler(name, model.space.encoded)
@@ -220,8 +231,9 @@ def make_latent_method(
     shown = name in SHOWN
     if shown and prior.error is None:
         raise ValueError(f"{name}: found a network that sees no observations, expected a prior trained to")
-    # Unless it is about the Gaussian's analysis, what PhyDA knows of observations is a correction that the ensemble would share.
-    joined = prior.about_analysis or not shown
+    joined = joins_ensemble(name, model)
+    if not joined and ensemble not in (None, DEFAULT_SHARE):
+        raise ValueError(f"ensemble: found one for {name} with increments about the background, expected none")
     base = partial(ensemble.base, model) if ensemble is not None and joined else None
     return LatentSampling(prior, guidance, sampler, base, shown=shown, batch=batch, device=device, progress=progress)
 

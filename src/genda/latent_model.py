@@ -141,6 +141,12 @@ class LatentModel:
     def grid(self) -> LatLonGrid:
         return self.space.grid
 
+    @property
+    def about_analysis(self) -> bool:
+        """Whether what a network that is shown observations corrects are errors of the Gaussian's own analysis."""
+        seen = self.architecture.observations
+        return seen is not None and seen.about == "analysis"
+
     def prior(self, lead: int) -> IncrementPrior:
         """The prior given backgrounds of one lead.
 
@@ -149,8 +155,6 @@ class LatentModel:
         """
         i = self._index(lead)
         error, damping = (None if v is None else v[i] for v in (self.error, self.damping))
-        seen = self.architecture.observations
-        analysed = seen is not None and seen.about == "analysis"
         return IncrementPrior(
             self.space.autoencoder,
             self.denoiser,
@@ -160,7 +164,7 @@ class LatentModel:
             floor=self.floor[i],
             error=error,
             damping=damping,
-            about_analysis=analysed,
+            about_analysis=self.about_analysis,
         ).eval()
 
     def condition(self, times: Times, lead: int) -> Tensor:

@@ -135,6 +135,15 @@ class SphericalGradient(nn.Module):
         return east.view(x.shape), north.view(x.shape)
 
 
+def has_harmonics(grid: LatLonGrid) -> bool:
+    """Whether spherical harmonics exist for a grid: a global Gaussian one, or one with rows at both poles."""
+    try:
+        _kind(grid)
+    except ValueError:
+        return False
+    return min(grid.shape) > 1
+
+
 def _kind(grid: LatLonGrid) -> str:
     """What torch-harmonics calls the grid."""
     if grid.is_gaussian and grid.periodic:

@@ -69,3 +69,11 @@ def test_operators_without_a_matrix_are_refused_by_name():
     squared = Source(source.values, Composed(torch.square, source.operator), source.covariance, "radiances")
     with pytest.raises(ValueError, match="radiances: found an operator that is no matrix"):
         observed_maps(Problem(SHAPE, (squared,), torch.zeros(SHAPE)), torch.zeros(SHAPE), torch.ones(2))
+
+
+def test_what_a_background_holds_exactly_has_nothing_to_tell():
+    given = problem([row(p5=1.0), row(p17=1.0)], [3.0, -1.0], [1.0, 0.5])
+    values, density = observed_maps(given, torch.zeros(SHAPE), torch.tensor([4.0, 0.0]))
+    assert values.flatten()[5] == 1.5
+    assert not values[0, 1].any()
+    assert not density[0, 1].any()

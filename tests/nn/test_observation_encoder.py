@@ -53,9 +53,18 @@ def test_statistics_are_those_of_observed_points_by_field():
 
 def test_values_in_gaps_do_not_count():
     values, density = observations()
-    for encoder in encoders()[:1]:
-        junk = values + 100 * (1 - density)
-        torch.testing.assert_close(encoder(junk, density), encoder(values, density))
+    encoder, junk = encoders()[0], values + 100 * (1 - density)
+    torch.testing.assert_close(encoder(junk, density), encoder(values, density))
+
+
+def test_statistics_keep_their_precision_where_networks_do_not():
+    values, density = observations()
+    norm = MaskedInstanceNorm(FIELDS)
+    expected = norm(3 + values, density)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = norm(3 + values, density)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_maps_turn_with_the_observations():

@@ -41,3 +41,14 @@ def test_a_change_that_is_the_tendency_correlates_fully_and_turned_round_to_minu
         torch.testing.assert_close(
             found[NAMES.index("z500")], torch.tensor(sign, dtype=torch.float64), atol=1e-3, rtol=0
         )
+
+
+def test_what_is_missing_below_the_ground_does_not_count():
+    states = read_state(STATES, NAMES)
+    torn = states.values.clone()
+    torn[:, [i for i, name in enumerate(NAMES) if name.endswith("850")], 20:23, 40:43] = torch.nan
+    found = change_correlation(PrimitiveEquations(states.grid, NAMES), *torn, seconds=43200.0)
+    whole = change_correlation(PrimitiveEquations(states.grid, NAMES), *states.values, seconds=43200.0)
+    tells = torch.isfinite(whole)
+    assert torch.equal(torch.isfinite(found), tells)
+    torch.testing.assert_close(found[tells], whole[tells], atol=0.05, rtol=0)

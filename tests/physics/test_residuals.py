@@ -1,6 +1,7 @@
 """Residuals vanish for flows that satisfy the equations, and have the size of what is added to them."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -57,6 +58,25 @@ def test_a_wave_that_turns_satisfies_the_equations_between_two_times():
     counted = tendency > 0
     assert counted.sum() == 2  # the interior level of both components
     assert (left[counted] / tendency[counted]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "residual", [TendencyResidual(DYNAMICS), TwoTimeResidual(DYNAMICS, 60.0), BalanceResidual(DYNAMICS)]
+)
+def test_a_norm_moves_to_a_device_with_its_equations(residual):
+    norm = ResidualNorm(deepcopy(residual), AREA, torch.ones(len(residual.equations))).to("meta")
+    assert {b.device.type for b in norm.buffers()} == {"meta"}
+    where = norm.dynamics.derivatives.eastward.device, norm.residual.dynamics.rows.device
+    assert {device.type for device in where} == {"meta"}
+    if isinstance(residual, BalanceResidual):
+        assert norm.residual._rows().device.type == "meta"
+
+
+def test_balances_refuse_what_the_equations_refuse():
+    torn = balanced_jet(shear=8.0)
+    torn[0, NAMES.index("t200"), 3, 4] = math.inf
+    with pytest.raises(ValueError, match="t: found values that are not finite"):
+        BalanceResidual(DYNAMICS)(torn, torn)
 
 
 def test_a_thermal_wind_is_in_balance_and_a_hot_spot_is_not():

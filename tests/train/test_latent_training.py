@@ -11,8 +11,10 @@ from genda.checkpoint import CARD, WEIGHTS
 from genda.diffusion.increments import IncrementDenoiser
 from genda.latent_card import has_autoencoder, latent_card, latent_digests
 from genda.latent_model import BASE, load_autoencoder, load_latent_model, read_normalisation, save_latent_model
+from genda.nn.unet import UNet
 from genda.train import train
 from genda.train.config import IncrementConfig
+from genda.train.increments import widened
 from genda.train.pairs import read_pairs
 from genda.train.run import averaged
 
@@ -209,6 +211,21 @@ def test_training_begins_with_the_network_of_another_prior(data, autoencoder, in
     for base in ({"modes": 20}, None):  # a Gaussian of another latent can't be kept either
         with pytest.raises(ValueError, match="found another autoencoder"):
             train(small.increment_config(data, tmp_path / "none", None, initial=str(initial), base=base))
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_a_network_that_reads_further_maps_begins_as_it_was(position):
+    def unet(maps):
+        return UNet(2 + maps, 2, 0, base=16, multipliers=[1], blocks=1, patch=1, position=position, grid=(8, 16)).eval()
+
+    torch.manual_seed(0)
+    before, after = unet(1), unet(4)
+    for parameter in before.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    after.load_state_dict(widened(before.state_dict(), after.state_dict()))
+    inputs, context, noise = torch.randn(3, 2, 8, 16), torch.randn(3, 4, 8, 16), torch.randn(3)
+    expected = before(inputs, noise, context=context[:, :1])
+    torch.testing.assert_close(after(inputs, noise, context=context), expected)
 
 
 def test_a_run_is_not_resumed_on_another_autoencoder(data, autoencoder, tmp_path):

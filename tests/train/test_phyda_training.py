@@ -10,7 +10,7 @@ import torch
 
 from genda.diffusion.observed_maps import observed_maps
 from genda.grid import LatLonGrid
-from genda.latent_methods import make_latent_method
+from genda.latent_methods import EnsembleShare, complete_settings, make_latent_method
 from genda.latent_model import load_latent_model
 from genda.linalg import Diagonal
 from genda.methods.latent_gaussian import gaussian_analysis
@@ -23,9 +23,9 @@ from genda.problem import Problem, Source
 from genda.state import State, to_dataset
 from genda.train import train
 from genda.train.config import ObservationConfig, PhysicsConfig
-from genda.train.networks import SimulatedNetworks
 from genda.train.physics import PhysicsTerm
 from genda.train.run import averaged
+from genda.train.simulated_columns import SimulatedColumns
 
 from . import small
 
@@ -94,6 +94,9 @@ def test_a_network_learns_from_what_it_is_shown_and_is_stored(data, tmp_path):
             members = make_latent_method(name, model, 24).analyse(problem, 4, torch.Generator().manual_seed(0))
             errors[name] += float((members.mean(dim=0) - truth).square().mean())
     assert errors["phyda"] < 0.8 * errors["latent-prior"]
+    with pytest.raises(ValueError, match="ensemble: found one for phyda with increments about the background"):
+        make_latent_method("phyda", model, 24, ensemble=EnsembleShare(ensemble_weight=1.0))
+    assert "ensemble" not in complete_settings("phyda", model, {})
 
 
 def test_training_sees_what_an_analysis_will(data, tmp_path):
@@ -101,10 +104,10 @@ def test_training_sees_what_an_analysis_will(data, tmp_path):
     run = train(config(data, tmp_path / "run", max_images=8))
     samples, space = run.task._train, run.task._space
     variance = torch.rand(1, len(NAMES)) + 0.1
-    networks = SimulatedNetworks(variance, ObservationConfig(density=(0.2, 0.2), noise=0.5, noisy=1.0, hidden=0.0), 1)
+    simulated = SimulatedColumns(variance, ObservationConfig(density=(0.2, 0.2), noise=0.5, noisy=1.0, hidden=0.0), 1)
     index = np.array([3, 20])
-    columns, lead = networks.columns(samples, index, [5, 6]), samples.lead[index]
-    maps = networks.maps(columns, lead)
+    columns, lead = simulated.columns(samples, index, [5, 6]), samples.lead[index]
+    maps = simulated.maps(columns, lead)
     values, density = maps.chunk(2, dim=1)
     for i, date in enumerate(samples.date[index].tolist()):
         seen = density[i, 0] > 0
@@ -117,8 +120,8 @@ def test_training_sees_what_an_analysis_will(data, tmp_path):
         )
         found = observed_maps(Problem(tuple(background.shape), (source,)), background, variance[0])
         torch.testing.assert_close(folded(*found, 1)[0], maps[i], rtol=1e-4, atol=1e-5)
-    assert not networks.nothing(samples, 2).any()
-    assert networks.nothing(samples, 2).shape == maps.shape
+    assert not simulated.nothing(samples, 2).any()
+    assert simulated.nothing(samples, 2).shape == maps.shape
     assert space.encoded is False
 
 
@@ -136,7 +139,7 @@ def test_increments_about_an_analysis_are_those_an_analysis_is_about(tmp_path, e
     task, model = run.task, load_latent_model(tmp_path / "run" / "model")
     samples, seeds = task._train, range(6)
     index = np.array([*range(5), len(samples.times) - 1])  # the last is of the last turn
-    columns = task._networks.columns(samples, index, seeds)
+    columns = task._columns.columns(samples, index, seeds)
     mean, _ = task._statistics(samples, index)
     found = task._analysis.of(columns, mean, samples.lead[index])
     e, _, _, _, context = task.batch(index, seeds)
@@ -217,7 +220,7 @@ def test_a_smoother_state_than_the_truth_is_not_pushed_on():
 
 @pytest.mark.parametrize("residual", ["tendencies", "two-times", "balances"])
 def test_every_residual_trains_and_resumes_to_the_same_bits(data, tmp_path, residual):
-    physics = {"residual": residual, "weight": 0.1, "share": 0.5}
+    physics = {"residual": residual, "weight": 0.1, "every": 2}
     whole = train(config(data, tmp_path / "whole", physics=physics, max_images=16))
     assert math.isfinite(whole.task.validate()["ratio_to_base"])
     half = config(data, tmp_path / "half", physics=physics, max_images=16, max_minutes=1e-6)
@@ -236,6 +239,8 @@ def test_every_encoder_trains_and_is_stored(data, tmp_path, encoder):
     e, sigma, _, condition, context = run.task.batch(index, [0, 1])
     stored = load_latent_model(tmp_path / "run" / "model").denoiser.network
     with torch.no_grad(), averaged(run):
+        for name, weight in network.encoder.state_dict().items():
+            assert torch.equal(stored.encoder.state_dict()[name], weight.half().float())
         inputs = torch.cat([e, e], dim=1)
         expected = network.eval()(inputs, sigma.log() / 4, condition, context)
         torch.testing.assert_close(stored(inputs, sigma.log() / 4, condition, context), expected, rtol=0, atol=3e-3)

@@ -45,9 +45,10 @@ def observed_maps(problem: Problem, background: Tensor, error_variance: Tensor) 
             )
         scaled = sp.csr_array(matrix * spread)
         size = abs(scaled).sum(axis=1)
-        part, variance = sp.csr_array(scaled / size[:, None]), torch.as_tensor(size) ** 2
-        share = variance / (variance + _error_variance(source).double().cpu() / source.weight)
-        innovation = source.misfit(background.unsqueeze(0))[0].double().cpu()
+        told = size > 0  # of what a background holds exactly there is nothing to tell
+        part, variance = sp.csr_array(scaled[told] / size[told, None]), torch.as_tensor(size[told]) ** 2
+        share = variance / (variance + _error_variance(source)[told].double().cpu() / source.weight)
+        innovation = source.misfit(background.unsqueeze(0))[0, told].double().cpu()
         signal += torch.as_tensor(part.T @ (share * innovation / variance.sqrt()).numpy())
         weight += torch.as_tensor(abs(part).T @ share.numpy())
     values = torch.where(weight > 0, signal / weight.clamp(min=1e-12), 0.0)

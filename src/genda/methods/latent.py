@@ -3,7 +3,8 @@ r"""Sampling p(x | x_b, y) through latent increments, with any guidance: latent 
     e ~ p(e | x_b) N(y; H(x_b + decode(e)), R),        x = x_b + decode(e)
 
 Observations see the decoder; what a latent can't hold of an error joins theirs. The guidances are those of pixel space, from SDA
-with Γ = 0 (DPS) to MMPS; the derivatives they ask of the decoder are its own or those of its linear map (``near``).
+with Γ = 0 (DPS) to MMPS; the derivatives they ask of the decoder are
+those of its linear map, which are far cheaper than its own and enough.
 
 References:
     Rombach et al. 2022, arXiv 2112.10752; Andry et al. 2025, arXiv 2504.18720 (Appa: MMPS through a decoder); Sun et al. 2025,
@@ -41,7 +42,6 @@ class LatentSampling:
             one, for its taper takes seconds; None leaves ensembles out.
         shown: let the network see the observations, for which it must have been trained; a guidance that takes them as well
             would count them twice.
-        near: give observations the derivatives of the decoder's linear map, which is far cheaper.
         batch: members at a time, None for all; bounds memory and changes nothing else.
         device: where to sample.
         progress: called after every sampling step of every batch.
@@ -52,7 +52,6 @@ class LatentSampling:
     sampler: Sampler = field(default_factory=Sampler)
     ensemble: Callable[[], EnsembleBase] | None = None
     shown: bool = False
-    near: bool = True
     batch: int | None = None
     device: torch.device | str = "cpu"
     progress: Callable[[], None] | None = None
@@ -62,7 +61,7 @@ class LatentSampling:
         about = about_background(self.prior, problem, self.ensemble, self.device)
         if self.shown:
             about = self._shown(about, problem)
-        latent = about.observed(problem, self.near)
+        latent = about.observed(problem, near=True)
         seed = int(torch.randint(2**62, (), generator=generator))
         e = self.sampler.sample(
             self.guidance(about, latent),
@@ -78,4 +77,4 @@ class LatentSampling:
     def _shown(self, about: Increments, problem: Problem) -> Increments:
         """With the network told the observations, and increments counted from what it was trained to correct."""
         shown = about.shown(problem)
-        return shown.counted_from(gaussian_analysis(about, problem, self.near)) if self.prior.about_analysis else shown
+        return shown.counted_from(gaussian_analysis(about, problem)) if self.prior.about_analysis else shown

@@ -66,18 +66,17 @@ def about_background(
     return about.joined_by(problem.ensemble.to(device), ensemble())
 
 
-def gaussian_analysis(about: Increments, problem: Problem, near: bool = True, outer: int = 1) -> Tensor:
+def gaussian_analysis(about: Increments, problem: Problem, outer: int = 1) -> Tensor:
     """E[e | y] under the Gaussian that the network corrects, shape (1, latent, lat, lon).
 
     Args:
         about: increments about a background.
         problem: observations of states.
-        near: give observations the derivatives of the decoder's linear map.
         outer: linearisations.
     """
     nothing = torch.zeros(1, *about.shape).to(about.latent)
     optimisation = LatentOptimisation(
-        about.denoiser.base, about.observed(problem, near), optimiser=Optimiser(iterations=outer)
+        about.denoiser.base, about.observed(problem, near=True), optimiser=Optimiser(iterations=outer)
     )
     analysis: Tensor = optimisation(nothing, nothing.new_tensor(UNKNOWN))
     return analysis

@@ -37,25 +37,31 @@ class MaskedInstanceNorm(nn.Module):
         fields: which field each channel belongs to, numbered from 0.
     """
 
-    member: Tensor
+    belongs: Tensor
 
     def __init__(self, fields: Sequence[int]) -> None:
         super().__init__()
-        self.register_buffer(
-            "member", F.one_hot(torch.tensor(fields), max(fields) + 1).float(), persistent=False
-        )  # (channel, field)
+        belongs = F.one_hot(torch.tensor(fields), max(fields) + 1).float()  # (channel, field)
+        self.register_buffer("belongs", belongs, persistent=False)
 
     def forward(self, values: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
-        """``values`` and ``density`` (batch, channel, lat, lon) to normalised values, and [μ, ln σ] (batch, 2 · field)."""
-        member = self.member.to(values)
-        weight = density.sum(dim=(2, 3)) @ member
+        """``values`` and ``density`` (batch, channel, lat, lon) to normalised values, and [μ, ln σ] (batch, 2 · field).
+
+        In the precision of the values: sums over a sphere are not to be had in bfloat16.
+        """
+        with torch.autocast(values.device.type, enabled=False):
+            return self._normalised(values, density)
+
+    def _normalised(self, values: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
+        belongs = self.belongs.to(values)
+        weight = density.sum(dim=(2, 3)) @ belongs
         known = weight > 0
         weight = weight.clamp(min=1e-6)
-        mean = (density * values).sum(dim=(2, 3)) @ member / weight
-        centred = values - (mean @ member.T)[..., None, None]
-        square = (density * centred**2).sum(dim=(2, 3)) @ member / weight
+        mean = (density * values).sum(dim=(2, 3)) @ belongs / weight
+        centred = values - (mean @ belongs.T)[..., None, None]
+        square = (density * centred**2).sum(dim=(2, 3)) @ belongs / weight
         deviation = torch.where(known, (square + 1e-4).sqrt(), 1.0)
-        normalised = centred / (deviation @ member.T)[..., None, None] * (density > 0)
+        normalised = centred / (deviation @ belongs.T)[..., None, None] * (density > 0)
         return normalised, torch.cat([mean, deviation.log()], dim=1)
 
 
@@ -132,7 +138,13 @@ class VirtualReconstruction(nn.Module):
 
 
 class ConvolutionalEncoder(nn.Module):
-    """Convolutions on one grid: what virtual reconstruction is compared with. Arguments as of :class:`VirtualReconstruction`."""
+    """Convolutions on one grid: what virtual reconstruction is compared with.
+
+    Args:
+        channels: of the observed states.
+        out_channels, patch, width: as of :class:`VirtualReconstruction`.
+        depth: number of convolutions.
+    """
 
     def __init__(self, channels: int, out_channels: int, patch: int, width: int = 64, depth: int = 3) -> None:
         super().__init__()

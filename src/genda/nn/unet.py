@@ -124,14 +124,12 @@ class UNet(nn.Module):
         Raises:
             ValueError: where columns of a circle do not divide by the coarsest level's spacing, or the condition's size is wrong.
         """
-        if context is not None:
-            inputs = torch.cat([inputs, context], dim=1)
+        parts = [inputs] if self.position is None else [inputs, self.position.expand(len(inputs), -1, -1, -1)]
+        inputs = torch.cat([*parts, *([] if context is None else [context])], dim=1)
         rows, columns = inputs.shape[-2:]
         step = self.patch * 2 ** (self.levels - 1)
         if columns % step and self.periodic:
             raise ValueError(f"longitude: found {columns} columns, expected a multiple of {step} for this network")
-        if self.position is not None:
-            inputs = torch.cat([inputs, self.position.expand(inputs.shape[0], -1, -1, -1)], dim=1)
         if -rows % step or -columns % step:  # 121 rows: zeros beyond the last, cut off again below
             inputs = F.pad(inputs, (0, -columns % step, 0, -rows % step))
         embedding = self.embed(c_noise, condition)

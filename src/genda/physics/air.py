@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genda.physics.constants import VIRTUAL
 from genda.physics.fields import WIND, Levels, on
+from genda.physics.thermodynamics import virtual_temperature
 
 
 @dataclass(frozen=True)
@@ -51,4 +51,4 @@ class Air:
 
     def virtual(self, levels: Levels) -> Tensor:
         """T_v; air without humidity is taken as dry."""
-        return self.value("t", levels) * (1 + VIRTUAL * self.value("q", levels))
+        return virtual_temperature(self.value("t", levels), self.value("q", levels))

@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genda.physics.constants import HEAT_CAPACITY, LATENT_HEAT, VAPOUR_GAS_CONSTANT, VIRTUAL
+from genda.physics.constants import HEAT_CAPACITY, LATENT_HEAT, VAPOUR_GAS_CONSTANT
+from genda.physics.thermodynamics import virtual_temperature
 from genda.variables import GAS_CONSTANT
 
 _RATIO = GAS_CONSTANT / VAPOUR_GAS_CONSTANT
@@ -35,6 +36,6 @@ def condensation_rate(t: Tensor, q: Tensor, omega: Tensor, p: Tensor) -> Tensor:
     """C, kg kg⁻¹ s⁻¹, of temperatures (K), specific humidities, pressure velocities (Pa s⁻¹) and pressures (Pa)."""
     saturated, beta = saturation(t, p)
     heat = HEAT_CAPACITY * VAPOUR_GAS_CONSTANT * t**2
-    lift = LATENT_HEAT * GAS_CONSTANT * t * (1 + VIRTUAL * q) - heat
+    lift = LATENT_HEAT * GAS_CONSTANT * virtual_temperature(t, q) - heat
     rate = -(omega / p) * beta * saturated * lift / (heat + beta * LATENT_HEAT**2 * saturated)
     return torch.where((omega < 0) & (q >= saturated), rate, 0.0)

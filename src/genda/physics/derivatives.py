@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from genda.grid import EARTH_RADIUS, Array, LatLonGrid
-from genda.sphere import SphericalGradient
+from genda.sphere import SphericalGradient, has_harmonics
 
 _REACH = 2
 """Rows on each side in a difference of fourth order."""
@@ -40,20 +40,21 @@ class Differentiation:
     """How derivatives are taken.
 
     Attributes:
-        meridional: "harmonics" on Gaussian grids and on those with rows at both poles, "differences" on any global grid.
+        meridional: "harmonics" on Gaussian grids and on those with rows at both poles, "differences" on any global grid; None takes
+            harmonics where the grid has them.
         degrees: degrees of the harmonics; default two thirds of the rows.
         filter_order: p; None for no filter.
         polar_cap: whether waves beyond M(φ) are cut off.
     """
 
-    meridional: Literal["harmonics", "differences"] = "harmonics"
+    meridional: Literal["harmonics", "differences"] | None = None
     degrees: int | None = None
     filter_order: int | None = 16
     polar_cap: bool = True
 
     def __post_init__(self) -> None:
-        if self.meridional not in ("harmonics", "differences"):
-            raise ValueError(f"meridional: found {self.meridional!r}, expected 'harmonics' or 'differences'")
+        if self.meridional not in ("harmonics", "differences", None):
+            raise ValueError(f"meridional: found {self.meridional!r}, expected 'harmonics', 'differences' or None")
         if self.filter_order is not None and self.filter_order < 2:
             raise ValueError(f"filter_order: found {self.filter_order}, expected at least 2, or None for no filter")
 
@@ -81,7 +82,8 @@ class Derivatives(nn.Module):
             raise ValueError(f"grid: found {grid.shape}, expected at least 4 rows and an even number of columns")
         self.grid = grid
         self.register_buffer("eastward", _zonal_factor(grid, settings), persistent=False)
-        tables = _harmonics(grid, settings.degrees) if settings.meridional == "harmonics" else _differences(grid)
+        fitted = settings.meridional == "harmonics" or (settings.meridional is None and has_harmonics(grid))
+        tables = _harmonics(grid, settings.degrees) if fitted else _differences(grid)
         for name, table in zip(("northward", "northward_wind"), tables, strict=True):
             inside = ~pole_rows(grid).view(-1, 1)
             self.register_buffer(name, table * inside / EARTH_RADIUS, persistent=False)

@@ -53,34 +53,25 @@ class Enforcement:
     Attributes:
         latitude: degrees from the equator beyond which none is.
         interior: whether the lowest and the highest level of an equation are left out, at which derivatives are one-sided.
-        share: fraction of the levels, and of the rows of the grid, that a draw at random keeps.
     """
 
     latitude: float = 85.0
     interior: bool = True
-    share: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.latitude <= 90:
             raise ValueError(f"latitude: found {self.latitude:g}, expected degrees in (0, 90]")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share: found {self.share:g}, expected a fraction in (0, 1]")
 
     def rows(self, grid: LatLonGrid) -> Tensor:
         """Boolean, shape (lat,); a row on a pole never counts."""
         return torch.as_tensor(np.abs(grid.latitude) <= self.latitude) & ~pole_rows(grid)
 
-    def levels(self, equation: Equation, generator: torch.Generator | None = None) -> Tensor:
-        """Which levels of an equation count, boolean, shape (level,); a share of them where there is a generator."""
+    def levels(self, equation: Equation) -> Tensor:
+        """Which levels of an equation count, boolean, shape (level,)."""
         count, edge = len(equation.levels), int(self.interior)
         kept = torch.zeros(count, dtype=torch.bool)
-        kept[edge : count - edge] = True if generator is None else self.draw(count - 2 * edge, generator)
+        kept[edge : count - edge] = True
         return kept
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Which of ``count`` levels or rows a draw keeps, boolean, at least one of them."""
-        rank = torch.randperm(count, generator=generator, device=generator.device).cpu()
-        return rank < max(1, round(self.share * count))
 
 
 def _listed(levels: Levels) -> str:

@@ -41,6 +41,7 @@ from genda.physics.derivatives import Derivatives, Differentiation, secant
 from genda.physics.enforcement import NEEDS, Enforcement, Equation
 from genda.physics.fields import SCALARS, WIND, LevelFields, Levels, on
 from genda.physics.ground import filled, missing, near_ground
+from genda.physics.thermodynamics import thickness, virtual_temperature
 from genda.physics.vertical import LEAST_LEVELS, Column
 from genda.variables import GAS_CONSTANT
 
@@ -148,13 +149,11 @@ class PrimitiveEquations(nn.Module):
             result["z"] = self._geopotential(air, result)
         return result
 
-    def enforced(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def enforced(self, x: Tensor) -> Tensor:
         """Where the tendencies of states are asked to hold.
 
         Args:
             x: as :meth:`forward`.
-            generator: draws the share of levels and rows that :class:`Enforcement` keeps, alike for the batch; without
-                one all are kept.
 
         Returns:
             Boolean, shape of x: false for channels without an equation, beyond the limit of latitude, on poles, at the edges
@@ -164,12 +163,7 @@ class PrimitiveEquations(nn.Module):
         Raises:
             ValueError: as :meth:`forward`.
         """
-        fields = self.layout.split(self._checked(x))
-        absent = {field: missing(values, field) for field, values in fields.items()}
-        rows = self.rows
-        if generator is not None:
-            rows = rows & self.enforcement.draw(len(rows), generator).to(rows.device)
-        masks = {}
+        absent, masks = self.absent(x), {}
         for equation in self.report:
             if not equation.levels:
                 continue
@@ -178,9 +172,17 @@ class PrimitiveEquations(nn.Module):
             below = torch.stack(found).any(dim=0)
             if equation.field == "z":  # an integral from the ground
                 below = below.any(dim=1, keepdim=True).expand_as(below)
-            kept = self.enforcement.levels(equation, generator).to(rows.device).view(-1, 1, 1) & rows.view(-1, 1)
+            kept = self.enforcement.levels(equation).to(self.rows.device).view(-1, 1, 1) & self.rows.view(-1, 1)
             masks[equation.field] = kept & ~near_ground(below)
         return self.layout.join(masks, self.levels) if masks else torch.zeros_like(x, dtype=torch.bool)
+
+    def absent(self, x: Tensor) -> dict[str, Tensor]:
+        """Where each field is below the ground, Boolean, each (batch, level, lat, lon) on the field's own levels.
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
+        return {field: missing(values, field) for field, values in self.layout.split(self._checked(x)).items()}
 
     @property
     def has_wind_column(self) -> bool:
@@ -221,9 +223,7 @@ class PrimitiveEquations(nn.Module):
             raise ValueError(f"channels: found z and t on {len(levels)} common levels, expected at least 2")
         fields = self._fields(x)
         z, t, q = (on(fields[name], self.layout.levels[name], levels) for name in "ztq")
-        virtual = t * (1 + VIRTUAL * q)
-        depth = -torch.tensor(levels, dtype=x.dtype, device=x.device).log().diff().view(-1, 1, 1)
-        return z.diff(dim=1) - GAS_CONSTANT * depth * 0.5 * (virtual[:, 1:] + virtual[:, :-1])
+        return z.diff(dim=1) - thickness(virtual_temperature(t, q), levels)
 
     def _momentum(self, air: Air) -> dict[str, Terms]:
         levels = self.levels["u"]

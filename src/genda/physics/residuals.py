@@ -26,11 +26,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from genda.physics.constants import LEAST_LATITUDE, VIRTUAL
+from genda.physics.constants import LEAST_LATITUDE
 from genda.physics.fields import on
-from genda.physics.ground import filled, near_ground
+from genda.physics.ground import filled, missing, near_ground
 from genda.physics.primitive_equations import PrimitiveEquations
-from genda.variables import GAS_CONSTANT, channel
+from genda.physics.thermodynamics import thickness, virtual_temperature
+from genda.variables import channel
 
 Planes = tuple[Tensor, Tensor]
 """A residual (batch, plane, lat, lon), and where it counts, Boolean of the same shape."""
@@ -40,8 +41,12 @@ class Residual(Protocol):
     """R as planes.
 
     Attributes:
+        dynamics: K.
         equations: the equation of each plane, in order.
     """
+
+    @property
+    def dynamics(self) -> PrimitiveEquations: ...
 
     @property
     def equations(self) -> tuple[str, ...]: ...
@@ -121,10 +126,7 @@ class BalanceResidual:
         return (*names, *(["continuity"] if d.has_wind_column else []))
 
     def __call__(self, x: Tensor, other: Tensor) -> Planes:
-        d = self.dynamics
-        known = torch.isfinite(x)
-        x = filled(x, ~known)
-        parts = []
+        d, parts = self.dynamics, []
         if "hydrostatic" in self.equations:
             parts.append(d.hydrostatic_residual(x))
         if "geostrophic" in self.equations:
@@ -135,19 +137,19 @@ class BalanceResidual:
         if "continuity" in self.equations:
             parts.append(d.mass_tendency(x))
         values = torch.cat(parts, dim=1)
-        above = ~near_ground(~known.all(dim=1, keepdim=True))  # a column with a value below the ground counts nowhere
-        return values, (above & self._rows).expand_as(values)
+        below = torch.cat(list(d.absent(x).values()), dim=1).any(dim=1, keepdim=True)
+        above = ~near_ground(below)  # a column with a value below the ground counts nowhere
+        return values, (above & self._rows()).expand_as(values)
 
     def of_truth(self, x: Tensor, other: Tensor) -> Planes:
         return self(x, other)
 
-    @cached_property
     def _rows(self) -> Tensor:
-        """Which rows count in each plane, (plane, lat, 1)."""
-        d = self.dynamics
-        outside = torch.tensor(d.grid.latitude, device=d.rows.device).abs() >= LEAST_LATITUDE
-        turning = torch.tensor([name in ("geostrophic", "thermal wind") for name in self.equations]).to(outside)
-        return (d.rows & (outside | ~turning.view(-1, 1))).unsqueeze(-1)
+        """Which rows count in each plane, (plane, lat, 1), where the equations are."""
+        rows, latitude = self.dynamics.rows, self.dynamics.grid.latitude
+        outside = torch.tensor(latitude, device=rows.device).abs() >= LEAST_LATITUDE
+        turning = torch.tensor([name in ("geostrophic", "thermal wind") for name in self.equations], device=rows.device)
+        return (rows & (outside | ~turning.view(-1, 1))).unsqueeze(-1)
 
 
 def thermal_wind_residual(dynamics: PrimitiveEquations, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,11 +163,9 @@ def thermal_wind_residual(dynamics: PrimitiveEquations, x: Tensor) -> tuple[Tens
         m s⁻², each (batch, layer, lat, lon), from the ground up.
     """
     levels, layout = dynamics.layout.common("uvt"), dynamics.layout
-    fields = layout.split(x)
+    fields = {name: filled(part, missing(part, name)) for name, part in layout.split(x).items()}
     u, v, t, q = (on(fields[name], layout.levels[name], levels) for name in "uvtq")
-    virtual = t * (1 + VIRTUAL * q)
-    depth = -torch.tensor(levels, dtype=x.dtype, device=x.device).log().diff().view(-1, 1, 1)
-    east, north = dynamics.derivatives.gradient(GAS_CONSTANT * depth * 0.5 * (virtual[:, 1:] + virtual[:, :-1]))
+    east, north = dynamics.derivatives.gradient(thickness(virtual_temperature(t, q), levels))
     coriolis = dynamics.coriolis.to(x)
     return coriolis * v.diff(dim=1) - east, -coriolis * u.diff(dim=1) - north
 
@@ -190,6 +190,7 @@ class ResidualNorm(nn.Module):
         if not bool((scale > 0).any()):
             raise ValueError("residual: found no equation that these channels allow, expected u, v, z on three levels")
         self.residual = residual
+        self.dynamics = residual.dynamics  # a module, which moves to a device with this one
         self.register_buffer("scale", scale)
         self.register_buffer("area", area_weights.view(-1, 1), persistent=False)
 

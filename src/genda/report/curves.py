@@ -23,7 +23,7 @@ from genda.report.style import (
     new_figure,
     squared_units,
 )
-from genda.sphere import triangular_limit
+from genda.sphere import has_harmonics, triangular_limit
 from genda.variables import channel
 from genda.verify import spectra
 from genda.verify.scores import Array
@@ -42,7 +42,7 @@ class Quantity:
 
 def quantities(case: ReportCase) -> list[Quantity]:
     """Kinetic energy for winds (both components of a level, once), variance for everything else displayed."""
-    total = spectra.has_harmonics(case.grid)
+    total = has_harmonics(case.grid)
     if not (total or case.grid.periodic):
         return []
     out: list[Quantity] = []
@@ -111,7 +111,7 @@ def spectrum_picture(case: ReportCase, quantity: Quantity) -> Picture:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_minor_locator(NullLocator())
         _cut_offs(ax, case, named=ax is axes[0])
-    kind = "total" if spectra.has_harmonics(case.grid) else "zonal"
+    kind = "total" if has_harmonics(case.grid) else "zonal"
     axes[-1].set_xlabel(f"{kind} wavenumber")
     axes[-1].set_xticks([n for n in (1, 2, 5, 10, 20, 50, 100, 200) if n <= k[-1]])
     axes[-1].xaxis.set_major_formatter("{x:g}")

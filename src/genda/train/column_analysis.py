@@ -18,7 +18,7 @@ from torch import Tensor
 from genda.diffusion.zonal_gaussian import ZonalGaussian
 from genda.linalg import conjugate_gradient
 from genda.nn.autoencoder import Autoencoder
-from genda.train.networks import Columns
+from genda.train.simulated_columns import Columns
 
 ITERATIONS = 20
 """Bring an analysis of a twentieth of the grid, observed without noise, to within a few per cent of the exact one's error."""
@@ -98,7 +98,7 @@ class _ColumnMap:
         seen: false where a place is empty, shape (batch, n, 1).
         row, column: of each point on that grid, shape (batch, n).
         patch: side of a patch in points.
-        nlon: number of patches along a circle of latitude.
+        patches: number of patches along a circle of latitude.
         weight: of the map within a patch, shape (channel · patch², latent).
     """
 
@@ -107,7 +107,7 @@ class _ColumnMap:
     row: Tensor
     column: Tensor
     patch: int
-    nlon: int
+    patches: int
     weight: Tensor
 
     @staticmethod
@@ -131,7 +131,7 @@ class _ColumnMap:
 
     def _cell(self, latent: int) -> Tensor:
         """Which patch each is in, (batch, n, latent)."""
-        cell = self.row // self.patch * self.nlon + self.column // self.patch
+        cell = self.row // self.patch * self.patches + self.column // self.patch
         return cell.unsqueeze(2).expand(-1, -1, latent)
 
     def _place(self, channels: int) -> Tensor:

@@ -150,18 +150,25 @@ class PhysicsConfig(Strict):
         weight: c, the factor of the term.
         schedule: how it depends on the noise level.
         level: below which a reciprocal weight grows no more, or from which on a step is zero.
-        share: of each batch that it is taken of.
-        latitude: degrees from the equator beyond which no equation is asked for.
-        closure: of continuity, see :class:`genda.physics.primitive_equations.PrimitiveEquations`.
+        every: n, where it is taken of every n-th sample of a batch. What is a batch in one process is the same for several whose
+            slices n divides.
+        latitude, interior: where equations are asked to hold, see :class:`genda.physics.enforcement.Enforcement`.
+        meridional, filter_order, polar_cap: how derivatives are taken, see :class:`genda.physics.derivatives.Differentiation`.
+        closure, condensation: of the equations, see :class:`genda.physics.primitive_equations.PrimitiveEquations`.
     """
 
     residual: Literal["tendencies", "two-times", "balances"] = "tendencies"
     weight: float = Field(default=0.2, ge=0)
     schedule: Literal["reciprocal", "step", "constant"] = "reciprocal"
     level: float = Field(default=0.2, gt=0)
-    share: float = Field(default=1.0, gt=0, le=1)
+    every: int = Field(default=1, ge=1)
     latitude: float = Field(default=85.0, gt=0, le=90)
+    interior: bool = True
+    meridional: Literal["harmonics", "differences"] | None = None
+    filter_order: int | None = Field(default=16, ge=2)
+    polar_cap: bool = True
     closure: Literal["free", "rigid"] = "rigid"
+    condensation: bool = False
 
 
 class IncrementConfig(TrainConfig):

@@ -39,9 +39,9 @@ from genda.train.config import BaseFit, IncrementConfig
 from genda.train.data import static_maps, training_fields
 from genda.train.increment_objective import IncrementObjective
 from genda.train.latents import Latents, floor_variance
-from genda.train.networks import SimulatedNetworks
 from genda.train.pairs import Pairs, channel_weights, error_variance, read_pairs
 from genda.train.physics import PhysicsStates
+from genda.train.simulated_columns import SimulatedColumns
 from genda.train.task import Batch
 
 
@@ -101,17 +101,17 @@ class IncrementTask:
         self._validation.scale(mean, scale)
         if config.damped:
             self._validation.count_from(partial(self._told, self._validation))
-        self._networks, self._analysis = None, None
+        self._columns, self._analysis = None, None
         if config.architecture.observations is not None:
             fine_area = torch.as_tensor(space.grid.area_weights).float()
             error = error_variance(pairs, fine_area) if saved is None else saved["error"]
-            self._networks = SimulatedNetworks(error, config.observations, patch)
+            self._columns = SimulatedColumns(error, config.observations, patch)
             if config.architecture.observations.about == "analysis":
-                noises = self._networks.noises
+                noises = self._columns.noises
                 self._analysis = ColumnAnalysis(space.autoencoder, base, scale, floor, noises)
         self._physics = None if config.physics is None else PhysicsStates(config.physics, config.data, space, pairs)
         physics = None if self._physics is None else self._physics.term(saved)
-        seen = None if self._networks is None else self._networks.variance
+        seen = None if self._columns is None else self._columns.variance
         self.objective = IncrementObjective(
             denoiser,
             area,
@@ -142,7 +142,7 @@ class IncrementTask:
         """Denoising error by noise level in units of the Gaussian's own, with and without the background as context."""
         samples, denoiser = self._validation, self.objective.denoiser
         weights = self.objective.area_weights.view(-1, 1)
-        names = ("base", "shown", "hidden", *(["analysis", "observed"] if self._networks is not None else []))
+        names = ("base", "shown", "hidden", *(["analysis", "observed"] if self._columns is not None else []))
         sums = {name: torch.zeros(len(self._config.validation.sigmas)) for name in names}
         for k, sigma in enumerate(self._config.validation.sigmas):
             for start in range(0, len(samples.times), 16):
@@ -158,7 +158,7 @@ class IncrementTask:
                     "shown": denoiser(noisy, level, condition, context),
                     "hidden": denoiser(noisy, level, condition, torch.zeros_like(context)),
                 }
-                if self._networks is not None:
+                if self._columns is not None:
                     observed, analysis = self._observed(samples, maps, index, seeds)
                     about = noisy - analysis
                     estimates["analysis"] = analysis + denoiser.base(about, level)
@@ -173,7 +173,7 @@ class IncrementTask:
             "ratio_to_base": round(float(ratios["shown"].mean()), 5),
             "ratio_without_context": round(float(ratios["hidden"].mean()), 5),
         }
-        if self._networks is not None:
+        if self._columns is not None:
             scores |= {"ratios_analysis": [round(float(r), 5) for r in ratios["analysis"]]}
             scores |= {"ratios_observed": [round(float(r), 5) for r in ratios["observed"]]}
             scores |= {"ratio_observed": round(float(ratios["observed"].mean()), 5)}
@@ -239,10 +239,10 @@ class IncrementTask:
     ) -> tuple[Tensor, Tensor]:
         """What the network is shown, maps and observations drawn with the seeds, and what increments are then about."""
         nowhere = torch.zeros(())
-        if self._networks is None:
+        if self._columns is None:
             return maps, nowhere
-        lead, columns = samples.lead[torch.as_tensor(index)], self._networks.columns(samples, index, seeds)
-        observations = self._networks.maps(columns, lead).to(maps)
+        lead, columns = samples.lead[torch.as_tensor(index)], self._columns.columns(samples, index, seeds)
+        observations = self._columns.maps(columns, lead).to(maps)
         if self._analysis is None:
             return torch.cat([maps, observations], dim=1), nowhere
         analysis = self._analysis.of(columns, self._statistics(samples, index)[0], lead).to(maps)
@@ -250,11 +250,11 @@ class IncrementTask:
 
     def _unobserved(self, samples: Latents, maps: Tensor) -> Tensor:
         """What the network is shown where nothing is observed."""
-        if self._networks is None:
+        if self._columns is None:
             return maps
         latent = self._space.spec.latent if self._analysis is not None else 0
         analysis = maps.new_zeros(len(maps), latent, *maps.shape[2:])
-        return torch.cat([maps, analysis, self._networks.nothing(samples, len(maps)).to(maps)], dim=1)
+        return torch.cat([maps, analysis, self._columns.nothing(samples, len(maps)).to(maps)], dim=1)
 
     def _statistics(self, samples: Latents, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Mean and scale of latent errors of each sample."""

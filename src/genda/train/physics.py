@@ -29,6 +29,7 @@ from genda.latent_model import AutoencoderModel
 from genda.nn.autoencoder import Autoencoder
 from genda.physics import (
     BalanceResidual,
+    Differentiation,
     Enforcement,
     PrimitiveEquations,
     Residual,
@@ -76,7 +77,7 @@ class PhysicsTerm(nn.Module):
         background: Tensor,
         before: Tensor | None = None,
     ) -> Tensor:
-        """Mean over the samples it is taken of, the first of the batch, ().
+        """Mean over the samples it is taken of, every n-th of the batch, ().
 
         Args:
             estimate, e: D(e_t; σ) and e, shape (batch, latent, lat, lon).
@@ -86,14 +87,14 @@ class PhysicsTerm(nn.Module):
             background: x_b in physical units, shape (samples, channel, lat, lon).
             before: the truth a step before, as x_b, where the residual is between two times.
         """
-        first = slice(0, len(background))
+        chosen = slice(None, None, self._config.every)
         with torch.autocast(estimate.device.type, enabled=False):
-            latent, shift, scale = latent[first], mean[first], scale[first]
+            latent, shift, scale = latent[chosen], mean[chosen], scale[chosen]
             with torch.no_grad():
                 start = self.autoencoder.decode(latent)
 
             def state(increment: Tensor) -> Tensor:
-                decoded = self.autoencoder.decode(latent + shift + scale * increment[first].float())
+                decoded = self.autoencoder.decode(latent + shift + scale * increment[chosen].float())
                 return background + self.std.view(-1, 1, 1) * (decoded - start)
 
             with torch.no_grad():
@@ -104,7 +105,7 @@ class PhysicsTerm(nn.Module):
                 with torch.no_grad():
                     share = self._squares(truth, other)
                 squares = (squares - share).clamp(min=0)
-            return (self._weight(sigma[first], error_std[first]) * squares.mean(dim=0)).mean()
+            return (self._weight(sigma[chosen], error_std[chosen]) * squares.mean(dim=0)).mean()
 
     def _squares(self, x: Tensor, other: Tensor) -> Tensor:
         return torch.stack(list(self.norm(x, other).values()))
@@ -131,8 +132,14 @@ class PhysicsStates:
         self._before, seconds = None, 0.0
         if config.residual == "two-times":
             self._before, seconds = truth_before(data, pairs.times, space.normalisation)
-        enforcement = Enforcement(latitude=config.latitude)
-        dynamics = PrimitiveEquations(space.grid, space.channels, enforcement=enforcement, closure=config.closure)
+        dynamics = PrimitiveEquations(
+            space.grid,
+            space.channels,
+            differentiation=Differentiation(config.meridional, None, config.filter_order, config.polar_cap),
+            enforcement=Enforcement(config.latitude, config.interior),
+            closure=config.closure,
+            condensation=config.condensation,
+        )
         residuals: dict[str, Callable[[], Residual]] = {
             "tendencies": lambda: TendencyResidual(dynamics),
             "two-times": lambda: TwoTimeResidual(dynamics, seconds),
@@ -148,11 +155,11 @@ class PhysicsStates:
         return PhysicsTerm(self._space.autoencoder, norm, self._space.normalisation.std, self._config)
 
     def states(self, samples: Latents, index: NDArray[np.int64]) -> tuple[Tensor, ...]:
-        """Backgrounds of the share of a batch that the term is taken of, and truths before where it needs them.
+        """Backgrounds of those of a batch that the term is taken of, and truths before where it needs them.
 
         In physical units, turned as samples are.
         """
-        chosen = torch.as_tensor(index[: max(1, round(self._config.share * len(index)))])
+        chosen = torch.as_tensor(index[:: self._config.every])
         normalisation = self._space.normalisation
         middle = normalisation.mean_at(samples.times[chosen.numpy()])
         turned = torch.stack([m.roll(int(turn), -1) for m, turn in zip(middle, samples.turn[chosen], strict=True)])
@@ -167,8 +174,9 @@ class PhysicsStates:
             self._space.normalisation.physical(part[chosen].float(), self._pairs.times[chosen])
             for part in (self._pairs.truth, self._pairs.truth if self._before is None else self._before)
         )
-        rows = [
-            mean_squares(*self._residual.of_truth(x, o), area)
-            for x, o in zip(torch.split(truth, 8), torch.split(other, 8), strict=True)
+        planes = [
+            self._residual.of_truth(x, o) for x, o in zip(torch.split(truth, 8), torch.split(other, 8), strict=True)
         ]
-        return torch.cat(rows).mean(dim=0).sqrt()
+        squares = torch.cat([mean_squares(*each, area) for each in planes])
+        counts = torch.cat([where.any(dim=(-2, -1)) for _, where in planes])
+        return (squares.sum(dim=0) / counts.sum(dim=0).clamp(min=1)).sqrt()

@@ -58,7 +58,6 @@ from genda.verify.specdiv import (
     sample_spectral_divergence,
 )
 from genda.verify.spectra import (
-    has_harmonics,
     kinetic_energy_bands,
     kinetic_energy_spectrum,
     spherical_power,
@@ -120,7 +119,6 @@ __all__ = [
     "field_statistics",
     "geostrophic_residual",
     "geostrophic_wind",
-    "has_harmonics",
     "hydrostatic_residual",
     "kinetic_energy_bands",
     "kinetic_energy_spectrum",

@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 
 from genda.grid import EARTH_RADIUS, LatLonGrid
-from genda.physics.constants import LEAST_LATITUDE, ROTATION, VIRTUAL
-from genda.sphere import SphericalGradient
-from genda.variables import GAS_CONSTANT, Channel, channel
+from genda.physics.constants import LEAST_LATITUDE, ROTATION
+from genda.physics.thermodynamics import thickness, virtual_temperature
+from genda.sphere import SphericalGradient, has_harmonics
+from genda.variables import Channel, channel
 from genda.verify.scores import Array, area_mean, normalised_weights
-from genda.verify.spectra import has_harmonics, resolved_degrees
+from genda.verify.spectra import resolved_degrees
 
 
 def geostrophic_levels(channels: Sequence[str]) -> tuple[str, ...]:
@@ -108,13 +109,11 @@ def hydrostatic_residual(fields: Tensor, channels: Sequence[str], weights: Tenso
     levels, moist = _levels(channels, "zt"), _levels(channels, "ztq")
     if len(levels) < 2:
         return None
-    z, virtual = (_slices(fields, channels, name, levels).double() for name in "zt")
+    z, t = (_slices(fields, channels, name, levels).double() for name in "zt")
+    q = torch.zeros_like(t)
     if moist:
-        factor = 1 + VIRTUAL * _slices(fields, channels, "q", moist).double()
-        virtual[..., [levels.index(level) for level in moist], :, :] *= factor
-    depth = torch.as_tensor(-np.diff(np.log(levels)), device=fields.device).view(-1, 1, 1)
-    mean = 0.5 * (virtual[..., 1:, :, :] + virtual[..., :-1, :, :])
-    return area_mean((z.diff(dim=-3) - GAS_CONSTANT * mean * depth) ** 2, weights)
+        q[..., [levels.index(level) for level in moist], :, :] = _slices(fields, channels, "q", moist).double()
+    return area_mean((z.diff(dim=-3) - thickness(virtual_temperature(t, q), levels)) ** 2, weights)
 
 
 def level_winds(channels: Sequence[str]) -> list[tuple[int, int]]:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genda.grid import LatLonGrid
-from genda.sphere import triangular_limit
+from genda.sphere import has_harmonics, triangular_limit
 from genda.verify import ensemble, scores
 from genda.verify.balance import level_winds, residuals
 from genda.verify.decomposition import crps_bins
 from genda.verify.scores import Array
 from genda.verify.specdiv import sample_spectral_divergence
-from genda.verify.spectra import has_harmonics, kinetic_energy_bands
+from genda.verify.spectra import kinetic_energy_bands
 from genda.verify.statistics import Statistics
 from genda.verify.tendencies import tendency_scores
 

@@ -28,15 +28,6 @@ def resolved_degrees(grid: LatLonGrid) -> int:
     return min(grid.shape[0], grid.shape[1] // 2) if grid.is_gaussian else triangular_limit(grid)
 
 
-def has_harmonics(grid: LatLonGrid) -> bool:
-    """Whether spherical harmonics exist for this grid, so that total-wavenumber spectra can be had."""
-    try:
-        _transform(grid, 2)
-    except ValueError:
-        return False
-    return True
-
-
 @lru_cache(maxsize=8)
 def _transform(grid: LatLonGrid, lmax: int) -> SphericalTransform:
     return SphericalTransform(grid, lmax).double()

@@ -23,12 +23,9 @@ from genda.grid import LatLonGrid
 from genda.physics import PrimitiveEquations
 from genda.physics.enforcement import NEEDS, Equation
 from genda.physics.fields import LevelFields
+from genda.sphere import has_harmonics
 from genda.variables import channel
 from genda.verify.scores import Array, normalised_weights
-from genda.verify.spectra import has_harmonics
-
-INTERIOR = 3
-"""Levels that an equation needs for one to lie inside the column, where vertical derivatives are two-sided."""
 
 
 def equations(channels: Sequence[str]) -> tuple[str, ...]:
@@ -37,7 +34,7 @@ def equations(channels: Sequence[str]) -> tuple[str, ...]:
         layout = LevelFields(tuple(channels))
     except ValueError:  # a toy model's variables
         return ()
-    return tuple(field for field in NEEDS if len(Equation.of(field, layout).levels) >= INTERIOR)
+    return tuple(field for field in NEEDS if Equation.of(field, layout).levels)
 
 
 def tendency_scores(
@@ -94,6 +91,7 @@ def change_correlation(dynamics: PrimitiveEquations, before: Tensor, after: Tens
     told, seen = dynamics.to(x.device)(x).mean(dim=0), (x[1] - x[0]) / seconds
     weight = dynamics.enforced(x).all(dim=0) * torch.as_tensor(dynamics.grid.area_weights).to(x.device).view(-1, 1)
     weight = weight / weight.sum(dim=(1, 2), keepdim=True)
+    seen = torch.where(weight > 0, seen, 0.0)  # below the ground there is no change
 
     def covariance(a: Tensor, b: Tensor) -> Tensor:
         a, b = (v - (weight * v).sum(dim=(1, 2), keepdim=True) for v in (a, b))

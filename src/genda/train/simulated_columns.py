@@ -37,7 +37,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class SimulatedNetworks:
+class SimulatedColumns:
     """How errors are observed.
 
     Attributes:
