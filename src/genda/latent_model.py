@@ -231,8 +231,6 @@ def build_increment_network(
         return network
     identifiers = [item.field.id for item in parse_channels(names)]
     fields = [list(dict.fromkeys(identifiers)).index(name) for name in identifiers]
-    if seen.encoder != "none" and seen.width == folded:  # what is encoded could not be told from what is not
-        raise ValueError(f"observations: width: found {folded}, the number of the observed maps, expected another")
     encoder: nn.Module
     if seen.encoder == "virtual":
         encoder = VirtualReconstruction(fields, features, grid, spec.patch, seen.width, seen.scales, seen.head)
@@ -240,7 +238,7 @@ def build_increment_network(
         encoder = ConvolutionalEncoder(len(names), features, spec.patch, seen.width, seen.scales)
     else:
         encoder = NoEncoder(spec.patch)
-    return ObservationConditioned(network, encoder, maps, features, spec.patch)
+    return ObservationConditioned(network, encoder, maps, spec.patch)
 
 
 def save_autoencoder(directory: Path, model: AutoencoderModel) -> None:

@@ -171,7 +171,10 @@ class IncrementPrior(nn.Module):
             usual = self.autoencoder.encode(nothing).mean - self.mean
             told = expected_errors(self.denoiser.base, (latent - usual) / self.scale, self.damping)  # type: ignore[arg-type]
             centre = centre + self.scale * told
-        return Increments(self, background, latent, decoded, condition, self.denoiser, analysis, unseen, centre)
+        denoiser = self.denoiser
+        if self.error is not None:  # observations are encoded once
+            denoiser = IncrementDenoiser(denoiser.network.network, denoiser.base, denoiser.sees_base)  # type: ignore[arg-type]
+        return Increments(self, background, latent, decoded, condition, denoiser, analysis, unseen, centre)
 
     @torch.no_grad()
     def encoded(self, values: Tensor, density: Tensor, latent: Tensor) -> Tensor:

@@ -178,30 +178,28 @@ class ObservationConditioned(nn.Module):
     """A network whose context also holds observations: what an encoder makes of them stands beside the other maps.
 
     Args:
-        network: ``(inputs, c_noise, condition, context)``, see :class:`genda.nn.unet.UNet` and :class:`genda.nn.transformer.DiT`.
+        network: ``(inputs, c_noise, condition, context)``, see :class:`genda.nn.unet.UNet` and :class:`genda.nn.transformer.DiT`;
+            called by itself where observations are encoded once for all noise levels and members.
         encoder: of observations.
         maps: number of the other maps.
-        features: number of maps that the encoder gives; that of folded observations where it leaves them as they are.
         patch: how many times finer the observations' grid is than that of the maps.
     """
 
-    def __init__(self, network: nn.Module, encoder: nn.Module, maps: int, features: int, patch: int) -> None:
+    def __init__(self, network: nn.Module, encoder: nn.Module, maps: int, patch: int) -> None:
         super().__init__()
-        self.network, self.encoder, self.features = network, encoder, features
+        self.network, self.encoder = network, encoder
         self._maps, self._patch = maps, patch
 
     def forward(self, inputs: Tensor, c_noise: Tensor, condition: Tensor | None, context: Tensor) -> Tensor:
-        """``context`` holds the other maps, then observations as :func:`folded` or as :meth:`encoded` has them."""
-        maps, observations = context[:, : self._maps], context[:, self._maps :]
-        if observations.shape[1] != self.features:
-            observations = self.encoded(observations)
+        """``context`` holds the other maps, then observations as :func:`folded` has them."""
+        maps, observations = context[:, : self._maps], self.encoded(context[:, self._maps :])
         out: Tensor = self.network(inputs, c_noise, condition, torch.cat([maps, observations], dim=1))
         return out
 
     def encoded(self, observations: Tensor) -> Tensor:
-        """What the encoder makes of observations as :func:`folded` has them, once for all noise levels and members.
+        """What the encoder makes of observations as :func:`folded` has them.
 
-        (batch, 2 · channel · patch², lat, lon) to (batch, features, lat, lon).
+        (batch, 2 · channel · patch², lat, lon) to (batch, feature, lat, lon).
         """
         values, density = F.pixel_shuffle(observations, self._patch).chunk(2, dim=1)
         maps: Tensor = self.encoder(values, density)

@@ -131,7 +131,9 @@ def _one_date(
             out["energy_score"] = (out["squared_error"] / std**2).mean().sqrt().unsqueeze(0)
     if min_degree is not None:
         out |= _spectral("specdiv", x, best, y, grid, min_degree)
-        if climate is not None and bool((x - climate).flatten(-2).any(dim=-1).all()):  # the climate has no anomalies itself
+        if climate is not None and bool(
+            (x - climate).flatten(-2).any(dim=-1).all()
+        ):  # the climate has no anomalies itself
             out |= _spectral("specdiv_anomaly", x - climate, best - climate, y - climate, grid, 1)
     wind = level_winds(channels)
     if wind and has_harmonics(grid):
