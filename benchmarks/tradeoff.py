@@ -8,27 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from ratios import score, title
 
 from genda.report.style import ANALYSIS_COLOUR, BASELINE_COLOURS, finish, new_figure, style
-from genda.verify.metrics import METRICS
-
-
-def score(row: dict[str, Any], name: str) -> tuple[float, float]:
-    """Ratio of ``metric:column`` to the reference's on the same dates, and its standard error, 0 where it is not known."""
-    metric, column = name.split(":")
-    found = row["metrics"].get(metric, {}).get(column, {})
-    if found.get("ratio") is None:
-        raise typer.BadParameter(f"row {row['method']!r}: found no ratio of {name}, expected one")
-    return float(found["ratio"]), float(found.get("ratio_stderr") or 0.0)
-
-
-def title(name: str) -> str:
-    """What ``metric:column`` is called in tables."""
-    metric, column = name.split(":")
-    return f"{METRICS[metric].title}, {column}"
 
 
 def main(
@@ -49,7 +34,10 @@ def main(
         axes = canvas.add_subplot()
         for curve, colour in zip(rows, colours, strict=False):
             names = curve.split(",")
-            (x, dx), (y, dy) = (zip(*(score(by_name[n], axis) for n in names), strict=True) for axis in (across, up))
+            found = [[score(by_name[n], axis) for n in names] for axis in (across, up)]
+            if None in found[0] + found[1]:
+                raise typer.BadParameter(f"rows {curve}: found one without {across} or {up}, expected both of all")
+            (x, dx), (y, dy) = (zip(*cells, strict=True) for cells in found)
             axes.errorbar(x, y, xerr=dx, yerr=dy, color=colour, marker="o", markersize=4, elinewidth=0.6)
             for name, *point in zip(names, x, y, strict=True):
                 axes.annotate(name, point, textcoords="offset points", xytext=(6, 5))

@@ -24,6 +24,7 @@ from genda.verify import (
     GEOSTROPHIC,
     HYDROSTATIC,
     KINETIC_ENERGY,
+    NMAE,
     NMSE,
     OUTLIERS,
     RMSE,
@@ -44,6 +45,7 @@ from genda.verify import (
 METRICS = (
     RMSE,
     NMSE,
+    NMAE,
     FORECAST_RMSE,
     FORECAST_NMSE,
     FORECAST_SPREAD_SKILL,
