@@ -37,32 +37,32 @@ class MaskedInstanceNorm(nn.Module):
         fields: which field each channel belongs to, numbered from 0.
     """
 
-    belongs: Tensor
+    field: Tensor
 
     def __init__(self, fields: Sequence[int]) -> None:
         super().__init__()
-        belongs = F.one_hot(torch.tensor(fields), max(fields) + 1).float()  # (channel, field)
-        self.register_buffer("belongs", belongs, persistent=False)
+        self._count = max(fields) + 1
+        self.register_buffer("field", torch.tensor(fields), persistent=False)
 
     def forward(self, values: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
         """``values`` and ``density`` (batch, channel, lat, lon) to normalised values, and [μ, ln σ] (batch, 2 · field).
 
-        In the precision of the values: sums over a sphere are not to be had in bfloat16.
+        In sums, not in products of matrices, which autocast would take in bfloat16.
         """
-        with torch.autocast(values.device.type, enabled=False):
-            return self._normalised(values, density)
-
-    def _normalised(self, values: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
-        belongs = self.belongs.to(values)
-        weight = density.sum(dim=(2, 3)) @ belongs
+        weight = self._by_field(density)
         known = weight > 0
         weight = weight.clamp(min=1e-6)
-        mean = (density * values).sum(dim=(2, 3)) @ belongs / weight
-        centred = values - (mean @ belongs.T)[..., None, None]
-        square = (density * centred**2).sum(dim=(2, 3)) @ belongs / weight
+        mean = self._by_field(density * values) / weight
+        centred = values - mean[:, self.field, None, None]
+        square = self._by_field(density * centred**2) / weight
         deviation = torch.where(known, (square + 1e-4).sqrt(), 1.0)
-        normalised = centred / (deviation @ belongs.T)[..., None, None] * (density > 0)
+        normalised = centred / deviation[:, self.field, None, None] * (density > 0)
         return normalised, torch.cat([mean, deviation.log()], dim=1)
+
+    def _by_field(self, x: Tensor) -> Tensor:
+        """Sums of (batch, channel, lat, lon) over all points of all channels of a field, (batch, field)."""
+        sums = x.sum(dim=(2, 3))
+        return sums.new_zeros(len(x), self._count).index_add(1, self.field, sums)
 
 
 class VirtualReconstruction(nn.Module):
