@@ -23,7 +23,7 @@ from genda.verify.tendencies import change_correlation
 
 def main(
     data: Annotated[str, typer.Argument(help="nature run")],
-    split: str = "test",
+    split: str = "validation",
     pairs: int = 60,
 ) -> None:
     """Print tables of a row a field and a column a level, for both closures of continuity."""

@@ -185,9 +185,14 @@ def test_what_does_not_fit_is_one_clear_line(case, capsys):
     few = truth.select(truth.channels[:3])
     later = State(truth.values, truth.channels, truth.grid, truth.times + 1)
     later = State(later.values, later.channels, later.grid, truth.times + (later.times - truth.times) * 86_400 * 10**9)
+    both = State(
+        torch.cat([truth.values, later.values]), truth.channels, truth.grid, np.concatenate([truth.times, later.times])
+    )
     for arguments, complaint in [
         ({"background": None}, "background: found none for"),
-        ({"model": "states"}, "expected one where the model is a prior of background errors"),
+        ({"background": write(case, "both.nc", both)}, "both.nc: found 2 times, "),
+        ({"background": write(case, "later.nc", later)}, "; times: "),
+        ({"model": "states"}, "expected --background where a model is a prior of background errors"),
         (
             {"background": write(case, "coarse.nc", coarse)},
             "background: found a grid of 8 rows from 76.2426 to -76.2426 and 16 columns",

@@ -25,7 +25,7 @@ from genda.diffusion.noise import derived_seed
 from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.latent_card import is_latent
-from genda.latent_methods import LATENT_METHODS, EnsembleShare, make_latent_method
+from genda.latent_methods import LATENT_METHODS, SHOWN, EnsembleShare, make_latent_method
 from genda.latent_model import LatentModel, load_latent_model
 from genda.methods import Method
 from genda.problem import Problem, Source
@@ -85,6 +85,22 @@ def usual_method(model: Model | LatentModel) -> str:
     if not isinstance(model, LatentModel):
         return "fusion"
     return "losda" if model.error is None else "phyda"
+
+
+def check_method(name: str, model: Model | LatentModel) -> None:
+    """Refuse a method of another kind of prior.
+
+    Raises:
+        ValueError: naming what the prior is and what the method needs.
+    """
+    latent = isinstance(model, LatentModel)
+    if not latent and name in LATENT_METHODS:
+        such = "phyda" if name in SHOWN else "losda"
+        raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as {such}")
+    if latent and name in METHODS:
+        raise ValueError(
+            f"method {name!r}: unknown to a prior of background errors, expected one of {', '.join(LATENT_METHODS)}"
+        )
 
 
 def assimilate(
@@ -171,11 +187,8 @@ def _complete(
     model: Model | LatentModel, name: str, sources: Sequence[Source], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The settings given, and what a method takes by default."""
+    check_method(name, model)
     latent = isinstance(model, LatentModel)
-    if not latent and name in LATENT_METHODS:
-        raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as losda")
-    if latent and name in METHODS:
-        raise ValueError(f"method {name!r}: unknown to a prior of background errors, expected one of {LATENT_METHODS}")
     parameters = signature(make_latent_method if latent else make_method).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY]
     if unknown := [key for key in given if key not in known]:

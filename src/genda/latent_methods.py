@@ -230,7 +230,9 @@ def make_latent_method(
     guidance = _guidance(name, sampler, optimisation, gamma, iterations)
     shown = name in SHOWN
     if shown and prior.error is None:
-        raise ValueError(f"{name}: found a network that sees no observations, expected a prior trained to")
+        raise ValueError(
+            f"method {name!r}: found a network that is shown no observations, expected a prior trained to, such as phyda"
+        )
     joined = joins_ensemble(name, model)
     if not joined and ensemble not in (None, DEFAULT_SHARE):
         raise ValueError(f"ensemble: found one for {name} with increments about the background, expected none")

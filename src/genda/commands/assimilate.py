@@ -93,10 +93,14 @@ def assimilate_files(
     first_checks = read_checks(checks).values() if checks else (check_missing, check_bounds, check_duplicates)
     entries = read_errors(errors) if errors else ()
     prior = library.load(model)
+    if method is not None:
+        library.check_method(method, prior)
     latent = isinstance(prior, LatentModel)
     if latent != (background is not None):
         found = f"found {'none' if background is None else background} for {model}"
-        raise ValueError(f"background: {found}, expected one where the model is a prior of background errors")
+        raise ValueError(
+            f"background: {found}, expected --background where a model is a prior of background errors, and none elsewhere"
+        )
     if lead is not None and not latent:
         raise ValueError(f"lead: found {lead} h without a background, expected one for a prior of background errors")
     if latent and map_climate:
@@ -104,7 +108,8 @@ def assimilate_files(
     coarse = [read_state(path) for path in fields]
     table = read_observations(observations) if observations else None
     forecast = None if background is None else read_state(background, prior.channels)
-    when = _analysis_time(time, [*coarse, *([] if forecast is None else [forecast])], table)
+    given_states = dict(zip(fields, coarse, strict=True)) | ({background: forecast} if background and forecast else {})
+    when = _analysis_time(time, given_states, table)
     if background is not None and forecast is not None:
         forecast = at(forecast, when, background)
     coarse = [at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
@@ -137,7 +142,8 @@ def assimilate_files(
             counts = ", ".join(f"{k} {v}" for k, v in summary(table)["flags"].items())
             raise ValueError(
                 f"{', '.join(map(str, observations))}: found no observation to use at {iso(when)} ± {window_hours:g} h, "
-                f"expected at least one inside window, domain and levels (flags: {counts})"
+                f"expected at least one inside window, domain and levels (flags: {counts}; "
+                f"times: {' to '.join(t.isoformat(timespec='minutes') for t in (table['time'].min(), table['time'].max()))})"
             )
         sources.append(point_source(prior, used, when, vertical_correlation=vertical_correlation))
     for path, state in zip(fields, coarse, strict=True):
@@ -255,7 +261,7 @@ def _as_observed(
     return table.assign(**moved, obs_error=table["obs_error"] * mapping.amplitude)
 
 
-def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFrame | None) -> np.datetime64:
+def _analysis_time(time: str | None, states: Mapping[Path, State], table: pd.DataFrame | None) -> np.datetime64:
     if time is not None:
         try:
             stamp = pd.Timestamp(time)
@@ -264,7 +270,11 @@ def _analysis_time(time: str | None, coarse: Sequence[State], table: pd.DataFram
             return np.datetime64(stamp.tz_convert(None) if stamp.tzinfo else stamp, "ns")
         except ValueError:
             raise ValueError(f"time: found {time!r}, expected an ISO date such as 2008-12-08T12") from None
-    known = [state.times[0] for state in coarse if not np.isnat(state.times[0])]
+    for path, state in states.items():
+        if len(state.times) > 1:
+            found = f"{len(state.times)} times, {iso(state.times[0])} to {iso(state.times[-1])}"
+            raise ValueError(f"{path}: found {found}, expected --time to say which is analysed")
+    known = [state.times[0] for state in states.values() if not np.isnat(state.times[0])]
     if known:
         return np.datetime64(known[0], "ns")
     if table is not None and len(table):

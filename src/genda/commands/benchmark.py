@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from genda.atomic import replacing
@@ -47,10 +48,10 @@ def run_benchmark(
     text, document = results.to_markdown(), results.to_dict()
     if out is not None:
         short = " --quick" if quick else ""
-        short += "" if "all" in methods else f" --methods '{','.join(methods)}'"
-        short += "".join(f" --scenario '{scenario}'" for scenario in scenarios)
+        short += "" if "all" in methods else f" --methods {quote(','.join(methods))}"
+        short += "".join(f" --scenario {quote(scenario)}" for scenario in scenarios)
         short += "" if dates is None else f" --dates {dates}"
-        short += "" if reference is None else f" --reference '{reference}'"
+        short += "" if reference is None else f" --reference {quote(reference)}"
         short += "" if data is None else f" --data {data.name}"
         pictures = _pictures(document, out)
         with replacing(out) as page:

@@ -26,22 +26,27 @@ class Equation:
         field: identifier of the field.
         levels: hPa, from the ground up; empty where the equation is left out.
         found: the levels of each field it needs.
+        dry: those of its levels without humidity, whose virtual temperature is the temperature.
     """
 
     field: str
     levels: Levels
     found: Mapping[str, Levels]
+    dry: Levels = ()
 
     @staticmethod
     def of(field: str, state: LevelFields) -> Equation:
         """The equation of a field on the levels that all the fields it needs are held on."""
         common = state.common(NEEDS[field])
         found = {name: state.levels[name] for name in NEEDS[field]}
-        return Equation(field, common if len(common) >= LEAST_LEVELS else (), found)
+        levels = common if len(common) >= LEAST_LEVELS else ()
+        moist = state.levels["q"] if field in "tz" else levels
+        return Equation(field, levels, found, tuple(level for level in levels if level not in moist))
 
     def __str__(self) -> str:
         if self.levels:
-            return f"{self.field}: on {_listed(self.levels)} hPa"
+            dry = f", of dry air on {_listed(self.dry)} (no q)" if self.dry else ""
+            return f"{self.field}: on {_listed(self.levels)} hPa{dry}"
         found = "; ".join(f"{name} on {_listed(levels)}" for name, levels in self.found.items())
         return f"{self.field}: left out, found {found}; expected at least {LEAST_LEVELS} levels in common"
 

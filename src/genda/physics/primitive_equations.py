@@ -118,10 +118,13 @@ class PrimitiveEquations(nn.Module):
             units per second, shape of x; zero for channels without an equation, without meaning where :meth:`enforced` is false.
 
         Raises:
-            ValueError: for another shape, or values that are not finite above the ground.
+            ValueError: for another shape, values that are not finite above the ground, or channels without any equation.
         """
+        if not self.levels:
+            left_out = "; ".join(map(str, self.report))
+            raise ValueError(f"channels: found no equation that these channels allow ({left_out})")
         tendencies = {field: total(terms) for field, terms in self.terms(x).items()}
-        return self.layout.join(tendencies, self.levels) if tendencies else torch.zeros_like(x)
+        return self.layout.join(tendencies, self.levels)
 
     def terms(self, x: Tensor) -> dict[str, Terms]:
         """The terms of each equation by field and name.
