@@ -208,7 +208,8 @@ def assimilate_files(
         files = {"model": model, **{name: ", ".join(map(str, paths)) for name, paths in read.items() if paths}}
         write_report(_report_case(prior, analysis, coarse, table, files), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
-    done_line = f"{out}: {drawn} members at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
+    counted = "1 member" if drawn == 1 else f"{drawn} members"
+    done_line = f"{out}: {counted} at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
     text = "\n".join([*warnings, done_line])
     document = {
         "out": str(out),
