@@ -238,6 +238,18 @@ def test_station_scores_match_a_plain_loop() -> None:
     assert (abs(ratio.mean - 1 / np.sqrt(4.25)) < 4 * ratio.stderr).all()
 
 
+def test_departures_of_an_ensemble_whose_spread_is_its_error_are_as_large_as_expected() -> None:
+    """Departures of members with an error of 2 and observations with one of 1 have a variance of 5, whatever a station reports."""
+    rng = np.random.default_rng(3)
+    frame = observations(rng, 20_000)
+    frame["hx_a"] = frame["observation"] + 5**0.5 * rng.standard_normal(len(frame))
+    for spread, expected in ((2.0, 1.0), (0.0, 5.0), (3.0, 0.5)):
+        scored = verify.station_statistics(frame.assign(hx_spread=spread))
+        found = verify.estimate(scored, verify.DEPARTURE_CHI_SQUARE)
+        assert (abs(found.mean - expected) < 4 * found.stderr).all()
+    assert not verify.station_statistics(frame).supports(verify.DEPARTURE_CHI_SQUARE)
+
+
 def test_the_station_jackknife_knows_that_a_station_errs_as_one() -> None:
     """Twelve stations with one bias each: the error of the mean bias is that of 12 numbers, not of 1,200."""
     rng = np.random.default_rng(1)

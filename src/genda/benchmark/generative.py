@@ -80,8 +80,15 @@ def fusion_method(
     return make_method(METHODS[spec.guidance], model, sampler=sampler, errors=errors, **settings)
 
 
-def check_base(prior: str, methods: Mapping[str, Any]) -> None:
+def check_base(
+    prior: str, methods: Mapping[str, Any], interpolated: Sequence[str] = ("optimal-interpolation",)
+) -> None:
     """Refuse a prior that is not on a spherical Gaussian where a row needs that; no tensor is read.
+
+    Args:
+        prior: by name or directory.
+        methods: rows by name.
+        interpolated: methods that need an optimal interpolation.
 
     Raises:
         ValueError: naming the rows.
@@ -89,7 +96,7 @@ def check_base(prior: str, methods: Mapping[str, Any]) -> None:
     needing = [
         name
         for name, spec in methods.items()
-        if spec.method == "optimal-interpolation"
+        if spec.method in interpolated
         or (isinstance(spec, FusionSpec) and (spec.background or spec.guidance == "gaussian"))
     ]
     if needing and check_model(prior).architecture.base.kind != "spherical":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 
 from genda.benchmark.experiment import experiment_of
 from genda.benchmark.runner import Pair, pairs, read_pair
+from genda.benchmark.soundings import SoundingSuite
 from genda.benchmark.suite import Suite
-from genda.variables import HEADLINE_CHANNELS
+from genda.variables import HEADLINE_CHANNELS, channel
 from genda.verify import (
+    BIAS,
     CHI_SQUARE,
     CRPS,
+    DEPARTURE_CHI_SQUARE,
     ENERGY_SCORE,
     FORECAST_NMSE,
     FORECAST_RMSE,
@@ -36,7 +40,6 @@ from genda.verify import (
     STATE_RMSE,
     TENDENCIES,
     TENDENCY_SIZE,
-    Metric,
     ScoreTable,
     Statistics,
     paired_difference,
@@ -65,6 +68,7 @@ METRICS = (
     TENDENCY_SIZE,
     STATE_RMSE,
 )
+AT_STATIONS = (RMSE, BIAS, DEPARTURE_CHI_SQUARE)
 
 
 @dataclass(frozen=True)
@@ -142,21 +146,24 @@ class Results:
                 )
         return {"suite": self.suite.suite, "dates": self.cases, "reference": self.suite.reference, "rows": rows}
 
-    def to_markdown(self, metrics: Sequence[Metric] = METRICS) -> str:
-        """Tables of ratio, scores and cost, one section for each scenario."""
+    def to_markdown(self) -> str:
+        """Tables of ratio, scores and cost, one section for each scenario; of headline channels, or at stations of all."""
+        at_stations = isinstance(self.suite, SoundingSuite)
         parts = []
         for scenario in self.rows:
             if scenario:
                 parts.append(f"## {scenario}\n")
             table = self._named_table(scenario)
-            shown = [c for c in HEADLINE_CHANNELS if c in table.channels] or None
+            shown = _by_variable(table.channels) if at_stations else _headlines(table.channels)
             for metric in (NMSE, RMSE, FORECAST_NMSE, FORECAST_RMSE):
                 if metric in table.metrics():
-                    parts.append(table.to_markdown(metric, shown if metric.by_channel else None, relative=True))
-            for metric in metrics:
+                    parts += [
+                        table.to_markdown(metric, c, relative=True) for c in (shown if metric.by_channel else [None])
+                    ]
+            for metric in AT_STATIONS if at_stations else METRICS:
                 if metric in table.metrics():
                     have = ScoreTable({n: s for n, s in table.rows.items() if s.supports(metric)}, std=self.std)
-                    parts.append(have.to_markdown(metric, shown if metric.by_channel else None))
+                    parts += [have.to_markdown(metric, c) for c in (shown if metric.by_channel else [None])]
             parts.append(self._cost(scenario))
         return "\n".join(parts)
 
@@ -212,6 +219,16 @@ def read_results(suite: Suite, directory: Path, data: Path | None = None) -> Res
                 f"suite {suite.suite}: the reference {suite.reference} failed on every case{where}: {reason}"
             )
     return Results(suite, rows, experiment.std, len(experiment.cases))
+
+
+def _headlines(channels: Sequence[str]) -> list[list[str] | None]:
+    """The columns of a table where there are too many channels for a page; all of other models."""
+    return [[name for name in HEADLINE_CHANNELS if name in channels] or None]
+
+
+def _by_variable(channels: Sequence[str]) -> list[list[str]]:
+    """The columns of one table for each variable."""
+    return [list(names) for _, names in groupby(channels, key=lambda name: channel(name).field.id)]
 
 
 def _row(mine: Sequence[Pair], channels: tuple[str, ...]) -> Row:

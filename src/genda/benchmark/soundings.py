@@ -2,6 +2,9 @@
 
 Disjoint parts of the stations are withheld in turn; checks, errors and the mapping between climates see the rest alone, and are the
 same for every method. Errors at withheld stations include those of their observations.
+
+Ascents come without a forecast. For methods that need one, some of the parts that are not withheld make a background by optimal
+interpolation, and what these methods assimilate are the others.
 """
 
 from __future__ import annotations
@@ -20,10 +23,13 @@ from pydantic import Field
 from genda import assimilation as library
 from genda.assets import DEMO_OBSERVATIONS
 from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
+from genda.benchmark.latent import LatentSpec, check_latent, latent_method, latent_model_of, resolved, weights_of
 from genda.benchmark.twin_suite import SuiteName
 from genda.checkpoint import Model, Strict, check_model
+from genda.latent_methods import LATENT_METHODS
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
+from genda.problem import Source
 from genda.sources import climatology, observe, point_operator, point_source
 from genda.state_methods import make_method
 from genda.usable import usable_observations
@@ -33,15 +39,18 @@ from genda.verify.scores import Array
 
 PARTS = 10
 """Into which the stations are dealt; one is withheld at a time."""
+INTERPOLATED = ("optimal-interpolation", "background", *LATENT_METHODS)
+"""Methods of rows that are or begin with an optimal interpolation."""
 
 
 class ReferenceSpec(Strict):
-    """A method without settings."""
+    """A method without settings; ``background`` is the one that others begin from."""
 
-    method: Literal["climatology", "optimal-interpolation"]
+    method: Literal["climatology", "background", "optimal-interpolation"]
 
 
-SoundingMethodSpec = Annotated[ReferenceSpec | FusionSpec, Field(discriminator="method")]
+SoundingMethodSpec = Annotated[ReferenceSpec | FusionSpec | LatentSpec, Field(discriminator="method")]
+Part = Annotated[int, Field(ge=0, lt=PARTS)]
 
 
 class SoundingSuite(Strict):
@@ -50,7 +59,8 @@ class SoundingSuite(Strict):
     Attributes:
         suite: its name.
         prior: a model, by name or directory.
-        folds: how many of the ten parts are withheld in turn.
+        folds: the parts, of ten, that are withheld in turn.
+        background_parts: how many of the others, those that follow, make the background.
         window_hours: half-width about the analysis time, the most frequent one.
         amplitude: of the mapping between climates.
         representativeness: part of the observation error, in units of the climatological std.
@@ -64,7 +74,8 @@ class SoundingSuite(Strict):
     kind: Literal["soundings"]
     suite: SuiteName
     prior: str = "embedded"
-    folds: int = Field(default=5, ge=1, le=PARTS)
+    folds: Annotated[tuple[Part, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
+    background_parts: int = Field(default=3, ge=1, le=PARTS - 2)
     window_hours: float = Field(default=3.0, gt=0)
     amplitude: float = Field(default=1.0, gt=0)
     representativeness: float = Field(default=0.3, ge=0)
@@ -105,8 +116,13 @@ class SoundingExperiment:
 
     @property
     def cases(self) -> tuple[str, ...]:
-        check_base(self.suite.prior, self.suite.methods)
-        return tuple(str(fold) for fold in range(self.suite.folds))
+        suite = self.suite
+        check_base(suite.prior, suite.methods, INTERPOLATED)
+        for name, spec in suite.methods.items():
+            if isinstance(spec, LatentSpec):
+                lead = latent_model_of(spec.model).lead_or_first(None)
+                check_latent(self.model, name, spec, lead, suite.members, np.empty(0, "datetime64[ns]"))
+        return tuple(map(str, suite.folds))
 
     def applies(self, spec: SoundingMethodSpec, scenario: str) -> bool:
         return True
@@ -114,9 +130,13 @@ class SoundingExperiment:
     def decides(self, spec: SoundingMethodSpec, scenario: str) -> list[object]:
         """Everything but the case that the numbers of a method depend on."""
         experiment = self.suite.model_dump(mode="json", exclude={"methods", "reference", "folds", "quick"})
-        weights = check_model(self.suite.prior).sha256
+        weights = [check_model(self.suite.prior).sha256]
+        chosen: object = spec.model_dump(mode="json")
+        if isinstance(spec, LatentSpec):
+            weights += weights_of(spec)
+            chosen = resolved(spec, self.suite.members)
         where = None if self.data is None else str(self.data.absolute())
-        return [experiment, where, weights, spec.model_dump(mode="json")]
+        return [experiment, where, weights, chosen]
 
     def run(self, spec: SoundingMethodSpec, scenario: str, case: str) -> Statistics:
         """Assimilate all stations but a part, and score what that part observed.
@@ -125,36 +145,72 @@ class SoundingExperiment:
             FloatingPointError: for an analysis that is not finite.
         """
         suite, model = self.suite, self.model
-        used, withheld, mapping, time = _parted(
-            self.data, suite.prior, suite.seed, int(case), suite.window_hours, suite.amplitude
-        )
-        mean = climatology(model, time)
-        expected = observe(model, mean, withheld).numpy()
-        sources = [point_source(model, _inflated(used, model, suite.representativeness), time)]
-        state = mean
-        if not (isinstance(spec, ReferenceSpec) and spec.method == "climatology"):
-            method = (
-                make_method("optimal-interpolation", model)
-                if isinstance(spec, ReferenceSpec)
-                else fusion_method(spec, model, sources)
-            )
-            members = spec.members or suite.members if isinstance(spec, FusionSpec) else 1
-            drawn = library.assimilate(model, sources, time, method, members, suite.seed)
-            state = drawn.members.values[0].mean(dim=0)
-            if not bool(torch.isfinite(state).all()):
-                raise FloatingPointError("the analysis is not finite")
-        values = observe(model, state, withheld).numpy()
-        if mapping is not None:
-            values = mapping.to_earth(withheld, values, expected)
-        return station_statistics(withheld.assign(hx_a=values), channels=self.channels)
+        parted = _parted(
+            self.data, suite.prior, suite.seed, int(case), suite.background_parts, suite.window_hours,
+            suite.amplitude, suite.representativeness,
+        )  # fmt: skip
+        members = self._analysed(spec, parted)
+        if not bool(torch.isfinite(members).all()):
+            raise FloatingPointError("the analysis is not finite")
+        withheld = parted.withheld
+        seen = observe(model, members, withheld).numpy()
+        judged = withheld.assign(hx_a=parted.mapping.to_earth(withheld, seen.mean(axis=0), parted.climatology))
+        if len(seen) > 1:
+            judged["hx_spread"] = suite.amplitude * seen.std(axis=0, ddof=1)
+        return station_statistics(judged, channels=self.channels)
+
+    def _analysed(self, spec: SoundingMethodSpec, parted: Parted) -> torch.Tensor:
+        """Members in the model's climate, (member, channel, lat, lon), physical units."""
+        suite, model, time = self.suite, self.model, parted.time
+        mean = climatology(model, time).unsqueeze(0)
+        if isinstance(spec, ReferenceSpec) and spec.method == "climatology":
+            return mean
+        interpolation = make_method("optimal-interpolation", model)
+        if isinstance(spec, ReferenceSpec):
+            table = parted.first if spec.method == "background" else parted.used
+            return library.assimilate(model, self._sources(table, time), time, interpolation).members.values[0]
+        members = spec.members or suite.members
+        if isinstance(spec, FusionSpec):
+            sources = self._sources(parted.used, time)
+            method = fusion_method(spec, model, sources)
+            return library.assimilate(model, sources, time, method, members, suite.seed).members.values[0]
+        latent = latent_model_of(spec.model)
+        background = library.assimilate(model, self._sources(parted.first, time), time, interpolation).mean
+        method, sources = latent_method(spec, latent.lead_or_first(None)), self._sources(parted.second, time)
+        return library.assimilate(
+            latent, sources, time, method, members, suite.seed, background=background
+        ).members.values[0]
+
+    def _sources(self, table: pd.DataFrame, time: np.datetime64) -> list[Source]:
+        return [point_source(self.model, _inflated(table, self.model, self.suite.representativeness), time)]
 
 
-Parted = tuple[pd.DataFrame, pd.DataFrame, ClimateMapping | None, np.datetime64]
+@dataclass(frozen=True)
+class Parted:
+    """The observations of one fold.
+
+    Attributes:
+        used: what is assimilated, in the model's climate.
+        first, second: those of the parts that make the background, and the rest of ``used``.
+        withheld: as observed, the errors with their representativeness.
+        climatology: H of the model's, at what is withheld.
+        mapping: of climates, fitted to ``used``.
+        time: of the analysis.
+    """
+
+    used: pd.DataFrame
+    first: pd.DataFrame
+    second: pd.DataFrame
+    withheld: pd.DataFrame
+    climatology: Array
+    mapping: ClimateMapping
+    time: np.datetime64
 
 
 @lru_cache(maxsize=2)
-def _parted(data: Path | None, prior: str, seed: int, part: int, window: float, amplitude: float) -> Parted:
-    """What is assimilated, what is withheld as observed, the mapping of climates, and the time."""
+def _parted(
+    data: Path | None, prior: str, seed: int, part: int, first: int, window: float, amplitude: float, fraction: float
+) -> Parted:
     model, raw = model_of(prior), read_observations(data or DEMO_OBSERVATIONS)
     time = np.datetime64(raw["time"].mode()[0].round("6h"), "ns")
     order = np.random.default_rng(seed).permutation(raw["station"].unique())
@@ -170,7 +226,11 @@ def _parted(data: Path | None, prior: str, seed: int, part: int, window: float, 
     withheld = judged[judged["quality"] == 0].reset_index(drop=True)
     mean = observe(model, climatology(model, time), withheld).numpy()
     withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
-    return used, withheld, mapping, time
+    withheld = _inflated(withheld, model, fraction * amplitude)
+    parts = [set(order[(part + 1 + k) % PARTS :: PARTS]) for k in range(first)]
+    early = used["station"].isin(set().union(*parts))
+    first_used, second_used = (used[rows].reset_index(drop=True) for rows in (early, ~early))
+    return Parted(used, first_used, second_used, withheld, mean, mapping, time)
 
 
 def _inflated(table: pd.DataFrame, model: Model, fraction: float) -> pd.DataFrame:

@@ -248,10 +248,20 @@ def _checked(suite: Suite, path: Path) -> Suite:
     if isinstance(suite, CycledSuite):
         _check_cycled(suite, path)
     if isinstance(suite, SoundingSuite):
-        for name, spec in suite.methods.items():
-            if isinstance(spec, FusionSpec) and (spec.background or spec.only):
-                raise ValueError(f"{path}: methods.{name}: found background or only, expected neither for soundings")
+        _check_soundings(suite, path)
     return suite
+
+
+def _check_soundings(suite: SoundingSuite, path: Path) -> None:
+    if len(set(suite.folds)) < len(suite.folds):
+        raise ValueError(f"{path}: folds: found {', '.join(map(str, suite.folds))}, expected each once")
+    for name, spec in suite.methods.items():
+        if isinstance(spec, FusionSpec) and (spec.background or spec.only):
+            raise ValueError(f"{path}: methods.{name}: found background or only, expected neither for soundings")
+        if isinstance(spec, LatentSpec) and (spec.only or spec.ensemble or spec.method == "latent-floor"):
+            raise ValueError(
+                f"{path}: methods.{name}: found only, ensemble or latent-floor, expected none of them for soundings"
+            )
 
 
 def _check_toy(suite: ToySuite, path: Path) -> None:

@@ -153,6 +153,13 @@ CHI_SQUARE = Metric(
     all_channels,
 )
 """1 where members are draws of the posterior and R is the observations' own error: they are as far from them as the truth is."""
+DEPARTURE_CHI_SQUARE = Metric(
+    "departure_chi_square",
+    "Squared departures / expected",
+    ("departure_chi_square",),
+    lambda s, _: s["departure_chi_square"],
+)
+"""Of withheld observations from the mean, over the members' variance and R: 1 of an ensemble whose spread is its error."""
 KINETIC_ENERGY = Metric(
     "kinetic_energy",
     "Kinetic energy / truth's",
@@ -201,6 +208,7 @@ METRICS: Mapping[str, Metric] = {
         FORECAST_RMSE,
         FORECAST_SPREAD_SKILL,
         CHI_SQUARE,
+        DEPARTURE_CHI_SQUARE,
         KINETIC_ENERGY,
         GEOSTROPHIC,
         HYDROSTATIC,

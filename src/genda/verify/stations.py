@@ -68,14 +68,17 @@ def station_statistics(
 
     Args:
         table: observation table with the column ``equivalent``; only rows with a flag in ``quality`` and finite
-            ``observation``, ``hx_b`` and ``hx_a`` (where present) count, so that both are scored on the same rows.
+            ``observation``, ``hx_b`` and ``hx_a`` (where present) count, so that both are scored on the same rows. With a
+            column ``hx_spread``, the standard deviation of members there, the size of departures is held against what
+            spread and ``obs_error`` lead to expect.
         equivalent: "hx_b", "hx_a" or any column of values in observation space.
         channels: channels to score, in order; default those that occur.
         bins: default :func:`level_bins`.
         by: column that names the sample, "station" or "time".
 
     Returns:
-        squared_error, absolute_error and error (forecast minus observation), weighted by the number of observations.
+        squared_error, absolute_error and error (forecast minus observation), weighted by the number of observations; with
+        ``hx_spread`` also departure_chi_square, error² / (spread² + obs_error²).
 
     Raises:
         ValueError: for a missing column, an unknown variable, or no row left.
@@ -84,7 +87,8 @@ def station_statistics(
     if missing:
         found = ", ".join(map(str, table.columns))
         raise ValueError(f"observation table: columns {', '.join(missing)} are missing, found {found}")
-    needed = [c for c in ("observation", "hx_b", "hx_a", equivalent) if c in table.columns]
+    expected = ("hx_spread", "obs_error") if "hx_spread" in table.columns else ()
+    needed = [c for c in ("observation", "hx_b", "hx_a", *expected, equivalent) if c in table.columns]
     keep = table["quality"].isin(list(quality)) & np.isfinite(table[needed].to_numpy(dtype=np.float64)).all(axis=1)
     rows = table[keep]
     label = assign_channels(rows, level_bins() if bins is None else bins)
@@ -104,6 +108,9 @@ def station_statistics(
 
     count = total(np.ones_like(error))
     totals = {"squared_error": total(error**2), "absolute_error": total(np.abs(error)), "error": total(error)}
+    if expected:
+        variance = np.square(rows[list(expected)].to_numpy(dtype=np.float64)).sum(axis=1)
+        totals["departure_chi_square"] = total(error**2 / variance)
     values = {name: np.divide(s, count, out=np.zeros(shape), where=count > 0) for name, s in totals.items()}
     return Statistics(tuple(samples), names, values, count)
 
