@@ -9,7 +9,7 @@ interpolation, and what these methods assimilate are the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,10 +27,13 @@ from genda.benchmark.latent import LatentSpec, check_latent, latent_method, late
 from genda.benchmark.twin_suite import SuiteName
 from genda.checkpoint import Model, Strict, check_model
 from genda.latent_methods import LATENT_METHODS
+from genda.latent_model import LatentModel
+from genda.methods import Method
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
 from genda.problem import Source
 from genda.sources import climatology, observe, point_operator, point_source
+from genda.state import State
 from genda.state_methods import make_method
 from genda.usable import usable_observations
 from genda.variables import channels as parse_channels
@@ -144,42 +147,49 @@ class SoundingExperiment:
         Raises:
             FloatingPointError: for an analysis that is not finite.
         """
+        parted, members = self.analyse(spec, case)
+        if not bool(torch.isfinite(members).all()):
+            raise FloatingPointError("the analysis is not finite")
+        withheld = parted.withheld
+        seen = observe(self.model, members, withheld).numpy()
+        judged = withheld.assign(hx_a=parted.mapping.to_earth(withheld, seen.mean(axis=0), parted.climatology))
+        if len(seen) > 1:
+            judged["hx_spread"] = self.suite.amplitude * seen.std(axis=0, ddof=1)
+        return station_statistics(judged, channels=self.channels)
+
+    def analyse(self, spec: SoundingMethodSpec, case: str) -> tuple[Parted, torch.Tensor]:
+        """The observations of a case, and members in the model's climate, (member, channel, lat, lon), physical units."""
         suite, model = self.suite, self.model
         parted = _parted(
             self.data, suite.prior, suite.seed, int(case), suite.background_parts, suite.window_hours,
             suite.amplitude, suite.representativeness,
         )  # fmt: skip
-        members = self._analysed(spec, parted)
-        if not bool(torch.isfinite(members).all()):
-            raise FloatingPointError("the analysis is not finite")
-        withheld = parted.withheld
-        seen = observe(model, members, withheld).numpy()
-        judged = withheld.assign(hx_a=parted.mapping.to_earth(withheld, seen.mean(axis=0), parted.climatology))
-        if len(seen) > 1:
-            judged["hx_spread"] = suite.amplitude * seen.std(axis=0, ddof=1)
-        return station_statistics(judged, channels=self.channels)
-
-    def _analysed(self, spec: SoundingMethodSpec, parted: Parted) -> torch.Tensor:
-        """Members in the model's climate, (member, channel, lat, lon), physical units."""
-        suite, model, time = self.suite, self.model, parted.time
-        mean = climatology(model, time).unsqueeze(0)
-        if isinstance(spec, ReferenceSpec) and spec.method == "climatology":
-            return mean
-        interpolation = make_method("optimal-interpolation", model)
-        if isinstance(spec, ReferenceSpec):
-            table = parted.first if spec.method == "background" else parted.used
-            return library.assimilate(model, self._sources(table, time), time, interpolation).members.values[0]
-        members = spec.members or suite.members
         if isinstance(spec, FusionSpec):
-            sources = self._sources(parted.used, time)
-            method = fusion_method(spec, model, sources)
-            return library.assimilate(model, sources, time, method, members, suite.seed).members.values[0]
+            sources = self._sources(parted.used, parted.time)
+            return parted, self._members(model, fusion_method(spec, model, sources), sources, parted.time, spec.members)
+        if spec.method == "climatology":
+            return parted, climatology(model, parted.time).unsqueeze(0)
+        interpolation = make_method("optimal-interpolation", model)
+        first = parted.used if spec.method == "optimal-interpolation" else parted.first
+        interpolated = self._members(model, interpolation, self._sources(first, parted.time), parted.time)
+        if isinstance(spec, ReferenceSpec):
+            return parted, interpolated
         latent = latent_model_of(spec.model)
-        background = library.assimilate(model, self._sources(parted.first, time), time, interpolation).mean
-        method, sources = latent_method(spec, latent.lead_or_first(None)), self._sources(parted.second, time)
-        return library.assimilate(
-            latent, sources, time, method, members, suite.seed, background=background
-        ).members.values[0]
+        method, sources = latent_method(spec, latent.lead_or_first(None)), self._sources(parted.second, parted.time)
+        background = State(interpolated.unsqueeze(0), model.channels, model.grid, np.array([parted.time]))
+        return parted, self._members(latent, method, sources, parted.time, spec.members, background)
+
+    def _members(
+        self,
+        model: Model | LatentModel,
+        method: Method,
+        sources: Sequence[Source],
+        time: np.datetime64,
+        members: int | None = None,
+        background: State | None = None,
+    ) -> torch.Tensor:
+        count, seed = members or self.suite.members, self.suite.seed
+        return library.assimilate(model, sources, time, method, count, seed, background=background).members.values[0]
 
     def _sources(self, table: pd.DataFrame, time: np.datetime64) -> list[Source]:
         return [point_source(self.model, _inflated(table, self.model, self.suite.representativeness), time)]
