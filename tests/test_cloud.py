@@ -12,7 +12,7 @@ import pytest
 
 from genda.files import open_gridded
 from genda.state import read_state, to_dataset
-from test_files import states
+from small_model import states
 
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = (
     "false"  # it asks for the kind of a bucket by gRPC, which nothing here speaks
