@@ -33,18 +33,24 @@ from genda.assets import model_directory
 from genda.atomic import replacing
 from genda.checkpoint import WEIGHTS, Model, load_model
 from genda.demo import simulate_columns
-from genda.grid import EARTH_RADIUS
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA
 from genda.methods.fusion import Fusion
 from genda.methods.interpolation import interpolate
 from genda.methods.optimal_interpolation import OptimalInterpolation
-from genda.observations.networks import station_network
+from genda.observations.networks import distance_to_sites, station_network
 from genda.observations.read import read_observations
 from genda.problem import Source
 from genda.sample import Sample, read_sample
-from genda.sources import climatology, coarse_field, field_source, observe, point_operator, point_source
+from genda.sources import (
+    add_representativeness,
+    climatology,
+    coarse_field,
+    field_source,
+    observe,
+    point_source,
+)
 from genda.state import State
 from genda.state_methods import default_sampler
 from genda.usable import usable_observations
@@ -227,7 +233,7 @@ def stations(args, model, sample, factor: int | None) -> ScoreTable:
         sources = [point_source(model, table, state.times[0], name="columns")]
         return sources + ([field_source(model, coarse_field(state, factor), EXACT)] if factor else [])
 
-    near = distance_to_sites(model) < NEAR
+    near = torch.as_tensor(distance_to_sites(model.grid, station_network()) < NEAR)
     area = torch.as_tensor(model.grid.area_weights).view(-1, 1).expand(model.grid.shape)
     weights = {"near": area * near, "far": area * ~near}
 
@@ -235,19 +241,6 @@ def stations(args, model, sample, factor: int | None) -> ScoreTable:
     if factor:
         extra["bicubic"] = lambda state: interpolate(coarse_field(state, factor), model.grid).values
     return gridded(args, model, sample, build, extra, (), weights)
-
-
-def distance_to_sites(model: Model) -> torch.Tensor:
-    """Great-circle distance in m from every grid point to the nearest radiosonde site, shape (lat, lon)."""
-    sites = station_network()
-
-    def vectors(lat, lon):
-        lat, lon = np.radians(lat), np.radians(lon)
-        return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-
-    lat, lon = np.meshgrid(model.grid.latitude, model.grid.longitude, indexing="ij")
-    cosine = vectors(lat, lon) @ vectors(sites["latitude"].to_numpy(), sites["longitude"].to_numpy()).T
-    return torch.as_tensor(np.arccos(np.clip(cosine.max(axis=-1), -1, 1)) * EARTH_RADIUS)
 
 
 def radiosondes(args, model) -> tuple[ScoreTable, str]:
@@ -277,7 +270,7 @@ def radiosondes(args, model) -> tuple[ScoreTable, str]:
         withheld = withheld[passed].reset_index(drop=True)
         mean = observe(model, climatology(model, time), withheld).numpy()
         withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
-        sources = [point_source(model, inflate(used, model, args.representativeness), time)]
+        sources = [point_source(model, add_representativeness(model, used, args.representativeness), time)]
         for name, row in rows.items():
             members = row.draw(sources, dated)
             hx = mapping.to_earth(withheld, observe(model, members.mean(dim=0), withheld).numpy(), mean)
@@ -286,12 +279,6 @@ def radiosondes(args, model) -> tuple[ScoreTable, str]:
         print(f"fold {k}: {len(used)} assimilated, {len(withheld)} withheld", file=sys.stderr, flush=True)
     about = f"{raw['station'].nunique()} stations around {np.datetime_as_string(time, 'h')} UTC."
     return ScoreTable(parts, "mapped climatology"), about
-
-
-def inflate(table, model: Model, fraction: float):
-    """Observation errors with a representativeness part: ``fraction`` of the climatological std, added in variance."""
-    scale = point_operator(model, table)[1]
-    return table.assign(obs_error=np.hypot(table["obs_error"], fraction * scale))
 
 
 def report(table: ScoreTable, columns) -> str:

@@ -24,7 +24,7 @@ from genda.benchmark.twin_suite import SuiteName
 from genda.checkpoint import Model, Strict, check_model
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
-from genda.sources import climatology, observe, point_operator, point_source
+from genda.sources import add_representativeness, climatology, observe, point_source
 from genda.state_methods import make_method
 from genda.usable import usable_observations
 from genda.variables import channels as parse_channels
@@ -130,7 +130,7 @@ class SoundingExperiment:
         )
         mean = climatology(model, time)
         expected = observe(model, mean, withheld).numpy()
-        sources = [point_source(model, _inflated(used, model, suite.representativeness), time)]
+        sources = [point_source(model, add_representativeness(model, used, suite.representativeness), time)]
         state = mean
         if not (isinstance(spec, ReferenceSpec) and spec.method == "climatology"):
             method = (
@@ -171,9 +171,3 @@ def _parted(data: Path | None, prior: str, seed: int, part: int, window: float, 
     mean = observe(model, climatology(model, time), withheld).numpy()
     withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
     return used, withheld, mapping, time
-
-
-def _inflated(table: pd.DataFrame, model: Model, fraction: float) -> pd.DataFrame:
-    """Observation errors with a representativeness part, added in variance."""
-    scale = point_operator(model, table)[1]
-    return table.assign(obs_error=np.hypot(table["obs_error"], fraction * scale))
