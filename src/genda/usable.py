@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 
 from genda.checkpoint import StateModel
 from genda.observations.climate import ClimateMapping
@@ -25,7 +26,7 @@ from genda.observations.quality import (
 )
 from genda.observations.soundings import select_levels
 from genda.sources import climatology, observe, point_operator
-from genda.state import State
+from genda.state import State, nonnegative
 from genda.variables import channels as parse_channels
 
 
@@ -93,6 +94,14 @@ def usable_observations(
         for column in ("observation", "obs_error"):
             table.loc[passive, column] = moved[column].to_numpy()
     return table, mapping
+
+
+def in_observed_climate(model: StateModel, state: State, mapping: ClimateMapping) -> State:
+    """States of one time on the model's channels, moved from its climate to that of the observations the mapping was fitted to."""
+    shift = torch.as_tensor(mapping.on_channels(state.channels, state.grid.latitude)).float().unsqueeze(-1)
+    mean = climatology(model, state.times[0])
+    values = nonnegative(mean + mapping.amplitude * (state.values - mean) + shift, state.channels)
+    return State(values, state.channels, state.grid, state.times)
 
 
 def observable(
