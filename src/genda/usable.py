@@ -109,7 +109,10 @@ def observable(
     keeps only values reported at the levels themselves. Passive rows that can be seen stay passive, the others get the flag
     that says why not.
     """
-    levels = sorted({c.pressure for c in parse_channels(where.channels) if c.pressure is not None})
+    levels: dict[str, list[float]] = {}
+    for known in parse_channels(where.channels):
+        if known.pressure is not None:
+            levels.setdefault(known.field.id, []).append(known.pressure)
     seen: list[Check] = [
         partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
         partial(check_domain, grid=where.grid),

@@ -25,6 +25,8 @@ from genda.observations import (
     summary,
     validate,
 )
+from genda.observations.errors import sounding_blocks
+from genda.observations.operators import points
 from genda.observations.quality import set_flag
 
 ISA = {
@@ -77,6 +79,25 @@ def test_duplicate_surface_fields_have_no_pressure():
     place = pd.DataFrame({"station": ["a"], "latitude": [0.0], "longitude": [0.0], "elevation": [0.0]})
     table = columns_table(place, ["t2m", "msl"], "2020-01-01").assign(observation=[280.0, 1e5])
     assert flags(check_duplicates(pd.concat([table, table], ignore_index=True))) == [0, 0, 40, 40]
+
+
+def test_an_ascent_from_two_sources_counts_once():
+    """11:15 UTC in one source is 12 UTC in the other; what only one of them reports, and what is another ascent, stays."""
+    levels = {850: {"t": 278.0}, 500: {"t": 252.0}}
+    igra = ascent(levels, "AUM00011035").assign(source="igra")
+    bufr = ascent({850: {"t": 278.1}, 700: {"t": 270.0}}, "11035").assign(source="bufr-temp")
+    bufr["time"] -= pd.Timedelta(minutes=45)
+    table = pd.concat([igra, bufr, bufr.assign(time=igra["time"][0] - pd.Timedelta(hours=3))], ignore_index=True)
+    assert flags(check_duplicates(table)) == [0, 0, Flag.DUPLICATE, 0, 0, 0]
+    assert flags(check_duplicates(table, hours=0)) == 6 * [0]
+    within_one = pd.concat([igra, igra.assign(time=bufr["time"][0])], ignore_index=True)
+    assert flags(check_duplicates(within_one)) == 4 * [0]
+    again = pd.concat([igra, bufr, bufr.assign(time=bufr["time"] + pd.Timedelta(minutes=20))], ignore_index=True)
+    assert flags(check_duplicates(again)) == [0, 0, 0, 0, Flag.DUPLICATE, 0]
+    wigos = pd.concat([bufr, bufr.assign(station="0-20000-0-11035", source="other")], ignore_index=True)
+    assert flags(check_duplicates(wigos)) == [0, 0, Flag.DUPLICATE, Flag.DUPLICATE]
+    aircraft = table.assign(station=pd.Series(["EU1234"] * 2 + ["1234"] * 4, dtype="str"))
+    assert flags(check_duplicates(aircraft)) == 6 * [0]
 
 
 def test_window_includes_its_ends():
@@ -167,6 +188,27 @@ def test_selection_keeps_exact_levels_and_the_nearest_elsewhere():
         select_levels(table, [])
 
 
+def test_places_without_identifiers_are_told_apart_by_their_positions():
+    """Three unnamed places, of which one reports twice, and one time: neither doubled, nor levels of one sounding."""
+    one = ascent({500: {"t": 252.0}}, "")
+    table = pd.concat([one, one.assign(latitude=51.0), one.assign(longitude=11.0), one], ignore_index=True)
+    assert flags(check_duplicates(table)) == [0, 0, 0, Flag.DUPLICATE]
+    assert flags(select_levels(table[:3], [85000.0, 50000.0])) == [0, 0, 0]
+    assert len(sounding_blocks(table[:3], 0.3)[0]) == 3
+    assert summary(table)["stations"] == summary(table)["soundings"] == 3
+
+
+@pytest.mark.parametrize("pressure", [85000.0, 85000.5, 49999.5, 49999.01])
+def test_what_the_selection_lets_pass_the_operator_takes(pressure):
+    """To the rounding of reports: the value there is that of the level."""
+    grid = LatLonGrid.gaussian(8, 16)
+    table = ascent({700: {"t": 270.0}}).assign(pressure=pressure)
+    assert flags(select_levels(table, [85000.0, 50000.0])) == [0]
+    matrix = points(grid, ["t850", "t500"], ["t"], np.array([pressure]), np.array([50.0]), np.array([10.0]), "bilinear")
+    by_level = matrix.toarray().reshape(2, -1).sum(axis=1)
+    np.testing.assert_allclose(by_level, [1, 0] if pressure > 6e4 else [0, 1], atol=1e-12)
+
+
 def test_selection_treats_soundings_apart_and_leaves_the_surface():
     two = pd.concat([ascent({500: {"t": 252.0}}), ascent({500: {"t": 253.0}}, "b")], ignore_index=True)
     assert flags(select_levels(two, [85000.0, 50000.0])) == [0, 0]
@@ -186,3 +228,10 @@ def test_real_soundings_planted_errors_are_caught_and_good_data_kept():
     checked = run_checks(table, checks)
     assert (checked.loc[planted, "quality"] == Flag.BOUNDS).mean() >= 0.95
     assert summary(checked)["flags"]["pass"] == len(table) - planted.size
+
+
+def test_a_variable_is_judged_by_its_own_levels():
+    """A model with wind at 500 hPa alone can't see it at 600 hPa, though it has temperature on both sides."""
+    table = ascent({600: {"t": 262.0, "u": 5.0, "q": 1e-3}, 500: {"t": 252.0, "u": 5.0}})
+    selected = select_levels(table, {"t": [85000.0, 50000.0], "u": [50000.0]})
+    assert flags(selected) == [Flag.THINNED, Flag.DOMAIN, 0, 0, 0]

@@ -15,6 +15,7 @@ Filters look at rows that pass; rows already flagged are neither judged nor held
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,7 +25,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from genda.grid import LatLonGrid
 from genda.observations.flags import Flag
+from genda.observations.table import identified, on_levels
 from genda.variables import STANDARD_GRAVITY, field
+
+_WMO_NUMBER = re.compile(r"^(?:[A-Z]{2}M000|0-2000[01]-0-)(?=\d{5}$)")
+"""What IGRA and WIGOS put before the number of a station of the World Meteorological Organization."""
 
 Check = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -98,13 +103,54 @@ def check_bounds(table: pd.DataFrame) -> pd.DataFrame:
     return set_flag(table, wrong, Flag.BOUNDS)
 
 
-def check_duplicates(table: pd.DataFrame) -> pd.DataFrame:
-    """``DUPLICATE`` on every passing row whose station, time, variable and pressure a passing row above has too."""
+def check_duplicates(table: pd.DataFrame, hours: float = 1.5) -> pd.DataFrame:
+    """``DUPLICATE`` on every passing row whose station, time, variable and pressure a passing row above has too.
+
+    Stations are known by their WMO number where the identifier holds one (11035 is AUM00011035 and 0-20000-0-11035), and an ascent
+    from such a station may come under another time from another source: one gives the hour that it stands for, the other
+    that of the launch.
+
+    Args:
+        table: observations; a row without identifier is known by its position.
+        hours: between the times of one ascent from two sources at most; within a source only equal times are one.
+
+    Raises:
+        ValueError: for a negative number of hours.
+    """
+    if not hours >= 0:
+        raise ValueError(f"hours: found {hours}, expected a number of 0 or more")
     passed = np.flatnonzero((table["quality"] == Flag.PASS).to_numpy())
-    again = table[["station", "time", "variable", "pressure"]].iloc[passed].duplicated().to_numpy()
+    part = identified(table.iloc[passed]).reset_index(drop=True)
+    number = part["station"].map({name: _WMO_NUMBER.sub("", name) for name in part["station"].unique()}).astype("str")
+    part = part.assign(station=number)
+    part["time"] = _ascent_times(part, pd.Timedelta(hours=hours))
+    again = part[["station", "time", "variable", "pressure"]].duplicated().to_numpy()
     wrong = np.zeros(len(table), dtype=bool)
     wrong[passed[again]] = True
     return set_flag(table, wrong, Flag.DUPLICATE)
+
+
+def _ascent_times(part: pd.DataFrame, most: pd.Timedelta) -> pd.Series:
+    """Times of rows; for an ascent that an earlier source in the table has too, the time that it has there."""
+    keys = ["station", "source", "time"]
+    ascents = part.loc[on_levels(part) & part["station"].str.fullmatch(r"\d{5}"), keys].drop_duplicates()
+    known = pd.DataFrame({"station": ascents["station"][:0], "first": ascents["time"][:0]})
+    matched = []
+    for source in ascents["source"].unique():
+        own = ascents[ascents["source"] == source].sort_values("time")
+        near = pd.merge_asof(
+            own, known.sort_values("first"), left_on="time", right_on="first", by="station",
+            direction="nearest", tolerance=most,
+        )  # fmt: skip
+        near = near.assign(apart=(near["time"] - near["first"]).abs()).sort_values("apart", kind="stable")
+        near.loc[near.duplicated(["station", "first"]), "first"] = pd.NaT  # of two ascents the nearer one is the same
+        near["first"] = near["first"].fillna(near["time"])
+        matched.append(near[[*keys, "first"]])
+        known = pd.concat([known, near[["station", "first"]]]).drop_duplicates()
+    if len(matched) < 2:
+        return part["time"]
+    first = part[keys].merge(pd.concat(matched), on=keys, how="left")["first"]
+    return first.where(on_levels(part), part["time"]).fillna(part["time"])
 
 
 def check_window(table: pd.DataFrame, time: Any, half_width: Any) -> pd.DataFrame:
