@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from functools import partial
 
 import numpy as np
@@ -12,13 +13,17 @@ from tests.shared_data import shared
 from genda.grid import LatLonGrid
 from genda.observations import (
     Flag,
+    Rule,
+    assign_errors,
     check_background,
     check_bounds,
+    check_denied,
     check_domain,
     check_duplicates,
     check_missing,
     check_window,
     columns_table,
+    read_checks,
     read_observations,
     run_checks,
     select_levels,
@@ -227,7 +232,11 @@ def test_real_soundings_planted_errors_are_caught_and_good_data_kept():
     table.loc[planted, "observation"] -= 273.15  # °C read as K
     checked = run_checks(table, checks)
     assert (checked.loc[planted, "quality"] == Flag.BOUNDS).mean() >= 0.95
-    assert summary(checked)["flags"]["pass"] == len(table) - planted.size
+    others = checked.drop(planted)
+    others = others[others["quality"] != Flag.PASS]
+    level = ["time", "pressure"]
+    assert set(others["variable"]) == {"q"}  # those at the same levels, and nothing else
+    assert others.set_index(level).index.isin(table.loc[planted].set_index(level).index).all()
 
 
 def test_a_variable_is_judged_by_its_own_levels():
@@ -235,3 +244,54 @@ def test_a_variable_is_judged_by_its_own_levels():
     table = ascent({600: {"t": 262.0, "u": 5.0, "q": 1e-3}, 500: {"t": 252.0, "u": 5.0}})
     selected = select_levels(table, {"t": [85000.0, 50000.0], "u": [50000.0]})
     assert flags(selected) == [Flag.THINNED, Flag.DOMAIN, 0, 0, 0]
+
+
+def test_what_was_reported_with_a_wrong_value_follows_it():
+    good = {"z": 54000.0, "t": 252.0, "u": 5.0, "v": 5.0, "q": 1e-3}
+    cold, gale = good | {"t": 151.0}, good | {"v": 500.0}
+    table = pd.concat([ascent({500: cold, 300: good}), ascent({500: gale, 300: good}, "b")], ignore_index=True)
+    level = table["pressure"] == 50000
+    expected = (table["station"] == "a") & table["variable"].isin(["t", "q"])
+    expected |= (table["station"] == "b") & table["variable"].isin(["u", "v"])
+
+    def gross(rows: pd.DataFrame) -> pd.DataFrame:
+        return set_flag(
+            rows, ((rows["variable"] == "t") & (rows["observation"] < 160)) | (rows["observation"] == 500), 19
+        )
+
+    checked = run_checks(table, [gross])
+    np.testing.assert_array_equal(checked["quality"] == Flag.BACKGROUND, expected & level)
+    moist = ascent({500: good | {"q": 0.5}})  # a humidity of its own is no fault of the temperature's
+    assert flags(run_checks(moist, [check_bounds])) == [0, 0, 0, 0, Flag.BOUNDS]
+    twice = pd.concat([ascent({500: cold}), ascent({500: {"t": 252.0}})], ignore_index=True)
+    assert flags(run_checks(twice, [gross])) == [0, Flag.BACKGROUND, 0, 0, 0, 0]  # the second temperature stands for it
+    no_t = partial(check_denied, rules=[Rule(variable=("t", "u"))])
+    assert flags(run_checks(ascent({500: good}), [no_t])) == [0, Flag.DENIED, Flag.DENIED, 0, 0]
+    surface = ascent({500: good}).iloc[1:4].assign(pressure=np.nan, variable=["t2m", "u10", "v10"], observation=500.0)
+    assert flags(run_checks(surface, [gross])) == [Flag.BACKGROUND] * 3
+
+
+def test_humidity_computed_from_a_wrong_temperature_is_not_used(tmp_path):
+    """Temperatures of the Vienna file itself 20 K too high, depressions as reported: specific humidity is wrong with them."""
+    with gzip.open(shared("AUM00011035-data.txt.gz"), "rt") as stream:
+        lines = stream.read().splitlines()[:12000]
+    lines = lines[: max(i for i, line in enumerate(lines) if line[0] == "#")]
+    plain = tmp_path / "plain.txt"
+    plain.write_text("\n".join(lines) + "\n")
+    generator = np.random.default_rng(0)
+    for i, line in enumerate(lines):
+        if line[0] != "#" and int(line[22:27]) > -8000 and int(line[34:39]) >= 0 and generator.random() < 0.02:
+            lines[i] = f"{line[:22]}{int(line[22:27]) + 200:5d}{line[27:]}"
+    damaged = tmp_path / "damaged.txt"
+    damaged.write_text("\n".join(lines) + "\n")
+    right, wrong = read_observations(plain), read_observations(damaged)
+    off = (right["observation"] != wrong["observation"]).to_numpy()
+    assert set(wrong["variable"][off]) == {"t", "q"}
+    checked = run_checks(assign_errors(wrong), read_checks().values())
+    rejected = (checked["quality"] != Flag.PASS).to_numpy()
+    level = ["time", "pressure"]
+    of_rejected = checked.set_index(level).index.isin(
+        checked[rejected & off & (checked["variable"] == "t")].set_index(level).index
+    )
+    assert rejected[off & (checked["variable"] == "t").to_numpy()].mean() > 0.9
+    assert rejected[of_rejected & (checked["variable"] == "q").to_numpy()].all()

@@ -8,8 +8,10 @@ the order of the blame:
               partial(check_domain, grid=grid), partial(check_background, hx_b=hx_b, background_error=s_b)]
     table = run_checks(table, checks)
 
-Filters look at rows that pass; rows already flagged are neither judged nor held against others. Lists in files are read by
-:mod:`genda.observations.checks`; levels of a sounding are held against each other in
+Filters look at rows that pass; rows already flagged are neither judged nor held against others. They judge scalars; what is as
+wrong as a value that they reject (the other component of a wind, the humidity of a temperature) follows it.
+
+Lists in files are read by :mod:`genda.observations.checks`; levels of a sounding are held against each other in
 :mod:`genda.observations.vertical`, neighbours in :mod:`genda.observations.buddies`.
 """
 
@@ -25,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from genda.grid import LatLonGrid
 from genda.observations.flags import Flag
-from genda.observations.table import identified, on_levels
+from genda.observations.table import identified, on_levels, soundings
 from genda.variables import STANDARD_GRAVITY, field
 
 _WMO_NUMBER = re.compile(r"^(?:[A-Z]{2}M000|0-2000[01]-0-)(?=\d{5}$)")
@@ -54,8 +56,13 @@ global radiosonde network, linear in log pressure between; every value is held t
 Humidity is loose above 100 hPa, where a sonde's sensor sees little else than itself."""
 
 
+COMPANIONS = (("u", "v"), ("v", "u"), ("u10", "v10"), ("v10", "u10"), ("t", "q"))
+"""A variable, and one that is not to be trusted without it at its place."""
+_WRONG_VALUE = (Flag.BOUNDS, Flag.BACKGROUND, Flag.BUDDY, Flag.PROFILE)
+
+
 def run_checks(table: pd.DataFrame, checks: Iterable[Check]) -> pd.DataFrame:
-    """Apply filters in order.
+    """Apply filters in order, each followed by :func:`flag_companions`.
 
     Raises:
         ValueError: if a filter changes the number of rows or an earlier flag.
@@ -69,7 +76,35 @@ def run_checks(table: pd.DataFrame, checks: Iterable[Check]) -> pd.DataFrame:
             raise ValueError(f"check {name}: found {after.size} rows, expected the {before.size} it was given")
         if (after[: before.size] != before)[before != Flag.PASS].any():
             raise ValueError(f"check {name}: found an earlier flag changed, expected flags on passing rows only")
+        table = flag_companions(table)
     return table
+
+
+def flag_companions(table: pd.DataFrame) -> pd.DataFrame:
+    """The flag of a wrong value on what was reported with it as well: :data:`COMPANIONS` at the same place and time.
+
+    A wind has one direction and one speed: where one component is wrong, one of the two was, and the other component with it.
+    Humidity is measured relative to saturation and reported as that, as a dew point or as a depression; specific humidity
+    comes from it by way of the temperature. That of a wrong temperature is wrong by 6 % for every kelvin, mostly within all
+    bounds. What was only not needed (``THINNED``, ``DUPLICATE``), not wanted (``DENIED``) or not seen is no companion's fault.
+    A place that has another such value, which passes, is left alone.
+    """
+    quality, variable = table["quality"].to_numpy(copy=True), table["variable"].to_numpy()
+    rejected = np.isin(quality, _WRONG_VALUE)
+    if not rejected.any():
+        return table
+    involved = np.flatnonzero(np.isin(variable, [name for pair in COMPANIONS for name in pair]))
+    place = np.zeros(len(table), dtype=np.intp)
+    place[involved] = soundings(table.iloc[involved], "pressure")
+    flags = np.zeros(place.max(initial=0) + 1, dtype=quality.dtype)
+    for name, companion in COMPANIONS:
+        own, passed = variable == name, table["quality"].to_numpy() == Flag.PASS
+        flags[:] = Flag.PASS
+        flags[place[own & rejected]] = table["quality"].to_numpy()[own & rejected]
+        flags[place[own & passed]] = Flag.PASS
+        rows = (variable == companion) & passed
+        quality[rows] = flags[place[rows]]
+    return table.assign(quality=quality)
 
 
 def set_flag(table: pd.DataFrame, wrong: ArrayLike, flag: Flag) -> pd.DataFrame:
