@@ -24,8 +24,6 @@ from genda.observations import (
     read_checks,
     read_observations,
     run_checks,
-    superob,
-    validate,
 )
 from genda.observations.buddies import outliers
 from genda.observations.conversions import saturation_vapour_pressure, specific_humidity
@@ -113,13 +111,25 @@ def test_spikes_are_told_from_their_neighbours():
     table, row = changed(profile(), "t", 300, -20.0)
     assert flagged(check_temperature_spikes(table)) == [row]
     table, row = changed(profile(), "t", 925, -15.0)
-    assert row in flagged(check_lapse_rate(table))
+    assert flagged(check_lapse_rate(table)) == [row]
+    table, row = changed(profile(), "t", 400, 30.0)  # 22 K/km above it, a warm level between two ordinary ones
+    assert flagged(check_lapse_rate(table)) == [row]
     table, row = changed(profile(), "v", 400, 40.0)
     assert flagged(check_wind_spikes(table)) == [row - 1, row]
     lone = table.drop(index=[3, 12]).reset_index(drop=True)  # a v without its u is no reason to misread the others
     assert flagged(check_wind_spikes(lone)) == [row - 3, row - 2]
     table, row = changed(profile(), "q", 700, 0.02)
     assert flagged(check_saturation(table)) == [row]
+    assert flagged(check_humidity_spikes(table)) == [row]
+
+
+def test_a_turn_of_relative_humidity_that_is_too_sharp_is_flagged_and_nothing_beside_it():
+    """Half of saturation everywhere; at 925 hPa 0.35 + 0.7 ln(1000/850) = 0.464 of it is allowed to either side."""
+    for change, wrong in ((0.48, True), (-0.48, True), (0.44, False), (-0.44, False)):
+        table, row = changed(profile(), "q", 925, 0.0)
+        vapour = (0.5 + change) * saturation_vapour_pressure(288 * 0.925**0.19)
+        table.loc[row, "observation"] = specific_humidity(vapour, 92500.0)
+        assert flagged(check_humidity_spikes(table)) == ([row] if wrong else [])
 
 
 def test_an_outlier_among_neighbours_is_the_only_one_flagged():
@@ -171,25 +181,6 @@ def test_the_few_at_a_pole_are_not_judged_by_a_fit_to_the_many_elsewhere():
     assert flagged(check_buddies(table)) == []
     table.loc[204, "observation"] += 1500 * G
     assert flagged(check_buddies(table)) == [204]
-
-
-def test_superobservations_are_means_with_smaller_errors():
-    near = pd.concat([profile(f"s{k}", latitude=50.5 + 0.1 * k) for k in range(4)], ignore_index=True)
-    near["observation"] += near["station"].str[1:].astype(int) * (near["variable"] == "t")
-    far = profile("far", latitude=-20.0)
-    table = pd.concat([near, far], ignore_index=True).assign(hx_b=1.0)
-    result = run_checks(table, [lambda t: superob(t, correlation=0.25)])
-    validate(result)
-    assert (result["quality"].iloc[: len(near)] == Flag.THINNED).all()
-    assert (result["quality"].iloc[len(near) : len(table)] == Flag.PASS).all()
-    new = result.iloc[len(table) :]
-    assert len(new) == len(far)
-    t = new[(new["variable"] == "t") & np.isclose(new["pressure"], 5e4)].iloc[0]
-    one = near[(near["variable"] == "t") & (near["pressure"] == 5e4)]
-    assert t["observation"] == pytest.approx(one["observation"].mean())
-    assert t["latitude"] == pytest.approx(50.65)
-    assert t["obs_error"] == pytest.approx(one["obs_error"].iloc[0] * np.sqrt((1 + 3 * 0.25) / 4))
-    assert t["hx_b"] == 1.0
 
 
 def test_rules_deny_and_make_passive():

@@ -1,6 +1,7 @@
 """Observations: the table every point source shares, its readers and checks, simulated networks and operators."""
 
-from genda.observations.buddies import check_buddies, superob
+from genda.observations.boxes import superob, thin
+from genda.observations.buddies import check_buddies
 from genda.observations.checks import check_departures, make_checks, read_checks
 from genda.observations.column_map import ColumnMap, read_column_map
 from genda.observations.errors import assign_errors, default_error
@@ -59,6 +60,7 @@ __all__ = [
     "station_network",
     "summary",
     "superob",
+    "thin",
     "validate",
     "withhold",
     "write_table",

@@ -1,6 +1,6 @@
-r"""Neighbours in space, height and time: the buddy check, and means over boxes in place of many.
+r"""Neighbours in space, height and time: the buddy check.
 
-**Buddy check.** Departures d of a variable from a first guess have the covariance K = σ_b² ρ + σ_o², with a correlation ρ that
+Departures d of a variable from a first guess have the covariance K = σ_b² ρ + σ_o², with a correlation ρ that
 falls off with distance on the sphere, in ln p and in time. What the others lead one to expect of observation i, and how well,
 is contained in the inverse:
 
@@ -12,16 +12,12 @@ the observations themselves, a polynomial in the sine of latitude and ln p that 
 coefficients b are unknown, too: K = σ_b² ρ + σ_o² + σ_∞² F Fᵀ for departures d = F b + …, so that what stands where the fit
 has nothing else to hold to, as Antarctica does, is not judged by it.
 
-**Super-observations** are means over boxes, layers and times; the error of n values whose errors have correlation c is
-σ √((1 + (n − 1) c) / n).
-
 Reference: Lorenc 1981, Mon. Wea. Rev. 109, 701 (the check); Gandin 1988, Mon. Wea. Rev. 116, 1137.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,68 +158,3 @@ def _correlation(part: pd.DataFrame, length_km: float, depth: float, hours: floa
     time = (part["time"] - part["time"].min()).to_numpy() / np.timedelta64(1, "h") / hours
     apart = np.subtract.outer(log_p, log_p) ** 2 + np.subtract.outer(time, time) ** 2
     return np.asarray((1.0 + chord) * np.exp(-chord - 0.5 * apart))
-
-
-def superob(
-    table: pd.DataFrame, box_km: float = 200.0, depth: float = 0.1, hours: float = 1.0, correlation: float = 0.2
-) -> pd.DataFrame:
-    """Means of passing values of one variable in a box, layer and time, added below; their parts become ``THINNED``.
-
-    Positions, times and ln p are means, too, and so is ``hx_b`` where all parts have it. Single values stay as they are.
-
-    Args:
-        table: observations with ``obs_error``.
-        box_km: size of the boxes, about square.
-        depth: thickness of the layers in ln p.
-        hours: length of the times.
-        correlation: between the errors of the values of a box.
-
-    Raises:
-        ValueError: for a size that is not positive, or a correlation outside [0, 1].
-    """
-    for name, value in (("box_km", box_km), ("depth", depth), ("hours", hours)):
-        if not value > 0:
-            raise ValueError(f"{name}: found {value}, expected a number above 0")
-    if not 0 <= correlation <= 1:
-        raise ValueError(f"correlation: found {correlation}, expected 0 to 1")
-    passed = (table["quality"] == Flag.PASS).to_numpy()
-    part = table[passed]
-    if part.empty:
-        return table
-    step = np.degrees(1000.0 * box_km / EARTH_RADIUS)
-    band = np.floor(part["latitude"] / step)
-    width = step / np.maximum(np.cos(np.radians((band + 0.5) * step)), step / 360.0)
-    boxes: dict[str, Any] = {
-        "variable": part["variable"],
-        "band": band,
-        "box": np.floor(part["longitude"] / (360.0 / np.floor(360.0 / width))),
-        "layer": np.floor(np.log(part["pressure"].fillna(1.0)) / depth),
-        "hour": np.floor((part["time"] - pd.Timestamp(0)) / pd.Timedelta(hours=hours)),
-    }
-    number = pd.DataFrame(boxes).groupby(list(boxes), sort=False).ngroup()
-    size = number.groupby(number).transform("size")
-    several = part[(size > 1).to_numpy()].assign(_box=number[size > 1], pressure=np.log(part["pressure"]))
-    if several.empty:
-        return table
-    grouped = several.groupby("_box", sort=True)
-    mean = grouped[["time", "latitude", "longitude", "pressure", "elevation", "observation"]].mean()
-    count = grouped.size()
-    variance = several.assign(_v=several["obs_error"] ** 2).groupby("_box")["_v"].mean()
-    first = grouped[["variable"]].first()
-    new = mean.assign(
-        pressure=np.exp(mean["pressure"]),
-        time=mean["time"].astype("datetime64[ns]"),
-        variable=first["variable"].astype("str"),
-        obs_error=np.sqrt(variance * (1 + (count - 1) * correlation) / count),
-        station=pd.Series([f"mean-{k}" for k in range(len(mean))], index=mean.index, dtype="str"),
-        source=pd.Series("superob", index=mean.index, dtype="str"),
-        quality=np.int16(Flag.PASS),
-    )
-    for column in ("hx_b", "hx_a"):
-        if column in table:
-            new[column] = several.groupby("_box")[column].agg(lambda values: values.mean(skipna=False))
-    if "level_type" in table:
-        new["level_type"] = np.int8(LevelType.UNKNOWN)
-    thinned = table["quality"].to_numpy(copy=True)
-    thinned[np.flatnonzero(passed)[(size > 1).to_numpy()]] = Flag.THINNED
-    return pd.concat([table.assign(quality=thinned), new[table.columns]], ignore_index=True)

@@ -207,6 +207,19 @@ def check_domain(table: pd.DataFrame, grid: LatLonGrid) -> pd.DataFrame:
     return set_flag(table, ~grid.contains(table["latitude"].to_numpy(), table["longitude"].to_numpy()), Flag.DOMAIN)
 
 
+def check_region(table: pd.DataFrame, north: float, west: float, south: float, east: float) -> pd.DataFrame:
+    """``DOMAIN`` outside a rectangle in degrees, its edges included; one that crosses the prime meridian may start west of it.
+
+    Raises:
+        ValueError: where edges are in the wrong order.
+    """
+    if not (north > south and 0 < east - west <= 360):
+        found = f"found north {north:g}, west {west:g}, south {south:g}, east {east:g}"
+        raise ValueError(f"domain: {found}, expected north above south and west before east")
+    inside = table["latitude"].between(south, north) & (np.mod(table["longitude"] - west, 360.0) <= east - west)
+    return set_flag(table, ~inside, Flag.DOMAIN)
+
+
 def check_background(
     table: pd.DataFrame, hx_b: ArrayLike, background_error: ArrayLike, factor: float = 4.0
 ) -> pd.DataFrame:
