@@ -183,6 +183,47 @@ def test_the_few_at_a_pole_are_not_judged_by_a_fit_to_the_many_elsewhere():
     assert flagged(check_buddies(table)) == [204]
 
 
+def surface(count: int, rng: np.random.Generator, **columns: object) -> pd.DataFrame:
+    """Stations at random in Europe that report t2m of smooth weather with errors of 0.5 K."""
+    latitude, longitude = rng.uniform(36, 64, count), rng.uniform(0, 30, count)
+    table = profile().iloc[[0] * count].assign(
+        variable="t2m", pressure=np.nan, latitude=latitude, longitude=longitude, obs_error=0.5,
+        station=[f"s{k}" for k in range(count)],
+    )  # fmt: skip
+    weather = 285 - 0.4 * (latitude - 50) + 3 * np.sin(np.radians(12 * longitude)) * np.cos(np.radians(9 * latitude))
+    return table.assign(observation=weather + 0.5 * rng.standard_normal(count), **columns).reset_index(drop=True)
+
+
+def test_the_order_of_a_file_says_nothing_about_who_is_a_neighbour():
+    """900 towns with three stations each and weather of their own, listed town by town three times over: 2,700 at one hour.
+
+    Beside its two neighbours a station 8 K off stands out (13 standard deviations), among those of other towns it does not.
+    """
+    rng = np.random.default_rng(1)
+    table = surface(900, rng, obs_error=0.5)
+    spiral = np.arange(900)  # evenly over the sphere
+    table["latitude"] = np.degrees(np.arcsin((2 * spiral - 899) / 900))
+    table["longitude"] = np.mod(137.50776405 * spiral, 360.0)
+    weather = 280 + 10 * rng.standard_normal(900)
+    table = pd.concat([table.assign(station=table["station"] + part) for part in "abc"], ignore_index=True)
+    table["latitude"] += rng.uniform(-0.005, 0.005, 2700)
+    table["observation"] = np.tile(weather, 3) + 0.5 * rng.standard_normal(2700)
+    wrong = np.arange(7, 2700, 101)
+    table.loc[wrong, "observation"] += rng.choice([-8.0, 8.0], wrong.size)
+    assert flagged(check_buddies(table, length_km=50.0)) == wrong.tolist()
+
+
+def test_a_mountain_is_not_at_odds_with_the_valleys_for_being_cold():
+    rng = np.random.default_rng(3)
+    table = surface(300, rng)
+    height = np.where(np.arange(300) % 10 == 0, 3000.0, 200.0) + rng.uniform(-150, 150, 300)
+    cold = table.assign(elevation=height, observation=table["observation"] - 6.5e-3 * height)
+    assert flagged(check_buddies(cold, background_error=2.0)) == []
+    assert len(flagged(check_buddies(cold.assign(elevation=np.nan), background_error=2.0))) > 20
+    cold.loc[10, "observation"] += 12.0
+    assert flagged(check_buddies(cold, background_error=2.0)) == [10]
+
+
 def test_rules_deny_and_make_passive():
     table = pd.concat([profile(), profile("b")], ignore_index=True)
     denied = check_denied(table, [Rule(station=("b",), variable=("q",), above=300)])
