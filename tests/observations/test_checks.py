@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from benchmarks.quality import planted
 from tests.shared_data import shared
 
@@ -222,6 +223,33 @@ def test_a_mountain_is_not_at_odds_with_the_valleys_for_being_cold():
     assert len(flagged(check_buddies(cold.assign(elevation=np.nan), background_error=2.0))) > 20
     cold.loc[10, "observation"] += 12.0
     assert flagged(check_buddies(cold, background_error=2.0)) == [10]
+
+
+def test_stations_far_above_the_ground_are_not_taken_for_it(tmp_path):
+    """Ground that rises by 100 m a degree northward, which interpolation keeps: at 45.25 N it is 525 m high."""
+    latitude = np.arange(60.0, 39.0, -1.0)
+    ground = G * 100 * (latitude - 40.0)[:, None] * np.ones(31)
+    place = {"latitude": latitude, "longitude": np.arange(0.0, 31.0)}
+    path = tmp_path / "ground.nc"
+    maps = xr.Dataset({"geopotential_at_surface": (list(place), ground, {"units": "m2 s-2"})}, coords=place)
+    maps.to_netcdf(path)
+    stations = []
+    for k, elevation in enumerate((525.0, 820.0, 830.0, 220.0, np.nan)):
+        rows = profile(f"s{k}", latitude=45.25, longitude=7.5, elevation=elevation).iloc[:4]
+        stations.append(rows.assign(variable=["t2m", "u10", "v10", "msl"], pressure=np.nan))
+    aloft = profile("high", elevation=3000.0)
+    table = pd.concat([*stations, aloft], ignore_index=True)
+    (check,) = make_checks([{"elevation": {"orography": str(path)}}]).values()
+    checked = check(table)
+    wrong = checked[checked["quality"] == Flag.DOMAIN]
+    assert set(zip(wrong["station"], wrong["variable"], strict=True)) == {
+        (station, variable) for station in ("s2", "s3") for variable in ("t2m", "u10", "v10")
+    }
+    outside = table.assign(latitude=-30.0)
+    assert flagged(check(outside)) == []
+    maps.rename(geopotential_at_surface="land_sea_mask").to_netcdf(tmp_path / "other.nc")
+    with pytest.raises(ValueError, match=r"other\.nc: found no geopotential_at_surface"):
+        run_checks(table, make_checks([{"elevation": {"orography": str(tmp_path / "other.nc")}}]).values())
 
 
 def test_rules_deny_and_make_passive():

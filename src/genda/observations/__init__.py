@@ -4,6 +4,7 @@ from genda.observations.boxes import superob, thin
 from genda.observations.buddies import check_buddies
 from genda.observations.checks import check_departures, make_checks, read_checks
 from genda.observations.column_map import ColumnMap, read_column_map
+from genda.observations.elevation import check_elevation
 from genda.observations.errors import assign_errors, default_error
 from genda.observations.flags import Flag, LevelType
 from genda.observations.igra import read_igra
@@ -37,6 +38,7 @@ __all__ = [
     "check_departures",
     "check_domain",
     "check_duplicates",
+    "check_elevation",
     "check_hydrostatic",
     "check_lapse_rate",
     "check_missing",

@@ -30,6 +30,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from genda.observations.boxes import superob, thin
 from genda.observations.buddies import check_buddies
+from genda.observations.elevation import check_elevation
 from genda.observations.quality import (
     Check,
     check_background,
@@ -113,6 +114,7 @@ CHECKS: Mapping[str, Callable[..., pd.DataFrame]] = {
     "departures": check_departures,
     "buddies": check_buddies,
     "domain": check_region,
+    "elevation": check_elevation,
     "levels": check_levels,
     "thinning": thin,
     "superob": superob,
