@@ -32,6 +32,7 @@ from genda.observations import (
 )
 from genda.observations.errors import sounding_blocks
 from genda.observations.operators import points
+from genda.observations.places import Places, observation_table
 from genda.observations.quality import set_flag
 
 ISA = {
@@ -201,6 +202,15 @@ def test_places_without_identifiers_are_told_apart_by_their_positions():
     assert flags(select_levels(table[:3], [85000.0, 50000.0])) == [0, 0, 0]
     assert len(sounding_blocks(table[:3], 0.3)[0]) == 3
     assert summary(table)["stations"] == summary(table)["soundings"] == 3
+
+
+def test_readers_name_places_without_identifiers_by_their_positions():
+    places = Places(
+        ["", "A1"], np.array([0, 1, 0]), np.full(3, np.datetime64("2020-01-01", "ns")), np.array([50.0, 51.0, -52.5]),
+        np.array([10.0, 11.0, -12.25]), np.full(3, np.nan), None,
+    )  # fmt: skip
+    table = observation_table(places, {"temperature": np.full(3, 280.0)}, "s")
+    assert table["station"].tolist() == ["50.0000,10.0000", "A1", "-52.5000,347.7500"]
 
 
 @pytest.mark.parametrize("pressure", [85000.0, 85000.5, 49999.5, 49999.01])
