@@ -77,12 +77,13 @@ def usable_observations(
     if map_climate and given is None:
         mapping = ClimateMapping.fit(rows, expected, amplitude)
     mapped = rows if mapping is None else mapping.to_model(rows, expected)
-    checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
+    gross = partial(check_background, hx_b=expected, background_error=spread, factor=gross_factor)
+    checked = run_checks(mapped, [gross])["quality"].to_numpy()
     if mapping is not None and given is None:
         good = checked == Flag.PASS
         mapping = ClimateMapping.fit(rows[good], expected[good], amplitude)
         mapped = mapping.to_model(rows, expected)
-        checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
+        checked = run_checks(mapped, [gross])["quality"].to_numpy()
     table = table.copy()
     table.loc[passing, "quality"] = checked
     for column in ("observation", "obs_error"):
@@ -118,7 +119,10 @@ def observable(
     keeps only values reported at the levels themselves. Passive rows that can be seen stay passive, the others get the flag
     that says why not.
     """
-    levels = sorted({c.pressure for c in parse_channels(where.channels) if c.pressure is not None})
+    levels: dict[str, list[float]] = {}
+    for known in parse_channels(where.channels):
+        if known.pressure is not None:
+            levels.setdefault(known.field.id, []).append(known.pressure)
     seen: list[Check] = [
         partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
         partial(check_domain, grid=where.grid),

@@ -28,13 +28,16 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, ValidationError, create_model
 
-from genda.observations.buddies import check_buddies, superob
+from genda.observations.boxes import superob, thin
+from genda.observations.buddies import check_buddies
+from genda.observations.elevation import check_elevation
 from genda.observations.quality import (
     Check,
     check_background,
     check_bounds,
     check_duplicates,
     check_missing,
+    check_region,
     check_window,
 )
 from genda.observations.rules import check_denied, mark_passive
@@ -47,6 +50,8 @@ from genda.observations.vertical import (
     check_temperature_spikes,
     check_wind_spikes,
 )
+
+_HIGHEST_HPA = 1100.0
 
 
 def check_departures(
@@ -78,6 +83,22 @@ def check_departures(
     return table.assign(quality=quality)
 
 
+def check_levels(table: pd.DataFrame, levels: Sequence[float], exact: bool = False) -> pd.DataFrame:
+    """:func:`~genda.observations.soundings.select_levels` with pressures in hPa, the unit of files.
+
+    Args:
+        table: observations.
+        levels: of the model, hPa.
+        exact: keep only values reported at a level.
+
+    Raises:
+        ValueError: for a level that can't be hPa, or as :func:`~genda.observations.soundings.select_levels`.
+    """
+    if max(levels, default=0.0) > _HIGHEST_HPA:
+        raise ValueError(f"levels: found {max(levels):g}, expected pressures in hPa of at most {_HIGHEST_HPA:g}")
+    return select_levels(table, [100.0 * level for level in levels], exact)
+
+
 CHECKS: Mapping[str, Callable[..., pd.DataFrame]] = {
     "missing": check_missing,
     "bounds": check_bounds,
@@ -92,7 +113,10 @@ CHECKS: Mapping[str, Callable[..., pd.DataFrame]] = {
     "humidity-spikes": check_humidity_spikes,
     "departures": check_departures,
     "buddies": check_buddies,
-    "levels": select_levels,
+    "domain": check_region,
+    "elevation": check_elevation,
+    "levels": check_levels,
+    "thinning": thin,
     "superob": superob,
     "passive": mark_passive,
 }

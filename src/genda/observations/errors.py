@@ -37,7 +37,7 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError, field_validator, model_validator
 
-from genda.observations.table import on_levels
+from genda.observations.table import on_levels, soundings
 from genda.variables import STANDARD_GRAVITY, field
 
 LEVELS_HPA = (1000, 850, 700, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30, 20, 10)
@@ -203,9 +203,8 @@ def sounding_blocks(
             f"correlation: found depth {depth:g} and share {alone:g}, expected both above 0, the share up to 1"
         )
     log_p = np.log(table["pressure"].to_numpy())
-    keys = ["station", "time", "source", "variable"]
-    groups = table.reset_index(drop=True).groupby(keys, sort=False).indices.values()
-    rows = [np.asarray(part, dtype=np.intp) for part in groups]
+    profile = soundings(table, "variable")
+    rows = np.split(np.argsort(profile, kind="stable"), np.cumsum(np.bincount(profile))[:-1])
     correlations = []
     for part in rows:
         apart = np.abs(np.subtract.outer(log_p[part], log_p[part]))
