@@ -28,19 +28,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from genda.documents import Strict, first_complaint, read_yaml
 from genda.observations.places import QUANTITIES
 
 REPORTED = (*QUANTITIES, "height")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class _Strict(Strict):
+    model_config = ConfigDict(strict=True)
 
 
 class Column(_Strict):
@@ -97,8 +97,8 @@ class ColumnMap(_Strict):
     longitude: Named
     elevation: Named | None = None
     pressure: Named | None = None
-    missing: list[str | float | int] = []
-    quantities: dict[str, Reported] = {}
+    missing: list[str | float | int] = Field(default_factory=list)
+    quantities: dict[str, Reported] = Field(default_factory=dict)
     long: Long | None = None
     encoding: str = "utf-8-sig"
     separator: str = ","
@@ -139,12 +139,7 @@ def read_column_map(path: str | os.PathLike[str]) -> ColumnMap:
         ValueError: one line naming the file and the entry that is wrong.
         FileNotFoundError: where there is no such file.
     """
-    try:
-        return column_map(yaml.safe_load(Path(path).read_text(encoding="utf-8")), str(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: found no YAML ({' '.join(str(error).split())[:120]}), expected a column map"
-        ) from None
+    return column_map(read_yaml(path, "a column map"), str(path))
 
 
 def column_map(given: Mapping[str, Any], name: str = "column map") -> ColumnMap:
@@ -152,9 +147,7 @@ def column_map(given: Mapping[str, Any], name: str = "column map") -> ColumnMap:
     try:
         return ColumnMap.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the map"
-        raise ValueError(f"{name}: {where}: {first['msg']}") from None
+        raise ValueError(f"{name}: {first_complaint(error)}") from None
 
 
 def shipped_maps() -> dict[str, ColumnMap]:
