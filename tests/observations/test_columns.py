@@ -206,10 +206,46 @@ REFUSED = {
     "date": (CSV.replace("03.04.2020 13:30", "31.04.2020 13:30"), r"row 3: found time '31\.04\.2020 13:30', expected %d"),
     "latitude": (CSV.replace("-30.0", "-130.0"), "row 3: found latitude -130, expected degrees within ±90"),
     "kelvin": (CSV.replace(",5.0,3.0", ",278.0,3.0").replace(",-2.0", ",271.0"), "median of 547.65 K for temperature"),
-    "pascals": (CSV.replace(",850.0,", ",8.5,").replace(",500.0,", ",5,").replace(",700.0,", ",7,"), "wrong units"),
+    "pascals": (CSV.replace(",850.0,", ",8.5,").replace(",500.0,", ",5,").replace(",700.0,", ",7,"), "these look like hPa"),
+    "error": (CSV.replace(",20,2,", ",20,-2,"), "row 1: found error 'ff_sd' -2, expected a standard deviation, not below 0"),
     "empty": ("id,when\n", "no column 'lat'"),
     "blank": ("\n\n", "no readable CSV"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("units", "message"), [("Pa", "no value above 850, expected Pa"), ("kPa", "median pressure of 850000 Pa")]
+)
+def test_wrong_units_of_pressure_are_told_by_what_stands_beside(tmp_path, units, message):
+    path = written(tmp_path / "t.csv", CSV)
+    with pytest.raises(ValueError, match=message):
+        read_observations(path, columns=MAP | {"pressure": {"column": "p", "units": units}})
+
+
+def test_errors_of_pressure_reach_humidity(tmp_path):
+    """q = ε e / (p − (1 − ε) e), so that ∂q/∂p = −q / (p − (1 − ε) e); of an altitude by ∂p/∂h = −ρ g."""
+    text = CSV.replace("p,t,", "p,psd,t,", 1).replace("850.0,", "850.0,1.5,").replace("500.0,", "500.0,,")
+    path = written(tmp_path / "t.csv", text.replace("700.0,", "700.0,,"))
+    e = 6.112 * math.exp(17.67 * 2 / 245.5)
+    slope = 0.622 * e / (850 - 0.378 * e) ** 2
+
+    def variance(error: object, units: str = "hPa", text: Path = path) -> float:
+        pressure = {"column": "p", "units": units} | ({"error": error} if error else {})
+        table = read_observations(text, columns=MAP | {"pressure": pressure})
+        return float(table["obs_error"][table["variable"] == "q"].iloc[0] ** 2)
+
+    assert variance(1.5) - variance(None) == pytest.approx((1.5 * slope) ** 2, rel=1e-2)
+    assert variance("psd") == variance(1.5)
+    altitudes = {"850.0": "1457.3", "500.0": "5574.4", "700.0": "3012.2"}
+    high = path.read_text()
+    for hectopascal, metres in altitudes.items():
+        high = high.replace(hectopascal, metres)
+    aloft = written(tmp_path / "h.csv", high)
+    density = 85000 / (287.05 * (288.15 - 6.5 * 1.4573))
+    hectopascals = density * G * 30 / 100
+    assert variance(30.0, "m", aloft) - variance(None, "m", aloft) == pytest.approx(
+        (hectopascals * slope) ** 2, rel=1e-2
+    )
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -230,8 +266,17 @@ def test_rows_that_cannot_be_read_may_be_passed_over(tmp_path):
     assert [line.split(": ")[1] for line in lost] == ["row 1", "row 3"]
 
 
+TWICE = LONG_MAP["long"]["quantities"] | {"TAIR": {"quantity": "temperature", "units": "K"}}
 BAD_MAPS = {
-    "quantities.warmth": MAP | {"quantities": {"warmth": {"column": "t"}}},
+    "found 'TAIR' and 'TMP', expected temperature once": LONG_MAP | {"long": LONG_MAP["long"] | {"quantities": TWICE}},
+    "found 'geopotential' and 'height', expected geopotential once": MAP
+    | {"quantities": {"height": {"column": "h"}, "geopotential": {"column": "phi"}}},
+    "station: found 2019, expected text": MAP | {"station": {"value": 0o3743}},
+    "quantities.temperature.error": MAP | {"quantities": {"temperature": {"column": "t", "error": -1.0}}},
+    "latitude.error: unknown key": MAP | {"latitude": {"column": "lat", "error": 1.0}},
+    "month must be in": "a: 2020-13-45",
+    "found 'a' twice": "{a: 1, a: 2}",
+    "quantity 'warmth': expected one of": MAP | {"quantities": {"warmth": {"column": "t"}}},
     "expected either quantities or long": MAP | {"quantities": {}},
     "missing": MAP | {"missing": "M"},
     "latitudes": MAP | {"latitudes": "lat"},
@@ -242,10 +287,12 @@ BAD_MAPS = {
 @pytest.mark.parametrize("message", BAD_MAPS)
 def test_one_line_for_a_wrong_map(tmp_path, message):
     path = tmp_path / "map.yaml"
-    path.write_text(yaml.safe_dump(BAD_MAPS[message]))
+    bad = BAD_MAPS[message]
+    path.write_text(bad if isinstance(bad, str) else yaml.safe_dump(bad))
     with pytest.raises(ValueError, match=r"map\.yaml") as error:
         read_column_map(path)
-    assert message.split(".")[-1] in str(error.value)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
     units = MAP | {"quantities": {"temperature": {"column": "t", "units": "degrees"}}}
     with pytest.raises(ValueError, match=r"column 't': found units 'degrees' for temperature, expected one of K, degC"):
         read_observations(written(tmp_path / "t.csv", CSV), columns=units)

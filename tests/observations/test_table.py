@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.shared_data import shared
 
 from genda.observations import (
     Flag,
@@ -134,6 +135,22 @@ def test_mutated_parquet_gives_a_valid_table_or_one_error(tmp_path, edits, keep)
         assert len(outcome.splitlines()) == 1
     else:
         validate(outcome)
+
+
+def test_the_stratosphere_is_no_troposphere_in_hectopascals(tmp_path):
+    """Real soundings above 10 hPa are written and read; whole ones in hPa are told by heights, or by temperatures alone."""
+    table = read_observations(shared("AUM00011035-data.txt.gz"))
+    path = tmp_path / "o.parquet"
+    high = table[table["pressure"] <= 1000.0]
+    assert len(high) == 3320
+    for variables in (["z", "t", "u"], ["t"], ["u"]):
+        write_table(high[high["variable"].isin(variables)], path)
+        assert set(read_table(path)["variable"]) == set(variables)
+    for variables in (["z"], ["t", "v"]):
+        wrong = table.assign(pressure=table["pressure"] / 100)[table["variable"].isin(variables)]
+        write_table(wrong, path)
+        with pytest.raises(ValueError, match=r"o\.parquet: column 'pressure': .*, expected Pa \(these look like hPa\)"):
+            read_table(path)
 
 
 def test_unknown_content_is_refused_by_name(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genda.observations.column_map import Column
+from genda.observations.column_map import Column, Pressure
 from genda.observations.conversions import standard_pressure
 from genda.observations.units import conversion
 
@@ -51,14 +51,35 @@ class Cells:
         if limit is None:
             kind, (factor, _) = self.conversion(name, given.units, given.column)
             return standard_pressure(factor * values) if (name, kind) == ("pressure", "length") else factor * values
-        for row, value in zip(self.frame.index, values, strict=True):
-            if abs(value) > limit:
-                self.reject(row, f"found {name} {value:g}, expected degrees within ±{limit:g}")
+        self._reject_where(np.abs(values) > limit, values, name, f"degrees within ±{limit:g}")
         return values
+
+    def error(self, given: float | str) -> Array:
+        """Standard deviations of a column, or one for all rows; what is 0 says nothing."""
+        if not isinstance(given, str):
+            return self.of(None, given)
+        values = self.of(given)
+        self._reject_where(values < 0, values, f"error {given!r}", "a standard deviation, not below 0")
+        return values
+
+    def pressure_error(self, given: Pressure) -> Array:
+        """Pa, in the standard atmosphere of a pressure altitude to first order; NaN where none is known."""
+        if given.error is None:
+            return np.full(len(self.frame), np.nan)
+        kind, (factor, _) = self.conversion("pressure", given.units, given.column)
+        error = factor * self.error(given.error)
+        if kind != "length":
+            return error
+        altitude = factor * self.of(given.column, given.value)
+        return 0.5 * error * (standard_pressure(altitude - 1.0) - standard_pressure(altitude + 1.0))
 
     def conversion(self, quantity: str, units: str | None, column: str | None) -> tuple[str, tuple[float, float]]:
         where = f"{self.path}: column {column!r}" if column else f"{self.path}: {quantity}"
         return conversion(quantity, units or self.units.get(column or ""), where)
+
+    def _reject_where(self, wrong: NDArray[np.bool_], values: Array, name: str, expected: str) -> None:
+        for row, value in zip(self.frame.index[wrong], values[wrong], strict=True):
+            self.reject(row, f"found {name} {value:g}, expected {expected}")
 
     def reject(self, row: Any, problem: str) -> None:
         self.wrong.setdefault(int(row), problem)

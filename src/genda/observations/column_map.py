@@ -6,7 +6,7 @@
     latitude: lat
     longitude: lon
     elevation: {column: elev, units: ft}         # optional
-    pressure: {column: pres, units: hPa}         # leave it out for surface stations; a length is a pressure altitude
+    pressure: {column: pres, units: hPa, error: 1}   # leave it out for surface stations; a length is a pressure altitude
     missing: [-9999, M]                          # besides empty cells, NA, N/A, NaN, null and None
     quantities:                                  # one column a quantity …
       temperature: {column: tair, units: degC, error: 0.5}
@@ -17,16 +17,18 @@
       value: value
       quantities: {TMP: {quantity: temperature, units: degC, error: 0.5}}
 
-Quantities: those of :data:`genda.observations.places.QUANTITIES`, and height. An ``error`` is a number or the name of a column,
-in the units of the value. A ``{value: …}`` in place of a column is a constant. ``good: {column: flag, values: [V, S]}`` denies
-the values of a quantity where another column says something else. ``encoding``, ``separator``, ``decimal`` and ``skip_rows``
-(before the line of names) are for CSV. netCDF variables may say their own units.
+Quantities: those of :data:`genda.observations.places.QUANTITIES`, and height, each once. An ``error`` is a number or the name of
+a column, in the units of the value; that of the pressure counts as far as humidity depends on it. A ``{value: …}`` in place of
+a column is a constant. ``good: {column: flag, values: [V, S]}`` denies the values of a quantity where another column says
+something else. ``encoding``, ``separator``, ``decimal`` and ``skip_rows`` (before the line of names) are for CSV. netCDF
+variables may say their own units.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -34,9 +36,11 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from genda.documents import Strict, first_complaint, read_yaml
+from genda.observations.conditions import Positive
 from genda.observations.places import QUANTITIES
 
 REPORTED = (*QUANTITIES, "height")
+Error = Positive | str
 
 
 class _Strict(Strict):
@@ -58,6 +62,12 @@ class Column(_Strict):
         return self
 
 
+class Pressure(Column):
+    """As a coordinate, with its error (in the same units)."""
+
+    error: Error | None = None
+
+
 class Good(_Strict):
     """Values of a column of flags with which a value may be used."""
 
@@ -71,7 +81,7 @@ class Reported(_Strict):
     column: str | None = None
     quantity: str | None = None
     units: str | None = None
-    error: float | int | str | None = None
+    error: Error | None = None
     good: Good | None = None
 
 
@@ -84,7 +94,8 @@ class Long(_Strict):
     quantities: dict[str, Reported]
 
 
-Named = Annotated[Column, BeforeValidator(lambda given: {"column": given} if isinstance(given, str) else given)]
+_BY_NAME = BeforeValidator(lambda given: {"column": given} if isinstance(given, str) else given)
+Named = Annotated[Column, _BY_NAME]
 
 
 class ColumnMap(_Strict):
@@ -96,7 +107,7 @@ class ColumnMap(_Strict):
     latitude: Named
     longitude: Named
     elevation: Named | None = None
-    pressure: Named | None = None
+    pressure: Annotated[Pressure, _BY_NAME] | None = None
     missing: list[str | float | int] = Field(default_factory=list)
     quantities: dict[str, Reported] = Field(default_factory=dict)
     long: Long | None = None
@@ -109,10 +120,20 @@ class ColumnMap(_Strict):
     def _consistent(self) -> ColumnMap:
         if bool(self.quantities) == (self.long is not None):
             raise ValueError("expected either quantities or long")
-        named = set(self.quantities) if self.long is None else {r.quantity for r in self.long.quantities.values()}
-        for name in named:
-            if name not in REPORTED:
-                raise ValueError(f"quantity {name!r}: expected one of {', '.join(REPORTED)}")
+        if self.station.value is not None and not isinstance(self.station.value, str):
+            found = f"found {self.station.value}, expected text: quote it, for YAML reads 03743 as 2019"
+            raise ValueError(f"station: {found}")
+        entries = {} if self.long is None else self.long.quantities
+        by_name = {name: name for name in self.quantities} | {name: entry.quantity for name, entry in entries.items()}
+        taken: dict[str, str] = {}
+        for name, quantity in by_name.items():
+            if quantity not in REPORTED:
+                raise ValueError(f"quantity {quantity!r}: expected one of {', '.join(REPORTED)}")
+            stored = "geopotential" if quantity == "height" else quantity
+            if stored in taken:
+                expected = f"expected {stored} once (a map of its own reads the other)"
+                raise ValueError(f"quantities: found {taken[stored]!r} and {name!r}, {expected}")
+            taken[stored] = name
         for name, reported in self.quantities.items():
             if reported.column is None:
                 raise ValueError(f"quantity {name!r}: expected a column")
@@ -123,6 +144,7 @@ class ColumnMap(_Strict):
         """Every column that the map reads, each once."""
         places = (self.station, self.time, self.latitude, self.longitude, self.elevation, self.pressure)
         names = [place.column for place in places if place is not None]
+        names.append(None if self.pressure is None or not isinstance(self.pressure.error, str) else self.pressure.error)
         entries = list(self.quantities.values()) if self.long is None else list(self.long.quantities.values())
         for entry in entries:
             names += [entry.column, entry.error if isinstance(entry.error, str) else None]
@@ -150,6 +172,7 @@ def column_map(given: Mapping[str, Any], name: str = "column map") -> ColumnMap:
         raise ValueError(f"{name}: {first_complaint(error)}") from None
 
 
+@cache
 def shipped_maps() -> dict[str, ColumnMap]:
     """The maps of netCDF point files that come with the package, by name."""
     folder = files("genda").joinpath("assets/columns")

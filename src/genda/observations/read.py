@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from genda.observations.bufr import read_bufr
-from genda.observations.column_map import ColumnMap, column_map, shipped_maps
-from genda.observations.columns import open_points, read_columns
+from genda.observations.column_map import ColumnMap, column_map
+from genda.observations.columns import read_columns, read_netcdf
 from genda.observations.files import OnLoss, open_binary, refuse
 from genda.observations.igra import read_igra
 from genda.observations.table import joined, read_table, validate
@@ -114,25 +114,8 @@ def _reader(
         return partial(read_igra, stations=stations)
     if kind == "igra-stations":
         raise ValueError(f"{path}: found IGRA's station list, expected observations (the list goes to --stations)")
-    if kind == "netcdf":
-        return partial(read_columns, columns=_netcdf_map(path))
-    return {"igra-derived": None, "bufr": read_bufr, "parquet": _read_own}[kind]
+    return {"igra-derived": None, "bufr": read_bufr, "netcdf": read_netcdf, "parquet": _read_own}[kind]
 
 
 def _read_own(path: str | os.PathLike[str], on_loss: OnLoss = None) -> pd.DataFrame:
     return read_table(path)
-
-
-def _netcdf_map(path: str | os.PathLike[str]) -> ColumnMap:
-    """The shipped map whose columns a netCDF file has.
-
-    Raises:
-        ValueError: where there is none.
-    """
-    with open_binary(path) as stream:
-        found = set(map(str, open_points(stream, path).variables))
-    for columns in shipped_maps().values():
-        if found.issuperset(columns.columns):
-            return columns
-    names = ascii(sorted(found))[:100]  # a damaged file may have any name
-    raise ValueError(f"{path}: found netCDF variables {names}, expected MADIS's or a column map")

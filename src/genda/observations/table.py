@@ -35,6 +35,7 @@ from pandas.api.types import is_string_dtype
 
 from genda.atomic import replacing
 from genda.observations.flags import Flag, LevelType
+from genda.observations.plausibility import refuse_hectopascals
 from genda.variables import FIELDS
 
 DTYPES: dict[str, str] = {
@@ -54,7 +55,6 @@ DTYPES: dict[str, str] = {
 COLUMNS = tuple(DTYPES)
 OPTIONAL_DTYPES = {"hx_b": "float64", "hx_a": "float64", "level_type": "int8"}
 
-_HIGHEST_IN_HECTOPASCAL = 1100.0
 _KNOWN = tuple(f.id for f in FIELDS)
 _ON_LEVELS = tuple(f.id for f in FIELDS if f.on_levels)
 
@@ -113,11 +113,6 @@ def validate(table: pd.DataFrame, name: str = "observations", complete: bool = T
     _reject(
         table, name, "pressure", np.isnan(pressure) & on_levels(table) & passed, "a pressure on every upper-air row"
     )
-    highest = np.nanmax(pressure, initial=0.0)
-    if 0 < highest <= _HIGHEST_IN_HECTOPASCAL:
-        raise ValueError(
-            f"{name}: column 'pressure': found no value above {highest:g}, expected Pa (these look like hPa)"
-        )
     _reject(table, name, "elevation", np.isinf(table["elevation"]), "metres, or NaN where unknown")
     values = table["observation"].to_numpy()
     _reject(table, name, "observation", np.isinf(values), "a finite value")
@@ -159,7 +154,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read and validate a Parquet observation table.
 
     Raises:
-        ValueError: where the file is not Parquet, is damaged, or does not hold a valid table.
+        ValueError: where the file is not Parquet, is damaged, does not hold a valid table, or one with pressures in hPa.
         FileNotFoundError: where there is no such file.
     """
     if not Path(path).exists():
@@ -183,6 +178,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         elif dtype == "str" and is_string_dtype(table[column]) and not table[column].isna().any():
             table[column] = table[column].astype("str")
     validate(table, str(path))
+    refuse_hectopascals(table, str(path))
     ordered = [*COLUMNS, *(c for c in table.columns if c not in DTYPES)]
     return pd.DataFrame(table[ordered]).reset_index(drop=True)
 
