@@ -145,12 +145,12 @@ def test_the_stratosphere_is_no_troposphere_in_hectopascals(tmp_path):
     assert len(high) == 3320
     for variables in (["z", "t", "u"], ["t"], ["u"]):
         write_table(high[high["variable"].isin(variables)], path)
-        assert set(read_table(path)["variable"]) == set(variables)
+        assert set(read_observations(path)["variable"]) == set(variables)
     for variables in (["z"], ["t", "v"]):
         wrong = table.assign(pressure=table["pressure"] / 100)[table["variable"].isin(variables)]
         write_table(wrong, path)
         with pytest.raises(ValueError, match=r"o\.parquet: column 'pressure': .*, expected Pa \(these look like hPa\)"):
-            read_table(path)
+            read_observations(path)
 
 
 def test_unknown_content_is_refused_by_name(tmp_path):

@@ -16,6 +16,8 @@ from genda.observations.units import conversion
 Array = NDArray[np.float64]
 _SINCE = re.compile(r"(second|minute|hour|day)s? since (.+)")
 _SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+_SHORTEST_DATE = len("2020-1-1")
+_EARLIEST, _LATEST = pd.Timestamp("1800", tz="UTC"), pd.Timestamp("2200", tz="UTC")
 _FURTHEST = 9e9
 """Seconds from the start of a count of time to what nanoseconds can still hold."""
 
@@ -32,12 +34,18 @@ class Cells:
         if column is None:
             return np.full(len(self.frame), float(value))
         cells = self.frame[column]
-        empty = cells.isna() | cells.isin(self._missing)
-        numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
+        if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "fiu":
+            numbers = cells.to_numpy(dtype=np.float64)
+            empty = np.isnan(numbers)
+        else:
+            numbers = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
+            empty = (cells.isna() | cells.isin(self._missing)).to_numpy()
+        declared = [value for value in self._missing if not isinstance(value, str)]
+        if declared:
+            empty = empty | np.isin(numbers, declared)
         for row in self.frame.index[~empty & ~np.isfinite(numbers)]:
             self.reject(row, f"column {column!r}: found {str(cells[row])[:40]!r}, expected a number")
-        empty |= numbers.isin([value for value in self._missing if not isinstance(value, str)])
-        return np.where(empty, np.nan, numbers.to_numpy(dtype=np.float64))
+        return np.where(empty, np.nan, numbers)
 
     def text(self, column: str | None, value: Any = None) -> pd.Series:
         if column is None:
@@ -106,8 +114,15 @@ def times(values: Cells, given: Column) -> NDArray[np.datetime64]:
         found = start + pd.to_timedelta(seconds.where(near), unit="s")
     else:
         # Without a format every cell is read as ISO 8601, never guessed: 03/04 is March to some.
-        found = pd.to_datetime(cells.astype("str"), format=given.format or "ISO8601", errors="coerce", utc=True)
+        text = cells.astype("str").where(cells.notna())
+        if given.format is None:
+            text = text.where(text.str.len() >= _SHORTEST_DATE)
+        found = pd.to_datetime(text, format=given.format or "ISO8601", errors="coerce", utc=True)
     expected = given.format or units or "an ISO 8601 time, or its format in the map"
-    for row in found.index[found.isna().to_numpy()]:
-        values.reject(row, f"found time {str(cells[row])[:40]!r}, expected {expected}")
+    # Nanoseconds hold no others, and turn them into times of our own.
+    possible = found.between(_EARLIEST, _LATEST)
+    for row in found.index[~possible.to_numpy()]:
+        cell = "no time" if pd.isna(cells[row]) else f"time {str(cells[row])[:40]!r}"
+        values.reject(row, f"found {cell}, expected {expected}")
+    found = found.where(possible)
     return np.asarray(found.dt.tz_convert(None).to_numpy(dtype="datetime64[ns]"))

@@ -40,6 +40,7 @@ from genda.observations.conditions import Positive
 from genda.observations.places import QUANTITIES
 
 REPORTED = (*QUANTITIES, "height")
+BLANKS = r"\s+"
 Error = Positive | str
 
 
@@ -120,6 +121,8 @@ class ColumnMap(_Strict):
     def _consistent(self) -> ColumnMap:
         if bool(self.quantities) == (self.long is not None):
             raise ValueError("expected either quantities or long")
+        if len(self.separator) != 1 and self.separator != BLANKS:
+            raise ValueError(f"separator: found {self.separator!r}, expected one character, or '{BLANKS}' for blanks")
         if self.station.value is not None and not isinstance(self.station.value, str):
             found = f"found {self.station.value}, expected text: quote it, for YAML reads 03743 as 2019"
             raise ValueError(f"station: {found}")

@@ -7,6 +7,7 @@ position is an error that names row and column; with ``on_loss`` the row is left
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import subprocess
@@ -20,8 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genda.observations.cells import Cells, times
-from genda.observations.column_map import ColumnMap, Long, Reported, shipped_maps
-from genda.observations.files import OnLoss, open_binary, refuse
+from genda.observations.column_map import BLANKS, ColumnMap, Long, Reported, shipped_maps
+from genda.observations.files import DamagedArchive, OnLoss, open_binary, refuse
 from genda.observations.places import Places, observation_table
 from genda.observations.plausibility import refuse_wrong_units
 from genda.observations.table import joined
@@ -30,6 +31,7 @@ from genda.variables import STANDARD_GRAVITY
 Array = NDArray[np.float64]
 _BLOCK = 100_000
 _EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+_MORE = "cells beyond the last name"
 _LARGEST = 50_000_000
 """Places at most of a netCDF file, which is read at once."""
 
@@ -98,26 +100,64 @@ def _csv_blocks(
 ) -> Generator[pd.DataFrame, None, None]:
     missing = [*_EMPTY, *(str(value) for value in columns.missing)]
     try:
+        text = io.TextIOWrapper(stream, encoding=columns.encoding, newline="")
+        for _ in range(columns.skip_rows):
+            text.readline()
+        names = _heading(text, columns, path)
+        # By position, for pandas renames what is named twice, and takes rows with more cells than names to begin with an index.
+        where = {str(names.index(name)): name for name in columns.columns if name in names}
+        last = str(len(names))
         with pd.read_csv(
-            stream,
+            _Headed(len(names) + 1, text, columns.separator),
             sep=columns.separator,
             decimal=columns.decimal,
-            encoding=columns.encoding,
-            skiprows=columns.skip_rows,
-            usecols=lambda name: name in columns.columns,
-            dtype={name: "str" for name in (columns.station.column, columns.time.column) if name},
+            index_col=False,
+            usecols=[*where, last],
+            dtype={k: "str" for k, name in where.items() if name in (columns.station.column, columns.time.column)},
             # A station may be called NA.
-            na_values={name: missing for name in columns.columns if name != columns.station.column},
+            na_values={k: missing for k, name in where.items() if name != columns.station.column} | {last: [""]},
             keep_default_na=False,
             low_memory=False,
             chunksize=_BLOCK,
         ) as reader:
-            yield from reader
-    except (UnicodeDecodeError, LookupError) as error:
+            for block in reader:
+                yield block.rename(columns=where | {last: _MORE})
+    except DamagedArchive:
+        raise
+    except (UnicodeError, LookupError) as error:
         found = f"found text that is not {columns.encoding} ({' '.join(str(error).split())[:80]})"
         raise ValueError(f"{path}: {found}, expected an encoding in the column map") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
+    except (pd.errors.ParserError, csv.Error, OverflowError) as error:
         raise ValueError(f"{path}: found no readable CSV ({' '.join(str(error).split())[:120]})") from None
+
+
+class _Headed(io.TextIOBase):
+    """Lines under a heading of numbers."""
+
+    def __init__(self, size: int, lines: io.TextIOWrapper, separator: str) -> None:
+        self._heading = (" " if separator == BLANKS else separator).join(map(str, range(size))) + "\n"
+        self._lines = lines
+
+    def read(self, size: int | None = -1) -> str:
+        heading, self._heading = self._heading, ""
+        return heading + self._lines.read(size)
+
+
+def _heading(text: io.TextIOWrapper, columns: ColumnMap, path: str | os.PathLike[str]) -> list[str]:
+    """The names in the first line that is not blank, each of the map's once.
+
+    Raises:
+        ValueError: for no such line, or one of the map's names twice.
+    """
+    lines = iter(text.readline, "")
+    line = next((line for line in lines if line.strip()), None)
+    if line is None:
+        raise ValueError(f"{path}: found no readable CSV (nothing but blank lines), expected a line of names")
+    names = line.split() if columns.separator == BLANKS else next(csv.reader([line], delimiter=columns.separator))
+    twice = [name for name in columns.columns if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: found column {twice[0]!r} {names.count(twice[0])} times, expected it once")
+    return names
 
 
 def _parquet_blocks(path: str | os.PathLike[str], columns: ColumnMap) -> Generator[pd.DataFrame, None, None]:
@@ -215,6 +255,11 @@ def _table(
         raise ValueError(f"{path}: found no column {absent[0]!r}, expected the columns of the map")
     units = {str(name): text for name, text in frame.attrs.items()}
     frame = frame.set_axis(pd.RangeIndex(first, first + len(frame)))
+    if _MORE in frame:
+        for row, cell in frame[_MORE].dropna().items():
+            found = f"found {str(cell)[:40]!r} beyond the last column"
+            refuse(f"{path}: row {row}: {found}, expected a cell for each name", on_loss)
+        frame = frame[frame[_MORE].isna()]
     quantities = columns.quantities
     if columns.long is not None:
         frame, quantities = _widened(frame, columns, columns.long)

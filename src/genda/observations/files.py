@@ -40,6 +40,10 @@ def refuse(problem: str, on_loss: OnLoss) -> None:
     on_loss(problem)
 
 
+class DamagedArchive(ValueError):
+    """One line on a compressed file that breaks off, raised while it is read."""
+
+
 @contextmanager
 def open_binary(path: str | os.PathLike[str], on_loss: OnLoss = None) -> Iterator[io.BufferedReader]:
     """A buffered binary stream of a file's content, decompressed on the way.
@@ -49,8 +53,8 @@ def open_binary(path: str | os.PathLike[str], on_loss: OnLoss = None) -> Iterato
         on_loss: takes the news that the rest of a compressed file is lost; the stream ends there then.
 
     Raises:
-        ValueError: for a URL, a directory, an empty or damaged file, or a zip archive that doesn't hold exactly one file;
-            also where the damage shows only while reading.
+        ValueError: for a URL, a directory, an empty or damaged file, or a zip archive that doesn't hold exactly one file.
+        DamagedArchive: while reading.
         FileNotFoundError: where there is no such file.
     """
     if _URL.match(os.fspath(path)):
@@ -99,7 +103,10 @@ class _Salvaged(io.RawIOBase):
             data = self._stream.read1(len(buffer))  # type: ignore[union-attr]
         except _DAMAGE as error:
             self._ended = True
-            refuse(f"{self._path}: found a damaged archive ({error}), expected more: the rest is lost", self._on_loss)
+            problem = f"{self._path}: found a damaged archive ({error}), expected more: the rest is lost"
+            if self._on_loss is None:
+                raise DamagedArchive(problem) from None
+            self._on_loss(problem)
             return 0
         buffer[: len(data)] = data
         return len(data)

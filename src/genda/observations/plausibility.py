@@ -31,13 +31,13 @@ def refuse_wrong_units(table: pd.DataFrame, name: str) -> None:
     Raises:
         ValueError: saying of which variable, or that the pressures are wrong.
     """
-    passing = table[table["quality"] == Flag.PASS]
+    refuse_hectopascals(table, name)
+    passing = table.loc[table["quality"] == Flag.PASS, ["variable", "pressure", "observation"]]
     middle = float(passing["pressure"].median())
     if middle > _HIGHEST:
         raise ValueError(f"{name}: found a median pressure of {middle:g} Pa, expected up to {_HIGHEST:g}: wrong units?")
-    refuse_hectopascals(table, name)
-    for variable, values in passing.groupby("variable")["observation"]:
-        middle, known = float(values.median()), field(str(variable))
+    for variable, middle in passing.groupby("variable")["observation"].median().items():
+        known = field(str(variable))
         low, high = known.bounds
         if not low <= middle <= high:
             found = f"found a median of {middle:g} {known.units} for {known.name}"

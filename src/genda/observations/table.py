@@ -35,7 +35,6 @@ from pandas.api.types import is_string_dtype
 
 from genda.atomic import replacing
 from genda.observations.flags import Flag, LevelType
-from genda.observations.plausibility import refuse_hectopascals
 from genda.variables import FIELDS
 
 DTYPES: dict[str, str] = {
@@ -154,7 +153,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read and validate a Parquet observation table.
 
     Raises:
-        ValueError: where the file is not Parquet, is damaged, does not hold a valid table, or one with pressures in hPa.
+        ValueError: where the file is not Parquet, is damaged, or does not hold a valid table.
         FileNotFoundError: where there is no such file.
     """
     if not Path(path).exists():
@@ -178,7 +177,6 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         elif dtype == "str" and is_string_dtype(table[column]) and not table[column].isna().any():
             table[column] = table[column].astype("str")
     validate(table, str(path))
-    refuse_hectopascals(table, str(path))
     ordered = [*COLUMNS, *(c for c in table.columns if c not in DTYPES)]
     return pd.DataFrame(table[ordered]).reset_index(drop=True)
 
