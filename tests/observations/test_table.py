@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -158,9 +160,16 @@ def test_unknown_content_is_refused_by_name(tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ValueError, match=f"{name}: found a file that starts with .*expected IGRA 2"):
             read_observations(tmp_path / name)
-    (tmp_path / "none").write_bytes(b"")
-    with pytest.raises(ValueError, match="empty file"):
-        read_observations(tmp_path / "none")
+    for name, data, message in (
+        ("none", b"", "none: found an empty file"),
+        ("none.gz", gzip.compress(b""), "none.gz: found nothing in the archive"),
+        ("wide.txt", "#AUM00011035".encode("utf-16"), "wide.txt: found text in UTF-16"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            read_observations(tmp_path / name)
+    with pytest.raises(ValueError, match="found a URL, expected a file on this machine"):
+        read_observations("https://example.org/x.parquet")
     with pytest.raises(ValueError, match="directory"):
         read_observations([tmp_path])
     with pytest.raises(FileNotFoundError):

@@ -38,6 +38,7 @@ class Cells:
             numbers = cells.to_numpy(dtype=np.float64)
             empty = np.isnan(numbers)
         else:
+            cells = cells.astype("str") if cells.dtype.kind == "b" else cells  # True is no number
             numbers = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
             empty = (cells.isna() | cells.isin(self._missing)).to_numpy()
         declared = [value for value in self._missing if not isinstance(value, str)]
@@ -50,7 +51,10 @@ class Cells:
     def text(self, column: str | None, value: Any = None) -> pd.Series:
         if column is None:
             return pd.Series(str(value), index=self.frame.index, dtype="str")
-        return self.frame[column].astype("str").str.strip().fillna("")
+        cells = self.frame[column]
+        if cells.dtype.kind == "f" and ((known := cells.dropna()) == known.clip(-1e15, 1e15).round()).all():
+            cells = cells.astype("Int64")  # of whole numbers some of which are missing
+        return cells.astype("str").where(cells.notna(), "").str.strip()
 
     def coordinate(self, name: str, given: Column) -> Array:
         """SI values of a coordinate; a pressure altitude becomes the pressure of the standard atmosphere."""

@@ -230,7 +230,7 @@ def _netcdf_blocks(
     if size > _LARGEST:
         found = f"{size} places ({', '.join(f'{k} {v}' for k, v in known.sizes.items())})"
         raise ValueError(f"{path}: found {found}, expected records along one dimension")
-    frame = known.to_dataframe().reset_index()
+    frame = (known if known.sizes else known.expand_dims("record")).to_dataframe().reset_index()
     for name in frame:
         if frame[name].dtype == object:
             frame[name] = _decoded(frame[name])
@@ -287,7 +287,12 @@ def _table(
     for row, problem in sorted(values.wrong.items()):
         refuse(f"{path}: row {row}: {problem}", on_loss)
     keep = ~frame.index.isin(list(values.wrong))
-    station, stations = pd.factorize(values.text(columns.station.column, columns.station.value))
+    names = values.text(columns.station.column, columns.station.value)
+    # The nameless go by their place, as in BUFR: they are not one station.
+    nameless = np.flatnonzero(names == "")
+    place = (coordinates["latitude"][nameless], coordinates["longitude"][nameless])
+    names.iloc[nameless] = [f"{latitude:.2f},{longitude:.2f}" for latitude, longitude in zip(*place, strict=True)]
+    station, stations = pd.factorize(names)
     nothing = np.full(int(keep.sum()), np.nan)
     places = Places(
         stations=[str(name) for name in stations],
