@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from benchmarks.quality import planted
+from quality import planted
 
 from genda import assimilation as library
 from genda.observations import (

@@ -262,7 +262,30 @@ def test_rules_deny_and_make_passive():
     assert (passive["quality"] == Flag.PASSIVE).sum() == (denied["quality"] == Flag.PASS).sum()
     assert flagged(check_denied(table, [Rule(since="2020-01-02")])) == []
     with pytest.raises(ValueError, match="no condition"):
-        check_denied(table, [Rule()])
+        Rule()
+
+
+def test_rules_know_variables_by_any_name_and_times_in_any_zone(tmp_path):
+    """Times of every three hours of two days: the first day has eight of them."""
+    day = profile()
+    hours = [day.assign(time=pd.Timestamp("2020-01-01") + pd.Timedelta(hours=3 * k)) for k in range(16)]
+    table = pd.concat(hours, ignore_index=True)
+    path = tmp_path / "qc.yaml"
+    for rule, share in (
+        ("variable: [temperature]", 1 / 5),
+        ("variable: u_component_of_wind", 1 / 5),
+        ("until: 2020-01-01", 8 / 16),
+        ("until: '2020-01-01'", 8 / 16),
+        ("since: 2020-01-02", 8 / 16),
+        ("since: 2020-01-01, until: 2020-01-01", 8 / 16),
+        ("until: 2020-01-01T12:00:00Z", 5 / 16),
+        ("until: 2020-01-01T14:00:00+02:00", 5 / 16),
+        ("until: '2020-01-01T12'", 5 / 16),
+    ):
+        path.write_text(f"checks: [{{denied: {{rules: [{{{rule}}}]}}}}]")
+        assert len(flagged(run_checks(table, read_checks(path).values()))) == share * len(table), rule
+    path.write_text("checks: [{window: {time: 2020-01-01T12:00:00Z, half_width: 3h}}]")
+    assert len(flagged(run_checks(table, read_checks(path).values()))) == 13 / 16 * len(table)
 
 
 def test_checks_come_from_a_file_in_order(tmp_path):
@@ -276,22 +299,55 @@ def test_checks_come_from_a_file_in_order(tmp_path):
     checked = run_checks(table, checks.values())
     assert checked["quality"].iloc[row] == Flag.BOUNDS  # not hydrostatic, whose tolerance is wide
     assert (checked["quality"][(table["station"] == "b") & (table["pressure"] > 1e4)] == Flag.DENIED).all()
-    for text, message in (
-        ("checks: [nonsense]", "found check 'nonsense', expected one of missing"),
-        ("checks: [{hydrostatic: {tolerence: 3}}]", "hydrostatic: tolerence: Extra inputs"),
-        ("checks: [{hydrostatic: {tolerance: high}}]", "hydrostatic: tolerance: Input should be a valid number"),
-        ("checks: [{denied: {rules: [{stations: [b]}]}}]", r"denied: rules\.0\.stations"),
-        ("checks: [levels]", "levels: levels: Field required"),
-        ("[1]", "expected a list under 'checks'"),
-        ("a: [", "no YAML"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=message) as error:
-            read_checks(path)
-        assert "qc.yaml" in str(error.value)
-        assert len(str(error.value).splitlines()) == 1
-    with pytest.raises(ValueError, match="no column 'hx_b'"):
-        run_checks(table, make_checks(["departures"]).values())
+
+
+WRONG_CHECKS = {
+    "checks: [nonsense]": "found check 'nonsense', expected one of missing",
+    "checks: [5]": "found check 5, expected one of missing",
+    "checks: [[bounds]]": r"found check \['bounds'\], expected one of missing",
+    "checks: [{missing, bounds}]": "found check {'missing': None, 'bounds': None}, expected one of missing",
+    "checks: [{bounds: [1]}]": "bounds: document: input should be a valid dictionary",
+    "checks: [{hydrostatic: {tolerence: 3}}]": "hydrostatic: tolerence: unknown key, expected some of tolerance",
+    "checks: [{hydrostatic: {tolerance: high}}]": "hydrostatic: tolerance: input should be a valid number",
+    "checks: [{hydrostatic: {tolerance: -1}}]": "hydrostatic: tolerance: found -1",
+    "checks: [hydrostatic, {hydrostatic: {tolerance: -1}}]": "hydrostatic 2: tolerance: found -1",
+    "checks: [{window: {time: soon, half_width: 6h}}]": "window: time: found 'soon', expected a time",
+    "checks: [{window: {time: 2020, half_width: 6h}}]": "window: time: found 2020, expected a time",
+    "checks: [{window: {time: 2020-01-01, half_width: 6}}]": "window: half_width: found 6, expected a duration such as 6h",
+    "checks: [{window: {time: 2020-01-01, half_width: six}}]": "window: half_width: found 'six', expected a duration such as 6h",
+    "checks: [{window: {time: 2020-01-01, half_width: -6h}}]": "window: half_width: found '-6h', expected a duration of 0 or more",
+    "checks: [levels]": "levels: levels: field required",
+    "checks: [departures]": "departures: found no column 'hx_b'",
+    "checks: [{departures: {background_error: {t: 1}}}]": "departures: found no column 'hx_b'",
+    "checks: [{denied: {rules: [{stations: [b]}]}}]": r"denied: rules\.0\.stations: unknown key, expected some of station",
+    "checks: [{denied: {rules: [{}]}}]": r"denied: rules\.0: found no condition, expected at least one of station",
+    "checks: [{denied: {rules: [{above: null}]}}]": r"denied: rules\.0: found no condition",
+    "checks: [{denied: {rules: [{station: []}]}}]": r"rules\.0\.station: found an empty list, expected at least one name",
+    "checks: [{denied: {rules: [{station: }]}}]": r"rules\.0\.station: found None, expected text",
+    "checks: [{denied: {rules: [{station: [03743]}]}}]": r"rules\.0\.station: found 2019, expected text: quote it",
+    "checks: [{denied: {rules: [{station: NO}]}}]": r"rules\.0\.station: found False, expected text: quote it",
+    "checks: [{denied: {rules: [{variable: warmth}]}}]": r"rules\.0\.variable: unknown variable 'warmth'",
+    "checks: [{denied: {rules: [{above: .nan}]}}]": r"rules\.0\.above: input should be",
+    "checks: [{denied: {rules: [{above: 300, below: 700}]}}]": r"rules\.0: found pressures above 300 and below 700 hPa",
+    "checks: [{denied: {rules: [{since: 2020}]}}]": r"rules\.0\.since: found 2020, expected a time",
+    "checks: [{denied: {rules: [{since: 2020-02-01, until: 2020-01-01}]}}]": "found since 2020-02-01",
+    "checks: [{denied: {rules: [{until: 2020-13-45}]}}]": r"expected YAML \(a list under 'checks'\), month must be in",
+    "checks: [{denied: {rules: [{source: [a], source: [b]}]}}]": "found 'source' twice",
+    "checks: [{? [a] : b}]": "expected YAML",
+    "checks: " + 2000 * "[": "expected YAML",
+    "[1]": r"found \[1\], expected a list under 'checks'",
+    "a: [": r"expected YAML \(a list under 'checks'\)",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_CHECKS)
+def test_one_line_with_file_and_check_for_a_wrong_list(tmp_path, text):
+    path = tmp_path / "qc.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=WRONG_CHECKS[text]) as error:
+        run_checks(profile(), read_checks(path).values())
+    assert str(error.value).startswith(f"{path}: ")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_gross_errors_in_real_soundings_are_caught_and_good_values_kept():

@@ -26,6 +26,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from genda.grid import LatLonGrid
+from genda.observations.conditions import duration, utc
 from genda.observations.flags import Flag
 from genda.observations.table import identified, on_levels, soundings
 from genda.variables import STANDARD_GRAVITY, field
@@ -193,13 +194,14 @@ def check_window(table: pd.DataFrame, time: Any, half_width: Any) -> pd.DataFram
 
     Args:
         table: observations.
-        time: anything pandas reads as a time, UTC.
-        half_width: anything pandas reads as a duration ("6h", ``timedelta64``).
+        time: ISO 8601 or an object that is a time, UTC where it names no zone.
+        half_width: such as "6h", or an object that is a duration.
+
+    Raises:
+        ValueError: for what is no time or no duration; a number is neither.
     """
-    width = pd.Timedelta(half_width)
-    if not width >= pd.Timedelta(0):
-        raise ValueError(f"half_width: found {half_width}, expected a duration of 0 or more")
-    return set_flag(table, (table["time"] - pd.Timestamp(time)).abs() > width, Flag.DOMAIN)
+    centre, width = utc(time, name="time"), duration(half_width, name="half_width")
+    return set_flag(table, (table["time"] - centre).abs() > width, Flag.DOMAIN)
 
 
 def check_domain(table: pd.DataFrame, grid: LatLonGrid) -> pd.DataFrame:

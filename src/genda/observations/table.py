@@ -58,7 +58,6 @@ OPTIONAL_DTYPES = {"hx_b": "float64", "hx_a": "float64", "level_type": "int8"}
 
 PRESSURE_ROUNDING = 1.0
 """Pa: reports give pressure to 1 or 10 Pa, and what is nearer than this to a level is at it."""
-_HIGHEST_IN_HECTOPASCAL = 1100.0
 _KNOWN = tuple(f.id for f in FIELDS)
 _ON_LEVELS = tuple(f.id for f in FIELDS if f.on_levels)
 
@@ -148,11 +147,6 @@ def validate(table: pd.DataFrame, name: str = "observations", complete: bool = T
     _reject(
         table, name, "pressure", np.isnan(pressure) & on_levels(table) & passed, "a pressure on every upper-air row"
     )
-    highest = np.nanmax(pressure, initial=0.0)
-    if 0 < highest <= _HIGHEST_IN_HECTOPASCAL:
-        raise ValueError(
-            f"{name}: column 'pressure': found no value above {highest:g}, expected Pa (these look like hPa)"
-        )
     _reject(table, name, "elevation", np.isinf(table["elevation"]), "metres, or NaN where unknown")
     values = table["observation"].to_numpy()
     _reject(table, name, "observation", np.isinf(values), "a finite value")
