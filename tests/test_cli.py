@@ -276,6 +276,36 @@ def test_departures_are_written_back_and_give_errors(case, capsys):
     assert code == 0, err
 
 
+def test_observations_come_back_from_the_mapped_climate_as_they_went_in(case, capsys):
+    """Whatever their flag: used, passive in the file or by a check, of a gross error, and flagged before the mapping."""
+    table = read_table(case / "columns.parquet")
+    values, quality = table["observation"].to_numpy(copy=True), table["quality"].to_numpy(copy=True)
+    t500 = np.flatnonzero((table["variable"] == "t") & (table["pressure"] == 5e4))
+    by_file, gross, departing, out_of_bounds = t500[:4]
+    by_check = table["station"].iloc[t500[4]]
+    hx_b = values.copy()
+    quality[by_file] = 1
+    values[gross] -= 28.0
+    hx_b[gross] = values[gross]
+    hx_b[departing] -= 50.0
+    values[out_of_bounds] = 500.0
+    table = _rowwise(case, "mixed.parquet", observation=values, quality=quality, hx_b=hx_b)
+    (case / "qc.yaml").write_text(f"checks: [bounds, departures, {{passive: {{rules: [{{station: [{by_check}]}}]}}}}]")
+    code, _, err = assimilate(
+        case,
+        capsys,
+        *("--method", "optimal-interpolation", "--map-climate", "--climate-amplitude", 1.5),
+        *("--checks", case / "qc.yaml", "--observations-out", case / "back.parquet"),
+        observations="mixed.parquet",
+    )
+    assert code == 0, err
+    back = read_table(case / "back.parquet")
+    assert back["quality"].iloc[[by_file, t500[4], gross, departing, out_of_bounds]].tolist() == [1, 1, 19, 19, 12]
+    for column in ("observation", "obs_error"):
+        np.testing.assert_allclose(back[column], table[column], rtol=1e-12)
+    assert not {"reported", "reported_error"} & set(back)
+
+
 def test_checks_are_counted_one_by_one(case, capsys):
     table = read_table(case / "columns.parquet")
     value = table["observation"].to_numpy(copy=True)

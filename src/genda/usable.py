@@ -28,6 +28,9 @@ from genda.sources import climatology, observe, point_operator
 from genda.state import State
 from genda.variables import channels as parse_channels
 
+_REPORTED = {"observation": "reported", "obs_error": "reported_error"}
+"""Columns that a mapping changes, and those that keep what they were."""
+
 
 def usable_observations(
     model: StateModel,
@@ -62,7 +65,8 @@ def usable_observations(
         errors: instead of default errors, see :func:`genda.observations.errors.read_errors`.
 
     Returns:
-        the table, and the mapping that was applied to it.
+        the table, and the mapping that was applied to it; where there is one, the columns ``reported`` and
+        ``reported_error`` hold what :func:`as_reported` puts back.
     """
     given, map_climate = mapping, map_climate or mapping is not None
     table = assign_errors(table.reset_index(drop=True), errors)
@@ -84,15 +88,25 @@ def usable_observations(
         checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
     table = table.copy()
     table.loc[passing, "quality"] = checked
-    for column in ("observation", "obs_error"):
-        table.loc[passing, column] = mapped[column].to_numpy()
+    if mapping is None:
+        return table, None
+    table = table.assign(**{kept: table[column] for column, kept in _REPORTED.items()})
     passive = (table["quality"] == Flag.PASSIVE).to_numpy()
-    if mapping is not None and passive.any():
+    if passive.any():
         rows = table[passive]
         moved = mapping.to_model(rows, observe(model, climatology(model, time), rows).numpy())
-        for column in ("observation", "obs_error"):
-            table.loc[passive, column] = moved[column].to_numpy()
+        mapped = pd.concat([mapped, moved])
+    for column in _REPORTED:
+        table.loc[mapped.index, column] = mapped[column]
     return table, mapping
+
+
+def as_reported(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`usable_observations` with every observation and its error as they were before the mapping."""
+    if not set(_REPORTED.values()) <= set(table.columns):
+        return table
+    restored = table.assign(**{column: table[kept] for column, kept in _REPORTED.items()})
+    return restored.drop(columns=list(_REPORTED.values()))
 
 
 def observable(

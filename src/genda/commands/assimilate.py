@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,10 +28,10 @@ from genda.observations.read import read_observations
 from genda.observations.table import summary, write_table
 from genda.problem import Source
 from genda.report import ReportCase, write_report
-from genda.sources import climatology, field_source, observe, point_source
+from genda.sources import climatology, field_source, point_source
 from genda.state import State, nonnegative, read_state, to_dataset, write_dataset
 from genda.state_methods import default_sampler
-from genda.usable import usable_observations
+from genda.usable import as_reported, usable_observations
 
 ANALYTIC = (*DETERMINISTIC, "optimal-interpolation")
 """Methods that sample nothing."""
@@ -124,7 +123,6 @@ def assimilate_files(
     sources: list[Source] = []
     used, compared, mapping = None, None, None
     if table is not None:
-        given = (table["quality"] == Flag.PASS).reset_index(drop=True)
         table, mapping = usable_observations(
             prior,
             table,
@@ -135,7 +133,6 @@ def assimilate_files(
             checks=first_checks,
             errors=entries,
         )
-        given = given.reindex(table.index, fill_value=True)  # means over boxes come below
         compared = table[table["quality"].isin([Flag.PASS, Flag.PASSIVE])]
         used = table[table["quality"] == Flag.PASS]
         if used.empty:
@@ -181,11 +178,7 @@ def assimilate_files(
     )
     if table is not None and mapping is not None:
         analysis = _mapped_back(prior, analysis, mapping)
-        # What was flagged before the mapping, on reading or by an earlier check, was not mapped.
-        mapped = table["quality"].isin([Flag.PASS, Flag.PASSIVE, Flag.BACKGROUND]) & given
-        rows = table[mapped]
-        expected = observe(prior, climatology(prior, when), rows).numpy()
-        table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])
+        table = as_reported(table)
     provenance = {
         "method": analysis.method,
         "settings": json.dumps(analysis.settings, allow_nan=False),
@@ -250,16 +243,10 @@ def _mapped_back(model: StateModel, analysis: library.Analysis, mapping: Climate
     values = nonnegative(mean + mapping.amplitude * (state.values - mean) + shift, state.channels)
     members = State(values, state.channels, state.grid, state.times)
     if table is not None:
-        table = _as_observed(table, mapping, table["hx_b"].to_numpy(), ("observation", "hx_b", "hx_a"))
+        expected = table["hx_b"].to_numpy()
+        seen = {name: mapping.to_earth(table, table[name].to_numpy(), expected) for name in ("hx_b", "hx_a")}
+        table = as_reported(table).assign(**seen)
     return replace(analysis, members=members, observations=table)
-
-
-def _as_observed(
-    table: pd.DataFrame, mapping: ClimateMapping, expected: np.ndarray[Any, Any], columns: Sequence[str]
-) -> pd.DataFrame:
-    """Rows in the model's climate with these columns and their errors moved back to the observations' own."""
-    moved = {name: mapping.to_earth(table, table[name].to_numpy(), expected) for name in columns}
-    return table.assign(**moved, obs_error=table["obs_error"] * mapping.amplitude)
 
 
 def _analysis_time(time: str | None, states: Mapping[Path, State], table: pd.DataFrame | None) -> np.datetime64:
