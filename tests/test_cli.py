@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import small_latent
 import small_model
 from command_line import run
 from genda.demo import simulate_columns
 from genda.observations.table import read_table, write_table
-from genda.sources import climatology, coarse_field, observe
+from genda.sources import climatology, coarse_field, observe, observe_std
 from genda.state import State, read_state, to_dataset, write_dataset
 
 
@@ -304,6 +306,43 @@ def test_observations_come_back_from_the_mapped_climate_as_they_went_in(case, ca
     for column in ("observation", "obs_error"):
         np.testing.assert_allclose(back[column], table[column], rtol=1e-12)
     assert not {"reported", "reported_error"} & set(back)
+
+
+def test_the_documented_list_of_checks_runs_with_either_kind_of_prior(case, capsys, tmp_path):
+    """A prior of states departs from its climatology, one of background errors from the forecast, by the errors it knows."""
+    documented = Path(__file__).parents[1] / "docs" / "observations.md"
+    (listed,) = [part for part in documented.read_text().split("```") if part.startswith("yaml\nchecks:")]
+    (tmp_path / "qc.yaml").write_text(listed.removeprefix("yaml\n"))
+    code, _, err = assimilate(case, capsys, "--checks", tmp_path / "qc.yaml", "--method", "optimal-interpolation")
+    assert code == 0, err
+    truth = small_model.states(1, seed=9)
+    forecast = small_latent.background(truth)
+    write_dataset(to_dataset(forecast), tmp_path / "forecast.nc")
+    small_latent.saved(tmp_path / "latent")
+    model = small_model.build()
+    table = simulate_columns(model, truth, seed=0)
+    table = table[table["variable"] != "z"].reset_index(drop=True)
+    expected = observe(model, forecast.values[0], table).numpy()
+    scale = observe(model, model.normalisation.std.view(-1, 1, 1).expand_as(truth.values[0]), table).numpy()
+    limit = 4 * np.hypot(small_latent.ERROR * scale, table["obs_error"])
+    rows = np.flatnonzero((table["variable"] == "t") & (table["latitude"].abs() < 40))
+    planted = {int(rows[7]): 1.4, int(rows[8]): 0.6}
+    for row, share in planted.items():
+        table.loc[row, "observation"] = expected[row] + share * limit[row]
+    write_table(table, tmp_path / "planted.parquet")
+    (tmp_path / "few.yaml").write_text("checks: [missing, {departures: {factor: 4}}]")
+    arguments = ["assimilate", "--model", tmp_path / "latent", "--method", "latent-gaussian", "--time", "2001-01-01"]
+    arguments += ["--background", tmp_path / "forecast.nc", "--observations", tmp_path / "planted.parquet", "--json"]
+    for checks in ("few", "qc"):
+        files = ["--checks", tmp_path / f"{checks}.yaml", "--observations-out", tmp_path / f"{checks}.parquet"]
+        code, _, err = run(capsys, *arguments, *files, "--out", tmp_path / "a.nc")
+        assert code == 0, err
+    back = read_table(tmp_path / "few.parquet")
+    assert [int(back["quality"].iloc[row]) for row in planted] == [19, 0]
+    np.testing.assert_allclose(back["hx_b"], expected, rtol=1e-5)
+    sample = small_latent.errors(model).std(dim=(0, 3), keepdim=True)[0] * model.normalisation.std.view(-1, 1, 1)
+    expected = observe_std(model, sample.expand_as(truth.values[0]), table)
+    np.testing.assert_allclose(back["hx_b_error"], expected, rtol=0.15)
 
 
 def test_checks_are_counted_one_by_one(case, capsys):

@@ -110,7 +110,8 @@ def assimilate_files(
     given_states = dict(zip(fields, coarse, strict=True)) | ({background: forecast} if background and forecast else {})
     when = _analysis_time(time, given_states, table)
     if background is not None and forecast is not None:
-        forecast = at(forecast, when, background)
+        forecasts = library.background_members(prior, at(forecast, when, background), when)
+        forecast = State(forecasts.unsqueeze(0), prior.channels, prior.grid, np.array([when]))
     coarse = [at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
     method = method or library.usual_method(prior)
     changes = {} if steps is None else {"steps": steps}
@@ -132,6 +133,8 @@ def assimilate_files(
             amplitude=climate_amplitude,
             checks=first_checks,
             errors=entries,
+            background=forecast,
+            background_error=_error(prior, forecast, lead),
         )
         compared = table[table["quality"].isin([Flag.PASS, Flag.PASSIVE])]
         used = table[table["quality"] == Flag.PASS]
@@ -218,6 +221,13 @@ def assimilate_files(
         "warnings": warnings,
     }
     return Outcome(text, document)
+
+
+def _error(prior: Model | LatentModel, forecast: State | None, lead: int | None) -> torch.Tensor | None:
+    """Standard deviation of errors of a forecast alone, physical units; None of an ensemble, whose spread is its own."""
+    if forecast is None or forecast.values.shape[1] > 1 or not isinstance(prior, LatentModel):
+        return None
+    return prior.error_std(prior.lead_or_first(lead)) * prior.normalisation.std.view(-1, 1, 1)
 
 
 def _gammas(
@@ -312,8 +322,8 @@ def _land_sea_mask(model: Model | LatentModel) -> torch.Tensor | None:
 
 
 def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
-    """The whole table with hx_b and hx_a where observations were used."""
-    full = table.copy()
-    for column in ("hx_b", "hx_a"):
-        full[column] = np.nan if used is None else used[column].reindex(full.index)
+    """The whole table with hx_b and hx_a where observations were compared; elsewhere hx_b is what a check compared with, if any."""
+    full = table.assign(hx_a=np.nan) if "hx_b" in table else table.assign(hx_b=np.nan, hx_a=np.nan)
+    if used is not None:
+        full.loc[used.index, ["hx_b", "hx_a"]] = used[["hx_b", "hx_a"]]
     return full

@@ -169,7 +169,8 @@ def superob(
 ) -> pd.DataFrame:
     """Means of passing values of one variable in a box, layer and time, added below; their parts become ``THINNED``.
 
-    Positions, times and ln p are means, too, and so is ``hx_b`` where all parts have it. Single values stay as they are.
+    Positions, times and ln p are means, too, and so are ``hx_b`` and its error where all parts have them. Single values
+    stay as they are.
 
     Args:
         table: observations with ``obs_error``.
@@ -219,7 +220,7 @@ def superob(
         source=pd.Series("superob", index=mean.index, dtype="str"),
         quality=np.int16(Flag.PASS),
     )
-    for column in ("hx_b", "hx_a"):
+    for column in ("hx_b", "hx_b_error", "hx_a"):
         if column in table:
             new[column] = several.groupby("_box")[column].agg(lambda values: values.mean(skipna=False))
     if "level_type" in table:
