@@ -1,16 +1,15 @@
-"""The experiments of the multimodal paper on the embedded case: super-resolution, station columns, both, and real radiosondes.
+"""The experiments of the multimodal paper on the embedded case: super-resolution, station columns, and both.
 
     python benchmarks/fusion.py super-resolution-4        12×24 area means to 48×96
     python benchmarks/fusion.py super-resolution-8        6×12 area means to 48×96
     python benchmarks/fusion.py gamma-table               the paper's Sigma_y × Gamma table beside MMPS
     python benchmarks/fusion.py stations                  noisy columns at the real radiosonde sites
     python benchmarks/fusion.py stations-and-field        the same with the 6×12 field
-    python benchmarks/fusion.py radiosondes --bufr FILE   real ascents, withheld stations
 
-Every experiment but ``radiosondes`` runs on the test dates of the shipped sample case (or, to choose settings, on another
-split of a nature run: ``--data nature.zarr --split validation``), writes one small file per method, settings and date under
-``runs/`` and goes on from there when started again. All print their tables in Markdown; ``--out`` also writes them with the
-command that made them, ``--log`` appends settings and scores as one line of JSON.
+They run on the test dates of the shipped sample case (or, to choose settings, on another split of a nature run: ``--data
+nature.zarr --split validation``), write one small file per method, settings and date under ``runs/`` and go on from there when
+started again. All print their tables in Markdown; ``--out`` also writes them with the command that made them, ``--log`` appends
+settings and scores as one line of JSON. Real radiosondes are a suite: ``genda benchmark radiosondes``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import json
 import sys
 import time as clock
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -33,22 +32,23 @@ from genda.assets import model_directory
 from genda.atomic import replacing
 from genda.checkpoint import WEIGHTS, Model, load_model
 from genda.demo import simulate_columns
-from genda.grid import EARTH_RADIUS
 from genda.guidance.gaussian import GaussianGuidance
 from genda.guidance.mmps import MMPS
 from genda.guidance.sda import SDA
 from genda.methods.fusion import Fusion
 from genda.methods.interpolation import interpolate
 from genda.methods.optimal_interpolation import OptimalInterpolation
-from genda.observations.networks import station_network
-from genda.observations.read import read_observations
+from genda.observations.networks import distance_to_sites, station_network
 from genda.problem import Source
 from genda.sample import Sample, read_sample
-from genda.sources import climatology, coarse_field, field_source, observe, point_operator, point_source
+from genda.sources import (
+    climatology,
+    coarse_field,
+    field_source,
+    point_source,
+)
 from genda.state import State
 from genda.state_methods import default_sampler
-from genda.usable import usable_observations
-from genda.variables import channels as parse_channels
 from genda.verify import (
     CRPS,
     NMSE,
@@ -58,7 +58,6 @@ from genda.verify import (
     Statistics,
     field_statistics,
     kinetic_energy_spectrum,
-    station_statistics,
 )
 
 CHANNELS = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
@@ -227,7 +226,7 @@ def stations(args, model, sample, factor: int | None) -> ScoreTable:
         sources = [point_source(model, table, state.times[0], name="columns")]
         return sources + ([field_source(model, coarse_field(state, factor), EXACT)] if factor else [])
 
-    near = distance_to_sites(model) < NEAR
+    near = torch.as_tensor(distance_to_sites(model.grid, station_network()) < NEAR)
     area = torch.as_tensor(model.grid.area_weights).view(-1, 1).expand(model.grid.shape)
     weights = {"near": area * near, "far": area * ~near}
 
@@ -235,63 +234,6 @@ def stations(args, model, sample, factor: int | None) -> ScoreTable:
     if factor:
         extra["bicubic"] = lambda state: interpolate(coarse_field(state, factor), model.grid).values
     return gridded(args, model, sample, build, extra, (), weights)
-
-
-def distance_to_sites(model: Model) -> torch.Tensor:
-    """Great-circle distance in m from every grid point to the nearest radiosonde site, shape (lat, lon)."""
-    sites = station_network()
-
-    def vectors(lat, lon):
-        lat, lon = np.radians(lat), np.radians(lon)
-        return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-
-    lat, lon = np.meshgrid(model.grid.latitude, model.grid.longitude, indexing="ij")
-    cosine = vectors(lat, lon) @ vectors(sites["latitude"].to_numpy(), sites["longitude"].to_numpy()).T
-    return torch.as_tensor(np.arccos(np.clip(cosine.max(axis=-1), -1, 1)) * EARTH_RADIUS)
-
-
-def radiosondes(args, model) -> tuple[ScoreTable, str]:
-    """Real ascents: disjoint tenths of the stations withheld in turn, the climate mapping fitted on the rest alone.
-
-    Returns the scores and a sentence on the data.
-    """
-    raw = read_observations(args.bufr)
-    time = np.datetime64(raw["time"].mode()[0].round("6h"), "ns")
-    order = np.random.default_rng(args.seed).permutation(raw["station"].unique())
-    parts: dict[str, Statistics] = {}
-    rows = {"mapped climatology": Row(lambda _, __: climatology(model, time).unsqueeze(0))}
-    rows |= {
-        name: row
-        for name, row in methods(model, args).items()
-        if not args.methods or any(part in name for part in args.methods)
-    }
-    shown = tuple(c.id for c in parse_channels(model.channels) if c.pressure is not None)
-    dated = State(climatology(model, time).unsqueeze(0), model.channels, model.grid, np.array([time]))
-    for k in args.folds:
-        held = raw["station"].isin(set(order[k::10]))
-        table, mapping = usable_observations(model, raw[~held], time, 3.0, map_climate=True, amplitude=args.amplitude)
-        used = table[table["quality"] == 0].reset_index(drop=True)
-        unit = replace(mapping, amplitude=1.0)  # the same values are withheld whatever the amplitude
-        withheld, _ = usable_observations(model, raw[held], time, 3.0, mapping=unit)
-        passed = withheld["quality"] == 0  # judged by the same checks; the values themselves stay as observed
-        withheld = withheld[passed].reset_index(drop=True)
-        mean = observe(model, climatology(model, time), withheld).numpy()
-        withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
-        sources = [point_source(model, inflate(used, model, args.representativeness), time)]
-        for name, row in rows.items():
-            members = row.draw(sources, dated)
-            hx = mapping.to_earth(withheld, observe(model, members.mean(dim=0), withheld).numpy(), mean)
-            one = station_statistics(withheld.assign(hx_a=hx), channels=shown)
-            parts[name] = parts[name].merge(one) if name in parts else one
-        print(f"fold {k}: {len(used)} assimilated, {len(withheld)} withheld", file=sys.stderr, flush=True)
-    about = f"{raw['station'].nunique()} stations around {np.datetime_as_string(time, 'h')} UTC."
-    return ScoreTable(parts, "mapped climatology"), about
-
-
-def inflate(table, model: Model, fraction: float):
-    """Observation errors with a representativeness part: ``fraction`` of the climatological std, added in variance."""
-    scale = point_operator(model, table)[1]
-    return table.assign(obs_error=np.hypot(table["obs_error"], fraction * scale))
 
 
 def report(table: ScoreTable, columns) -> str:
@@ -344,27 +286,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="*", help="parts of row names; the reference row always stays")
-    parser.add_argument("--bufr", type=Path)
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4], choices=range(10))
-    parser.add_argument("--representativeness", type=float, default=0.3)
-    parser.add_argument("--amplitude", type=float, default=1.0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--log", type=Path)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     model = load_model(model_directory(args.model))
-    if args.experiment == "radiosondes":
-        if not args.bufr:
-            parser.error("radiosondes: expected --bufr FILE")
-        table, about = radiosondes(args, model)
-        text = f"{about}\n\n" + report(table, RADIOSONDE_CHANNELS)
-    else:
-        sample = read_sample(args.data, split=args.split, dates=args.dates, channels=model.channels)
-        table = EXPERIMENTS[args.experiment](args, model, sample)
-        text = report(table, CHANNELS) + "\n" + energy(args.files)
-        for region, where in REGIONS.items() if "stations" in args.experiment else ():
-            text += f"\n## {where} {NEAR / 1e3:g} km of a site\n\n"
-            text += report(region_table(model, args.files, region), CHANNELS)
+    sample = read_sample(args.data, split=args.split, dates=args.dates, channels=model.channels)
+    table = EXPERIMENTS[args.experiment](args, model, sample)
+    text = report(table, CHANNELS) + "\n" + energy(args.files)
+    for region, where in REGIONS.items() if "stations" in args.experiment else ():
+        text += f"\n## {where} {NEAR / 1e3:g} km of a site\n\n"
+        text += report(region_table(model, args.files, region), CHANNELS)
     print(text)
     if args.log:
         with args.log.open("a") as stream:
@@ -392,12 +324,6 @@ exact. Dates on which a method diverged are left out of its row and counted at t
     ),
     "stations": ("Columns at radiosonde sites", SITES_TEXT),
     "stations-and-field": ("Columns at radiosonde sites and a 6×12 field", f"{SITES_TEXT} With them 8×8 {FIELD_TEXT}"),
-    "radiosondes": (
-        "Real radiosondes, withheld stations",
-        """Ascents read from BUFR, checked, mapped to the nature run's climate (fitted on the assimilated
-stations alone, the same for every row), disjoint tenths of the stations withheld in turn. Errors include those of the
-observations; standard errors leave out one station at a time.""",
-    ),
 }
 
 
@@ -406,7 +332,7 @@ def log_line(args, table: ScoreTable) -> dict[str, object]:
     settings = {
         k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("files", "out", "log")
     }
-    shown = [c for c in (RADIOSONDE_CHANNELS if args.experiment == "radiosondes" else CHANNELS) if c in table.channels]
+    shown = [c for c in CHANNELS if c in table.channels]
     rows = {}
     for name in table.rows:
         scores = {"rmse_ratio": table.ratio(name, RMSE), "spread_skill": table.score(name, SPREAD_SKILL)}
@@ -419,7 +345,6 @@ def log_line(args, table: ScoreTable) -> dict[str, object]:
     return {**settings, "weights": digest(args.model), "rows": rows}
 
 
-RADIOSONDE_CHANNELS = tuple(f"{v}{p}" for v in "tuv" for p in (850, 500, 200)) + ("z500",)
 PAPER_TABLE = ((0.1, 0.01), (0.1, 0.001), (0.1, 0.005), (0.5, 0.001), (0.5, 0.005), (0.05, 0.005))
 EXACT_TABLE = tuple((EXACT**2, gamma) for gamma in (0.001, 0.005, 0.01, 0.03, 0.1))
 """The field at the error it is taken to have elsewhere, where a small Γ is a stability limit."""
@@ -429,7 +354,6 @@ EXPERIMENTS = {
     "gamma-table": lambda *a: gamma_table(*a),
     "stations": partial(stations, factor=None),
     "stations-and-field": partial(stations, factor=8),
-    "radiosondes": None,
 }
 
 

@@ -25,13 +25,13 @@ from genda.diffusion.noise import derived_seed
 from genda.diffusion.sampler import Sampler
 from genda.grid import LatLonGrid
 from genda.latent_card import is_latent
-from genda.latent_methods import LATENT_METHODS, SHOWN, EnsembleShare, make_latent_method
+from genda.latent_methods import LATENT_METHODS, SHOWN, EnsembleShare, check_latent_name, make_latent_method
 from genda.latent_model import LatentModel, load_latent_model
 from genda.methods import Method
 from genda.problem import Problem, Source
 from genda.sources import climatology, observe
 from genda.state import State, nonnegative, season
-from genda.state_methods import METHODS, make_method
+from genda.state_methods import make_method
 
 UNOBSERVING = ("unconditional", "latent-prior")
 """Those that draw from the prior, whatever is observed."""
@@ -93,14 +93,11 @@ def check_method(name: str, model: Model | LatentModel) -> None:
     Raises:
         ValueError: naming what the prior is and what the method needs.
     """
-    latent = isinstance(model, LatentModel)
-    if not latent and name in LATENT_METHODS:
+    if isinstance(model, LatentModel):
+        check_latent_name(name)
+    elif name in LATENT_METHODS:
         such = "phyda" if name in SHOWN else "losda"
         raise ValueError(f"method {name!r}: found a prior of states, expected one of background errors, such as {such}")
-    if latent and name in METHODS:
-        raise ValueError(
-            f"method {name!r}: unknown to a prior of background errors, expected one of {', '.join(LATENT_METHODS)}"
-        )
 
 
 def assimilate(

@@ -255,8 +255,12 @@ def _cubes(location: str | Path, group: str | None) -> list[xr.Dataset]:
 def _open_url(url: str, group: str | None) -> xr.Dataset:
     options: dict[str, Any] = {"token": "anon"} if url.startswith(("gs://", "gcs://")) else {}
     try:
-        dataset: xr.Dataset = xr.open_zarr(url, group=group, chunks=None, storage_options=options)
+        with warnings.catch_warnings():  # that a store without consolidated metadata opens more slowly
+            warnings.simplefilter("ignore", RuntimeWarning)
+            dataset: xr.Dataset = xr.open_zarr(url, group=group, chunks=None, storage_options=options)
         return dataset
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{url}: no such store") from None
     except ImportError as error:
         needed = "expected the packages for stores in a cloud: pip install 'genda[cloud]'"
         raise ModuleNotFoundError(f"{url}: {needed} ({error})") from error

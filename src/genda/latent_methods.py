@@ -148,6 +148,17 @@ def joins_ensemble(name: str, model: LatentModel) -> bool:
     return name in READ_BY["ensemble"] and (name not in SHOWN or model.about_analysis)
 
 
+def check_latent_name(name: str) -> None:
+    """Refuse what is no method on a prior of background errors.
+
+    Raises:
+        ValueError: with those that are.
+    """
+    if name not in LATENT_METHODS:
+        expected = ", ".join(LATENT_METHODS)
+        raise ValueError(f"method {name!r}: unknown to a prior of background errors, expected one of {expected}")
+
+
 def complete_settings(name: str, model: LatentModel, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a method of :data:`LATENT_METHODS` is run with: the settings given, and all that it reads besides.
 
@@ -206,9 +217,7 @@ def make_latent_method(
     Raises:
         ValueError: for an unknown name or setting, one the method does not read, or a lead the model was not trained on.
     """
-    if name not in LATENT_METHODS:
-        expected = ", ".join(LATENT_METHODS)
-        raise ValueError(f"method {name!r}: unknown to a prior of background errors, expected one of {expected}")
+    check_latent_name(name)
     given = {"sampler": sampler, "optimisation": optimisation, "gamma": gamma, "iterations": iterations, "width": width}
     refuse_unread(name, given | {"ensemble": None if ensemble is DEFAULT_SHARE else ensemble}, READ_BY)
     prior, device = model.prior(lead), known_device(device)

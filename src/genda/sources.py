@@ -134,6 +134,12 @@ def point_source(
     return Source(torch.as_tensor(values, dtype=torch.float32), operator, covariance, name, weight)
 
 
+def add_representativeness(model: StateModel, table: pd.DataFrame, fraction: float) -> pd.DataFrame:
+    """The table with ``fraction`` of the climatological std added in variance to its errors: what the grid cannot follow."""
+    scale = point_operator(model, table)[1]
+    return table.assign(obs_error=np.hypot(table["obs_error"], fraction * scale))
+
+
 def field_source(
     model: StateModel,
     coarse: State,

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from genda.observations.quality import (
 )
 from genda.observations.soundings import select_levels
 from genda.sources import climatology, observe, observe_std, point_operator
-from genda.state import State
+from genda.state import State, nonnegative
 from genda.variables import channels as parse_channels
 
 Array = NDArray[np.float64]
@@ -199,6 +200,97 @@ def as_reported(table: pd.DataFrame) -> pd.DataFrame:
         return table
     restored = table.assign(**{column: table[kept] for column, kept in _REPORTED.items()})
     return restored.drop(columns=list(_REPORTED.values()))
+
+
+def _fitted(
+    rows: pd.DataFrame, expected: Array, spread: Array, amplitude: float, gross_factor: float
+) -> ClimateMapping:
+    """A mapping of rows that pass, fitted again to those of them that its first fit shows to be without gross errors."""
+    first = ClimateMapping.fit(rows, expected, amplitude).to_model(rows, expected)
+    good = (check_background(first, expected, spread, gross_factor)["quality"] == Flag.PASS).to_numpy()
+    return ClimateMapping.fit(rows[good], expected[good], amplitude)
+
+
+def _with_climatology(
+    model: StateModel,
+    table: pd.DataFrame,
+    time: np.datetime64,
+    window_hours: float,
+    mapping: ClimateMapping | float | None,
+    gross_factor: float,
+) -> pd.DataFrame:
+    """The table with the model's climatology for ``hx_b``, in the climate of the observations.
+
+    ``mapping`` is the one between the two, the amplitude of one to be fitted, or None where they are the same.
+    """
+    mean, std = climatology(model, time), model.normalisation.std.view(-1, 1, 1)
+    state = State(mean.unsqueeze(0), model.channels, model.grid, np.array([time]))
+    table = with_background(table, state, time, window_hours, std, exact=mapping is not None)
+    if mapping is None:
+        return table
+    if not isinstance(mapping, ClimateMapping):
+        rows = table[table["hx_b"].notna() & (table["quality"] == Flag.PASS)]
+        rows = run_checks(rows, (check_missing, check_bounds, check_duplicates))
+        rows = rows[rows["quality"] == Flag.PASS]
+        if rows.empty:
+            return table
+        mapping = _fitted(rows, rows["hx_b"].to_numpy(), rows["hx_b_error"].to_numpy(), mapping, gross_factor)
+    return table.assign(
+        hx_b=mapping.to_earth(table, table["hx_b"].to_numpy(), table["hx_b"].to_numpy()),
+        hx_b_error=mapping.amplitude * table["hx_b_error"],
+    )
+
+
+def with_background(
+    table: pd.DataFrame,
+    background: State,
+    time: np.datetime64,
+    window_hours: float,
+    error: Tensor | None = None,
+    exact: bool = False,
+) -> pd.DataFrame:
+    """The table with ``hx_b`` and its standard deviation ``hx_b_error``, NaN where the background cannot be seen or it is unknown.
+
+    Args:
+        table: observations, of which those that pass or are passive are filled.
+        background: of one time, (1, [member,] channel, lat, lon); ``hx_b`` is of the members' mean.
+        time, window_hours, exact: as of :func:`observable`. Without ``exact`` a level that another one is nearer to than the
+            background's is filled all the same.
+        error: physical units, broadcast to (channel, lat, lon); the members' spread where None and there are several.
+    """
+    unflagged = table["quality"].isin([Flag.PASS, Flag.PASSIVE]).to_numpy()
+    part = observable(background, table[unflagged], time, window_hours, exact, checks=())
+    wanted = [Flag.PASS, Flag.PASSIVE, *([] if exact else [Flag.THINNED])]
+    seen = part["quality"].isin(wanted).to_numpy()
+    rows = part[seen]
+    found, spread = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    if len(rows):
+        places = np.flatnonzero(unflagged)[seen]
+        values = background.values[0]
+        members = observe(background, values if values.ndim == 4 else values.unsqueeze(0), rows).numpy()
+        found[places] = members.mean(axis=0)
+        if error is not None:
+            whole = error.double().expand(len(background.channels), *background.grid.shape)
+            spread[places] = observe_std(background, whole, rows)
+        elif len(members) > 1:
+            spread[places] = members.std(axis=0, ddof=1)
+    return table.assign(hx_b=found, hx_b_error=spread)
+
+
+def as_reported(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`usable_observations` with every observation and its error as they were before the mapping."""
+    if not set(_REPORTED.values()) <= set(table.columns):
+        return table
+    restored = table.assign(**{column: table[kept] for column, kept in _REPORTED.items()})
+    return restored.drop(columns=list(_REPORTED.values()))
+
+
+def in_observed_climate(model: StateModel, state: State, mapping: ClimateMapping) -> State:
+    """States of one time on the model's channels, moved from its climate to that of the observations the mapping was fitted to."""
+    shift = torch.as_tensor(mapping.on_channels(state.channels, state.grid.latitude)).float().unsqueeze(-1)
+    mean = climatology(model, state.times[0])
+    values = nonnegative(mean + mapping.amplitude * (state.values - mean) + shift, state.channels)
+    return State(values, state.channels, state.grid, state.times)
 
 
 def observable(

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genda.grid import LatLonGrid
+from genda.grid import EARTH_RADIUS, LatLonGrid
 from genda.observations import (
     columns_table,
+    distance_to_sites,
     land_weighted,
     random_columns,
     station_network,
@@ -117,6 +118,16 @@ def test_columns_hold_every_channel_at_every_location(channels):
         columns_table(places.iloc[:0], channels, "2003-02-01")
     with pytest.raises(ValueError, match="time"):
         columns_table(places, channels, "NaT")
+
+
+def test_distance_is_to_the_nearest_site():
+    poles = pd.DataFrame({"latitude": [90.0, -90.0], "longitude": [0.0, 123.0]})
+    colatitude = np.radians(90 - np.abs(GRID.latitude))
+    expected = np.broadcast_to(EARTH_RADIUS * colatitude[:, None], GRID.shape)
+    np.testing.assert_allclose(distance_to_sites(GRID, poles), expected, rtol=1e-9)
+    equator = pd.DataFrame({"latitude": [0.0], "longitude": [-90.0]})
+    there = distance_to_sites(LatLonGrid((1.0, 0.0), (260.0, 270.0)), equator)
+    np.testing.assert_allclose(there[1], [np.radians(10) * EARTH_RADIUS, 0.0], atol=1.0)
 
 
 def test_withholding_splits_stations_not_rows():

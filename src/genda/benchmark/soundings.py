@@ -32,7 +32,7 @@ from genda.methods import Method
 from genda.observations.climate import ClimateMapping
 from genda.observations.read import read_observations
 from genda.problem import Source
-from genda.sources import climatology, observe, point_operator, point_source
+from genda.sources import add_representativeness, climatology, observe, point_source
 from genda.state import State
 from genda.state_methods import make_method
 from genda.usable import usable_observations
@@ -192,7 +192,9 @@ class SoundingExperiment:
         return library.assimilate(model, sources, time, method, count, seed, background=background).members.values[0]
 
     def _sources(self, table: pd.DataFrame, time: np.datetime64) -> list[Source]:
-        return [point_source(self.model, _inflated(table, self.model, self.suite.representativeness), time)]
+        return [
+            point_source(self.model, add_representativeness(self.model, table, self.suite.representativeness), time)
+        ]
 
 
 @dataclass(frozen=True)
@@ -236,14 +238,8 @@ def _parted(
     withheld = judged[judged["quality"] == 0].reset_index(drop=True)
     mean = observe(model, climatology(model, time), withheld).numpy()
     withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
-    withheld = _inflated(withheld, model, fraction * amplitude)
+    withheld = add_representativeness(model, withheld, fraction * amplitude)
     parts = [set(order[(part + 1 + k) % PARTS :: PARTS]) for k in range(first)]
     early = used["station"].isin(set().union(*parts))
     first_used, second_used = (used[rows].reset_index(drop=True) for rows in (early, ~early))
     return Parted(used, first_used, second_used, withheld, mean, mapping, time)
-
-
-def _inflated(table: pd.DataFrame, model: Model, fraction: float) -> pd.DataFrame:
-    """Observation errors with a representativeness part, added in variance."""
-    scale = point_operator(model, table)[1]
-    return table.assign(obs_error=np.hypot(table["obs_error"], fraction * scale))

@@ -28,10 +28,10 @@ from genda.observations.read import read_observations
 from genda.observations.table import summary, write_table
 from genda.problem import Source
 from genda.report import ReportCase, write_report
-from genda.sources import climatology, field_source, point_source
-from genda.state import State, nonnegative, read_state, to_dataset, write_dataset
+from genda.sources import field_source, point_source
+from genda.state import State, read_state, to_dataset, write_dataset
 from genda.state_methods import default_sampler
-from genda.usable import as_reported, usable_observations
+from genda.usable import as_reported, in_observed_climate, usable_observations
 
 ANALYTIC = (*DETERMINISTIC, "optimal-interpolation")
 """Methods that sample nothing."""
@@ -247,16 +247,12 @@ def _gammas(
 
 def _mapped_back(model: StateModel, analysis: library.Analysis, mapping: ClimateMapping) -> library.Analysis:
     """An analysis in the model's climate moved to the climate of its observations, equivalents and errors included."""
-    state, table = analysis.members, analysis.observations
-    shift = torch.as_tensor(mapping.on_channels(state.channels, state.grid.latitude)).float().unsqueeze(-1)
-    mean = climatology(model, state.times[0])
-    values = nonnegative(mean + mapping.amplitude * (state.values - mean) + shift, state.channels)
-    members = State(values, state.channels, state.grid, state.times)
+    table = analysis.observations
     if table is not None:
         expected = table["hx_b"].to_numpy()
         seen = {name: mapping.to_earth(table, table[name].to_numpy(), expected) for name in ("hx_b", "hx_a")}
         table = as_reported(table).assign(**seen)
-    return replace(analysis, members=members, observations=table)
+    return replace(analysis, members=in_observed_climate(model, analysis.members, mapping), observations=table)
 
 
 def _analysis_time(time: str | None, states: Mapping[Path, State], table: pd.DataFrame | None) -> np.datetime64:

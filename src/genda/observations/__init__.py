@@ -6,7 +6,14 @@ from genda.observations.column_map import ColumnMap, read_column_map
 from genda.observations.errors import assign_errors, default_error
 from genda.observations.flags import Flag, LevelType
 from genda.observations.igra import read_igra
-from genda.observations.networks import columns_table, land_weighted, random_columns, station_network, withhold
+from genda.observations.networks import (
+    columns_table,
+    distance_to_sites,
+    land_weighted,
+    random_columns,
+    station_network,
+    withhold,
+)
 from genda.observations.quality import (
     check_background,
     check_bounds,
@@ -44,6 +51,7 @@ __all__ = [
     "check_window",
     "columns_table",
     "default_error",
+    "distance_to_sites",
     "land_weighted",
     "make_checks",
     "mark_passive",

@@ -82,8 +82,8 @@ def field_statistics(
     resolved = has_harmonics(grid) and min_degree is not None and min_degree < triangular_limit(grid) - 1
     first = min_degree if resolved else None
     rows: list[dict[str, Array]] = []
-    means = [None] * len(times) if climate is None else climate
-    for x, y, mean, time in zip(forecast, truth, means, times, strict=True):
+    climates = [None] * len(times) if climate is None else climate
+    for x, y, mean_state, time in zip(forecast, truth, climates, times, strict=True):
         for name, field in (("forecast", x), ("truth", y)):
             bad = ~torch.isfinite(field).flatten(-2).all(dim=-1).reshape(-1, len(channels)).all(dim=0)
             if bool(bad.any()):
@@ -92,7 +92,7 @@ def field_statistics(
         rows.append(
             {
                 name: v.cpu().numpy()
-                for name, v in _one_date(x, y, area, grid, channels, scale, mean, first, antithetic).items()
+                for name, v in _one_date(x, y, area, grid, channels, scale, mean_state, first, antithetic).items()
             }
         )
     values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -131,9 +131,8 @@ def _one_date(
             out["energy_score"] = (out["squared_error"] / std**2).mean().sqrt().unsqueeze(0)
     if min_degree is not None:
         out |= _spectral("specdiv", x, best, y, grid, min_degree)
-        if climate is not None and bool(
-            (x - climate).flatten(-2).any(dim=-1).all()
-        ):  # the climate has no anomalies itself
+        # The climate itself has no anomalies.
+        if climate is not None and bool((x - climate).flatten(-2).any(dim=-1).all()):
             out |= _spectral("specdiv_anomaly", x - climate, best - climate, y - climate, grid, 1)
     wind = level_winds(channels)
     if wind and has_harmonics(grid):
