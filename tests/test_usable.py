@@ -14,7 +14,7 @@ from genda.demo import simulate_columns
 from genda.observations import Flag, assign_errors, check_bounds, check_duplicates, check_missing
 from genda.observations.checks import check_departures
 from genda.state import State
-from genda.usable import usable_observations, with_background
+from genda.usable import as_reported, usable_observations, with_background
 
 TIME = np.datetime64("2001-01-01", "ns")
 
@@ -109,3 +109,22 @@ def test_a_table_keeps_its_own_background_and_one_of_the_model_goes_with_no_mapp
     assert (found["quality"] == Flag.BACKGROUND).all()
     with pytest.raises(ValueError, match="background: found one with a mapping"):
         usable_observations(model, columns, TIME, 3.0, map_climate=True, background=_members(0.0))
+
+
+def test_errors_grow_by_what_the_grid_cannot_follow(model, columns):
+    """A quarter of the climatological std in variance whatever the climate; by spacing the two-thirds law of 16 rows."""
+    table = columns.assign(obs_error=0.5)
+    std = with_background(table, small_model.states(1), TIME, 3.0, model.normalisation.std.view(-1, 1, 1))["hx_b_error"]
+    plain, _ = usable_observations(model, table, TIME, 3.0, representativeness=0.25)
+    np.testing.assert_allclose(plain["obs_error"], np.hypot(0.5, 0.25 * std))
+    mapped, mapping = usable_observations(
+        model, table, TIME, 3.0, map_climate=True, amplitude=1.6, representativeness=0.25
+    )
+    assert mapping is not None
+    np.testing.assert_allclose(mapped["obs_error"], np.hypot(0.5 / 1.6, 0.25 * std))
+    np.testing.assert_allclose(as_reported(mapped)["obs_error"], np.hypot(0.5, 1.6 * 0.25 * std))
+    grown, _ = usable_observations(model, table, TIME, 3.0, representativeness="spacing")
+    rows_km = np.pi * 6371.2 / 16.4  # Gaussian rows are π / (n + 0.5) apart but at the poles, to a few thousandths
+    assert grown["obs_error"].iloc[0] == pytest.approx(0.5 * np.sqrt(0.5 + 0.5 * (rows_km / 100) ** (2 / 3)), rel=0.01)
+    with pytest.raises(ValueError, match=r"representativeness: found -0\.1"):
+        usable_observations(model, table, TIME, 3.0, representativeness=-0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from torch import Tensor
 from genda.checkpoint import StateModel
 from genda.observations.checks import check_departures
 from genda.observations.climate import ClimateMapping
-from genda.observations.errors import Entry, assign_errors
+from genda.observations.errors import Entry, assign_errors, inflate_errors
 from genda.observations.flags import Flag
 from genda.observations.quality import (
     Check,
@@ -28,7 +29,7 @@ from genda.observations.quality import (
     set_flag,
 )
 from genda.observations.soundings import select_levels
-from genda.sources import climatology, observe, observe_std, point_operator
+from genda.sources import add_representativeness, climatology, observe, observe_std, point_operator
 from genda.state import State, nonnegative
 from genda.variables import channels as parse_channels
 
@@ -52,6 +53,7 @@ def usable_observations(
     errors: Sequence[Entry] = (),
     background: State | None = None,
     background_error: Tensor | None = None,
+    representativeness: float | Literal["spacing"] | None = None,
 ) -> tuple[pd.DataFrame, ClimateMapping | None]:
     """The whole table with flags set for this model and time, moved to the model's climate if asked for.
 
@@ -77,18 +79,30 @@ def usable_observations(
         background: a forecast of the time, or an ensemble of them, (1, [member,] channel, lat, lon), physical units.
         background_error: its standard deviation, physical units, broadcast to (channel, lat, lon); an ensemble's spread by
             default.
+        representativeness: of what the model's grid cannot follow, before any check: a fraction of the climatological standard
+            deviation added in variance (:func:`genda.sources.add_representativeness`), or "spacing", errors that grow with
+            the distance between its rows (:func:`genda.observations.errors.inflate_errors`).
 
     Returns:
         the table, and the mapping that was applied to it; where there is one, the columns ``reported`` and
         ``reported_error`` hold what :func:`as_reported` puts back.
 
     Raises:
-        ValueError: for a background, which is in the model's climate, with a mapping from another.
+        ValueError: for a background, which is in the model's climate, with a mapping from another, or a negative fraction.
     """
     checks, map_climate = tuple(checks), map_climate or mapping is not None
     if background is not None and map_climate:
         raise ValueError("background: found one with a mapping of climates, expected one or the other")
     table = assign_errors(table.reset_index(drop=True), errors)
+    if representativeness == "spacing":
+        table = inflate_errors(table, model.grid.spacing / 1000.0)
+    elif representativeness is not None:
+        if not representativeness >= 0:
+            raise ValueError(f"representativeness: found {representativeness}, expected a fraction of 0 or more")
+        seen = _seen(model, table, time, window_hours)
+        fraction = representativeness * (amplitude if mapping is None else mapping.amplitude)
+        errors_seen = add_representativeness(model, table.iloc[seen], fraction)["obs_error"]
+        table = table.assign(obs_error=errors_seen.reindex(table.index).fillna(table["obs_error"]))
     if background is not None:
         table = with_background(table, background, time, window_hours, background_error)
     elif "hx_b" not in table and any(getattr(check, "func", check) is check_departures for check in checks):
@@ -175,23 +189,29 @@ def with_background(
             background's is filled all the same.
         error: physical units, broadcast to (channel, lat, lon); the members' spread where None and there are several.
     """
-    unflagged = table["quality"].isin([Flag.PASS, Flag.PASSIVE]).to_numpy()
-    part = observable(background, table[unflagged], time, window_hours, exact, checks=())
-    wanted = [Flag.PASS, Flag.PASSIVE, *([] if exact else [Flag.THINNED])]
-    seen = part["quality"].isin(wanted).to_numpy()
-    rows = part[seen]
+    seen = _seen(background, table, time, window_hours, exact)
+    rows = table.iloc[seen]
     found, spread = np.full(len(table), np.nan), np.full(len(table), np.nan)
     if len(rows):
-        places = np.flatnonzero(unflagged)[seen]
         values = background.values[0]
         members = observe(background, values if values.ndim == 4 else values.unsqueeze(0), rows).numpy()
-        found[places] = members.mean(axis=0)
+        found[seen] = members.mean(axis=0)
         if error is not None:
             whole = error.double().expand(len(background.channels), *background.grid.shape)
-            spread[places] = observe_std(background, whole, rows)
+            spread[seen] = observe_std(background, whole, rows)
         elif len(members) > 1:
-            spread[places] = members.std(axis=0, ddof=1)
+            spread[seen] = members.std(axis=0, ddof=1)
     return table.assign(hx_b=found, hx_b_error=spread)
+
+
+def _seen(
+    where: StateModel | State, table: pd.DataFrame, time: np.datetime64, window_hours: float, exact: bool = False
+) -> NDArray[np.intp]:
+    """Positions of the rows, passing or passive, that a model or state can be seen through at."""
+    unflagged = np.flatnonzero(table["quality"].isin([Flag.PASS, Flag.PASSIVE]))
+    quality = observable(where, table.iloc[unflagged], time, window_hours, exact, checks=())["quality"]
+    wanted = [Flag.PASS, Flag.PASSIVE, *([] if exact else [Flag.THINNED])]
+    return np.asarray(unflagged[quality.isin(wanted).to_numpy()])
 
 
 def as_reported(table: pd.DataFrame) -> pd.DataFrame:

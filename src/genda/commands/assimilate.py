@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,7 @@ def assimilate_files(
     checks: Path | None = None,
     errors: Path | None = None,
     vertical_correlation: float | None = None,
+    representativeness: str | None = None,
     observations_out: Path | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -91,6 +93,7 @@ def assimilate_files(
         import matplotlib  # noqa: F401  # the extra, before anything is computed
     first_checks = read_checks(checks).values() if checks else (check_missing, check_bounds, check_duplicates)
     entries = read_errors(errors) if errors else ()
+    unresolved = _representativeness(representativeness)
     prior = library.load(model)
     if method is not None:
         library.check_method(method, prior)
@@ -135,6 +138,7 @@ def assimilate_files(
             errors=entries,
             background=forecast,
             background_error=_error(prior, forecast, lead),
+            representativeness=unresolved,
         )
         compared = table[table["quality"].isin([Flag.PASS, Flag.PASSIVE])]
         used = table[table["quality"] == Flag.PASS]
@@ -221,6 +225,17 @@ def assimilate_files(
         "warnings": warnings,
     }
     return Outcome(text, document)
+
+
+def _representativeness(given: str | None) -> float | Literal["spacing"] | None:
+    if given is None or given == "spacing":
+        return given  # type: ignore[return-value]
+    try:
+        return float(given)
+    except ValueError:
+        raise ValueError(
+            f"representativeness: found {given!r}, expected a fraction of the climatological std, or spacing"
+        ) from None
 
 
 def _error(prior: Model | LatentModel, forecast: State | None, lead: int | None) -> torch.Tensor | None:
