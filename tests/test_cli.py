@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import small_latent
 import small_model
@@ -306,6 +307,56 @@ def test_observations_come_back_from_the_mapped_climate_as_they_went_in(case, ca
     for column in ("observation", "obs_error"):
         np.testing.assert_allclose(back[column], table[column], rtol=1e-12)
     assert not {"reported", "reported_error"} & set(back)
+
+
+def test_an_analysis_says_what_it_was_made_of(case, capsys, tmp_path):
+    """Inputs, options and the mapping between climates are in document, file and report: 10 K planted are the mean shift found."""
+    table = read_table(case / "columns.parquet")
+    table = table[table["variable"] != "z"].reset_index(drop=True)
+    write_table(
+        table.assign(observation=table["observation"] + 10.0 * (table["variable"] == "t")), tmp_path / "w.parquet"
+    )
+    (tmp_path / "errors.yaml").write_text("errors: [{variable: [t, t2m], error: 1.0}]")
+    (tmp_path / "qc.yaml").write_text("checks: [missing, bounds]")
+    common = ["--method", "optimal-interpolation", "--map-climate", "--vertical-correlation", 0.2, "--window-hours", 2]
+    common += ["--checks", tmp_path / "qc.yaml", "--errors", tmp_path / "errors.yaml", "--representativeness", 0.1]
+    shifts = {}
+    for name in (case / "columns.parquet", tmp_path / "w.parquet"):
+        extra = ["--climate-amplitude", 1.5, "--field", case / "coarse.nc", "--report", tmp_path / "r.html"]
+        code, out, err = assimilate(case, capsys, *common, *extra, observations=name, out=tmp_path / "a.nc")
+        assert code == 0, err
+        shifts[name.stem] = json.loads(out)["options"]["climate_mapping"]["coefficients"]
+    document = json.loads(out)
+    with xr.open_dataset(tmp_path / "a.nc") as dataset:
+        assert json.loads(dataset.attrs["inputs"]) == document["inputs"]
+        assert json.loads(dataset.attrs["options"]) == document["options"]
+    files = {"checks": "qc.yaml", "errors": "errors.yaml"}
+    assert document["inputs"] == {
+        "observations": [str(tmp_path / "w.parquet")],
+        "fields": [str(case / "coarse.nc")],
+        **{name: str(tmp_path / file) for name, file in files.items()},
+    }
+    options = document["options"]
+    assert options["climate_mapping"]["amplitude"] == 1.5
+    assert options | {"climate_mapping": None} == {
+        "window_hours": 2.0,
+        "checks": ["missing", "bounds"],
+        "vertical_correlation": 0.2,
+        "representativeness": 0.1,
+        "climate_mapping": None,
+        "field_error": 0.05,
+    }
+    for channel in ("t850", "t500"):
+        assert shifts["w"][channel][0] - shifts["columns"][channel][0] == pytest.approx(10.0, abs=0.01)
+    page = (tmp_path / "r.html").read_text()
+    for text in (
+        "climate_mapping.coefficients.t500",
+        "climate_mapping.amplitude",
+        "qc.yaml",
+        "errors.yaml",
+        "w.parquet",
+    ):
+        assert text in page
 
 
 def test_the_documented_list_of_checks_runs_with_either_kind_of_prior(case, capsys, tmp_path):

@@ -20,11 +20,10 @@ from genda.diffusion.sampler import Sampler
 from genda.guidance.sda import default_gammas, stable_gammas
 from genda.latent_methods import DETERMINISTIC, usual_sampler
 from genda.latent_model import LatentModel
-from genda.observations.checks import read_checks
+from genda.observations.checks import make_checks, read_checks
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import read_errors
 from genda.observations.flags import Flag
-from genda.observations.quality import check_bounds, check_duplicates, check_missing
 from genda.observations.read import read_observations
 from genda.observations.table import summary, write_table
 from genda.problem import Source
@@ -91,7 +90,7 @@ def assimilate_files(
     check_suffix(out)
     if report is not None:
         import matplotlib  # noqa: F401  # the extra, before anything is computed
-    first_checks = read_checks(checks).values() if checks else (check_missing, check_bounds, check_duplicates)
+    first_checks = read_checks(checks) if checks else make_checks(("missing", "bounds", "duplicates"))
     entries = read_errors(errors) if errors else ()
     unresolved = _representativeness(representativeness)
     prior = library.load(model)
@@ -134,7 +133,7 @@ def assimilate_files(
             window_hours,
             map_climate=map_climate,
             amplitude=climate_amplitude,
-            checks=first_checks,
+            checks=first_checks.values(),
             errors=entries,
             background=forecast,
             background_error=_error(prior, forecast, lead),
@@ -186,10 +185,28 @@ def assimilate_files(
     if table is not None and mapping is not None:
         analysis = _mapped_back(prior, analysis, mapping)
         table = as_reported(table)
+    read = {
+        "background": background,
+        "observations": [str(path) for path in observations],
+        "fields": [str(path) for path in fields],
+        "checks": checks,
+        "errors": errors,
+    }
+    inputs = {name: given if isinstance(given, list) else str(given) for name, given in read.items() if given}
+    of_observations = {
+        "window_hours": window_hours,
+        "checks": list(first_checks),
+        "vertical_correlation": vertical_correlation,
+        "representativeness": unresolved,
+        "climate_mapping": None if mapping is None else mapping.as_dict(),
+    }
+    options = ({} if table is None else of_observations) | ({"field_error": field_error} if fields else {})
     provenance = {
         "method": analysis.method,
         "settings": json.dumps(analysis.settings, allow_nan=False),
         "model": str(model),
+        "inputs": json.dumps(inputs),
+        "options": json.dumps(options, allow_nan=False),
         "history": "genda assimilate",
     }
     drawn = analysis.members.values.shape[1]
@@ -204,13 +221,15 @@ def assimilate_files(
     if observations_out is not None and table is not None:
         write_table(_with_flags(analysis.observations, table), observations_out)
     if report is not None:
-        read = {"background": [background] if background else [], "observations": observations, "fields": fields}
-        files = {"model": model, **{name: ", ".join(map(str, paths)) for name, paths in read.items() if paths}}
-        write_report(_report_case(prior, analysis, coarse, table, files), report)
+        files = {"model": model} | {
+            k: given if isinstance(given, str) else ", ".join(given) for k, given in inputs.items()
+        }
+        write_report(_report_case(prior, analysis, coarse, table, files, options), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
     counted = "1 member" if drawn == 1 else f"{drawn} members"
     done_line = f"{out}: {counted} at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
-    text = "\n".join([*warnings, done_line])
+    mapped = [] if mapping is None else [f"observations mapped to the model's climate, {mapping}"]
+    text = "\n".join([*warnings, *mapped, done_line])
     document = {
         "out": str(out),
         "time": iso(when),
@@ -222,6 +241,8 @@ def assimilate_files(
         "flags": {} if table is None else summary(table)["flags"],
         "spread_over_climatological_std": dict(zip(prior.channels, [round(float(v), 4) for v in spread], strict=True)),
         "gamma": gammas,
+        "inputs": inputs,
+        "options": options,
         "warnings": warnings,
     }
     return Outcome(text, document)
@@ -297,6 +318,7 @@ def _report_case(
     coarse: Sequence[State],
     table: pd.DataFrame | None,
     files: Mapping[str, str],
+    options: Mapping[str, object],
 ) -> ReportCase:
     time = analysis.members.times[0]
     mask = _land_sea_mask(model)
@@ -315,7 +337,7 @@ def _report_case(
         else (coarse[0].values[0].numpy(), coarse[0].grid),
         land_sea_mask=None if mask is None else mask.numpy(),
         std=model.normalisation.std.double().numpy(),
-        settings=dict(analysis.settings),
+        settings={**analysis.settings, **options},
         provenance={**name, **files, "card": model.card},
         timings={"analysis": analysis.seconds},
         flag_names={int(flag): flag.label for flag in Flag},
