@@ -103,7 +103,7 @@ def _means(parts: pd.DataFrame, cell: list[str], correlation: float) -> pd.DataF
         source=(grouped["source"].first() + "-mean").astype("str"),
         quality=np.int16(Flag.PASS),
     )
-    for column in ("hx_b", "hx_a"):
+    for column in ("hx_b", "hx_b_error", "hx_a"):
         if column in parts:
             new[column] = grouped[column].mean().where(grouped[column].count() == count)
     if "level_type" in parts:

@@ -61,7 +61,8 @@ def check_departures(
     Args:
         table: observations with ``obs_error`` and ``hx_b``.
         factor: standard deviations allowed.
-        background_error: σ_b by variable, SI units; that of the observation where None.
+        background_error: σ_b by variable, SI units; the column ``hx_b_error`` where None, and that of the observation where
+            there is no such column, or nothing in it.
 
     Raises:
         ValueError: for a table without ``hx_b``, a variable without σ_b, or as :func:`check_background`.
@@ -70,7 +71,7 @@ def check_departures(
         raise ValueError("found no column 'hx_b', expected a background (--background)")
     rows = table["hx_b"].notna().to_numpy()
     part = table[rows]
-    sigma = part["obs_error"]
+    sigma = part["hx_b_error"].fillna(part["obs_error"]) if "hx_b_error" in part else part["obs_error"]
     if background_error is not None:
         lacking = sorted(set(part["variable"]) - set(background_error))
         if lacking:

@@ -16,7 +16,8 @@ source     str             "igra", "bufr-temp", "simulated", …
 quality    int16           a :class:`~genda.observations.flags.Flag`; 0 is pass
 ========== =============== ==========================================================================
 
-After an analysis the float64 columns ``hx_b`` and ``hx_a`` hold the background and analysis at the observation. Where a
+After an analysis the float64 columns ``hx_b`` and ``hx_a`` hold the background and analysis at the observation, and
+``hx_b_error`` the standard deviation of the background's error where it is known. Where a
 source tells standard levels of a sounding from significant ones, the int8 column ``level_type`` holds a
 :class:`~genda.observations.flags.LevelType`.
 A row that passes is complete; a flagged row may lack its value, pressure or position. A sounding is what one station reports from
@@ -54,7 +55,7 @@ DTYPES: dict[str, str] = {
 }
 """Columns, in order, and their dtypes."""
 COLUMNS = tuple(DTYPES)
-OPTIONAL_DTYPES = {"hx_b": "float64", "hx_a": "float64", "level_type": "int8"}
+OPTIONAL_DTYPES = {"hx_b": "float64", "hx_b_error": "float64", "hx_a": "float64", "level_type": "int8"}
 
 PRESSURE_ROUNDING = 1.0
 """Pa: reports give pressure to 1 or 10 Pa, and what is nearer than this to a level is at it."""
