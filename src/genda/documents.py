@@ -56,6 +56,10 @@ def read_yaml(path: str | os.PathLike[str], expected: str = "") -> Any:
         ValueError: one line naming the file and the place, for anything that is no YAML, or a date that is none.
         FileNotFoundError: where there is no such file.
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: found a directory, expected a file")
     wanted = f"expected YAML{f' ({expected})' if expected else ''}"
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeys)

@@ -63,6 +63,13 @@ def test_one_line_for_a_wrong_file_of_errors(tmp_path, text):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_no_file_and_a_directory_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent: no such file"):
+        read_errors(tmp_path / "absent")
+    with pytest.raises(ValueError, match="found a directory, expected a file"):
+        read_errors(tmp_path)
+
+
 def test_errors_grow_with_the_two_thirds_power_of_the_spacing():
     """Kolmogorov: with nothing but representativeness, eight times the spacing is four times the variance."""
     given = table(obs_error=[1.5])
