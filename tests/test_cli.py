@@ -410,11 +410,15 @@ def test_checks_are_counted_one_by_one(case, capsys):
     checked = read_table(case / "checked.parquet")
     assert np.flatnonzero(checked["quality"] == 19).tolist() == rows.tolist()
     assert checked["hx_b"].notna().all()
-    (case / "qc.yaml").write_text("checks: [nonsense]")
-    code, out, err = run(capsys, *command, "--checks", case / "qc.yaml")
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    assert "qc.yaml: found check 'nonsense'" in err
+    for text, message in (
+        ("checks: [nonsense]", "qc.yaml: found check 'nonsense'"),
+        ("checks: [5]", "qc.yaml: found check 5"),
+        ("checks: [{hydrostatic: {tolerance: -1}}]", "qc.yaml: hydrostatic: tolerance: found -1"),
+    ):
+        (case / "qc.yaml").write_text(text)
+        code, out, err = run(capsys, *command, "--checks", case / "qc.yaml")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
 
 
 def test_tables_of_any_layout_and_damaged_files_from_the_command(tmp_path, capsys):

@@ -119,7 +119,7 @@ def usable_observations(
         mapping = _fitted(rows, expected, spread, amplitude, gross_factor)
     mapped = rows if mapping is None else mapping.to_model(rows, expected)
     table = table.copy()
-    table.loc[passing, "quality"] = check_background(mapped, expected, spread, gross_factor)["quality"]
+    table.loc[passing, "quality"] = _without_gross(mapped, expected, spread, gross_factor)["quality"]
     if mapping is None:
         return table, None
     table = table.assign(**{kept: table[column] for column, kept in _REPORTED.items()})
@@ -138,8 +138,13 @@ def _fitted(
 ) -> ClimateMapping:
     """A mapping of rows that pass, fitted again to those of them that its first fit shows to be without gross errors."""
     first = ClimateMapping.fit(rows, expected, amplitude).to_model(rows, expected)
-    good = (check_background(first, expected, spread, gross_factor)["quality"] == Flag.PASS).to_numpy()
+    good = (_without_gross(first, expected, spread, gross_factor)["quality"] == Flag.PASS).to_numpy()
     return ClimateMapping.fit(rows[good], expected[good], amplitude)
+
+
+def _without_gross(rows: pd.DataFrame, expected: Array, spread: Array, factor: float) -> pd.DataFrame:
+    """Rows with a flag on those too far from the climatology, and on what was reported with them."""
+    return run_checks(rows, [partial(check_background, hx_b=expected, background_error=spread, factor=factor)])
 
 
 def _with_climatology(
@@ -244,7 +249,10 @@ def observable(
     keeps only values reported at the levels themselves. Passive rows that can be seen stay passive, the others get the flag
     that says why not.
     """
-    levels = sorted({c.pressure for c in parse_channels(where.channels) if c.pressure is not None})
+    levels: dict[str, list[float]] = {}
+    for known in parse_channels(where.channels):
+        if known.pressure is not None:
+            levels.setdefault(known.field.id, []).append(known.pressure)
     seen: list[Check] = [
         partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
         partial(check_domain, grid=where.grid),
