@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import small_model
+from genda.commands.observations import nearest_background
 from genda.demo import simulate_columns
 from genda.observations import Flag, assign_errors, check_bounds, check_duplicates, check_missing
 from genda.observations.checks import check_departures
@@ -128,3 +130,24 @@ def test_errors_grow_by_what_the_grid_cannot_follow(model, columns):
     assert grown["obs_error"].iloc[0] == pytest.approx(0.5 * np.sqrt(0.5 + 0.5 * (rows_km / 100) ** (2 / 3)), rel=0.01)
     with pytest.raises(ValueError, match=r"representativeness: found -0\.1"):
         usable_observations(model, table, TIME, 3.0, representativeness=-0.1)
+
+
+def test_a_background_of_many_times_is_compared_at_the_nearest_in_little_memory(columns):
+    """Each time's state differs by a constant, which tells the time that a row was compared with."""
+    base = small_model.states(1).select(["t500"])
+    count = 1460
+    times = base.times[0] + np.arange(count) * np.timedelta64(6, "h")
+    offset = torch.arange(float(count)).view(-1, 1, 1, 1)
+    shuffled = np.random.default_rng(0).permutation(count)
+    states = State((base.values + offset)[shuffled], base.channels, base.grid, times[shuffled])
+    some = columns[(columns["variable"] == "t") & (columns["pressure"] == 5e4)].head(50)
+    table = pd.concat([some] * 400, ignore_index=True)
+    hours = np.random.default_rng(1).choice([0.0, 2.9, 3.1, 599.0, 8754.0 - 2.0], len(table))
+    table["time"] = pd.Timestamp(times[0]) + pd.to_timedelta(hours, unit="h")
+    tracemalloc.start()
+    filled = nearest_background(table, states)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    at_first = with_background(table.assign(time=times[0]), base, times[0], 3.0)["hx_b"]
+    np.testing.assert_allclose(filled["hx_b"] - at_first, np.round(hours / 6), atol=1e-3)
+    assert peak < 60e6  # rows × times would be 230 MB

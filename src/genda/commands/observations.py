@@ -93,7 +93,7 @@ def check_observation_files(
     listed = read_checks(checks)
     table = assign_errors(read_observations(files), read_errors(errors) if errors else ())
     if background is not None:
-        table = _with_background(table, read_state(background))
+        table = nearest_background(table, read_state(background))
     rows = len(table)
     counts = {}
     for name, check in listed.items():
@@ -114,7 +114,7 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def _with_background(table: pd.DataFrame, state: State) -> pd.DataFrame:
+def nearest_background(table: pd.DataFrame, state: State) -> pd.DataFrame:
     """The table with ``hx_b`` from the state's time nearest to each row, and an ensemble's spread about it as ``hx_b_error``."""
     order = np.argsort(state.times)
     times = state.times[order]
