@@ -1,6 +1,6 @@
 """What quality control is worth to an analysis: real ascents with planted errors, judged at withheld stations.
 
-    python -m benchmarks.quality_analysis temp.bufr [--share 0.02] [--folds 5]
+    python benchmarks/quality_analysis.py temp.bufr [--share 0.02] [--folds 5]
 
 One station in ten is withheld in turn, errors are planted in the others as by benchmarks/quality.py, and optimal interpolation with
 the embedded prior (mapped to the climate of the day, as suite ``radiosondes``) analyses what is left by (a) nothing but missing

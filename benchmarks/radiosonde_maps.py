@@ -55,17 +55,17 @@ def main(
     mean, spread = fields[row].mean(dim=0).numpy(), fields[row].std(dim=0).numpy()
     difference = fields[other].mean(dim=0).numpy() - mean
     top = symmetric_limit(difference, sites["departure"].to_numpy())
-    panels = {
-        Panel(f"{row}: mean of {len(fields[row])}", mean, model.grid, "field"): robust_limits(mean),
-        Panel(f"{row}: spread (std)", spread, model.grid, "spread"): (0.0, symmetric_limit(spread)),
-        Panel(f"{other} − {row}", difference, model.grid, "difference"): (-top, top),
-    }
+    panels = [
+        (Panel(f"{row}: mean of {len(fields[row])}", mean, model.grid, "field"), robust_limits(mean)),
+        (Panel(f"{row}: spread (std)", spread, model.grid, "spread"), (0.0, symmetric_limit(spread))),
+        (Panel(f"{other} − {row}", difference, model.grid, "difference"), (-top, top)),
+    ]
     places = parted.used[["latitude", "longitude"]].drop_duplicates()
     coast = model.static["land_sea_mask"].numpy()
     with style():
         canvas = new_figure(8.6, 5.9)
         axes = canvas.subplots(2, 2).ravel()
-        for ax, (panel, limits) in zip(axes, panels.items(), strict=False):
+        for ax, (panel, limits) in zip(axes, panels, strict=False):
             mesh = draw_map(ax, panel, limits, name, coast, model.grid)
             ax.plot(centred(places["longitude"]), places["latitude"], ".", color="black", markersize=1.2)
             ax.set_title(panel.title, loc="left")
@@ -78,10 +78,10 @@ def main(
             s=26, edgecolors="black", linewidths=0.4, zorder=3,
         )  # fmt: skip
         size = float(np.sqrt(np.mean(sites["departure"] ** 2)))
-        axes[3].set_title(f"Observed − {row} at {len(sites)} withheld, rms {size:.3g}", loc="left")
+        axes[3].set_title(f"Observed − {row} at {len(sites)} withheld sites, rms {size:.3g}", loc="left")
         canvas.colorbar(dots, ax=axes[3], orientation="horizontal", fraction=0.05, pad=0.09, extend="both")
-        when = np.datetime_as_string(parted.time, "h")
-        canvas.suptitle(f"{label(name)} [{units}], {when} UTC; dots on maps: sites assimilated".capitalize())
+        when = np.datetime_as_string(parted.time, "h").replace("T", " ")
+        canvas.suptitle(f"{when} UTC, {label(name)} [{units}]; black dots: sites assimilated")
         canvas.tight_layout()
         out.write_bytes(finish(canvas, "", "", full_colour=True).png)
 
