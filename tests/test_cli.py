@@ -65,6 +65,35 @@ def test_the_same_seed_gives_the_same_file_and_a_report_is_one_page(case, capsys
     assert "</html>" in page
 
 
+WRONG_USAGE = {
+    ("assimilate", "--steps", 0): "'--steps'",
+    ("assimilate", "--steps", "many"): "'--steps'",
+    ("assimilate", "--nonsense"): "--nonsense",
+    ("assimilate", "surplus"): "surplus",
+    ("benchmark",): "SUITE",
+    ("data", "prepare", "in.nc", "out.zarr", "--every", 0): "'--every'",
+    ("observations", "read", "a.csv"): "'--out'",
+    ("observations", "nonsense"): "nonsense",
+    ("nonsense",): "nonsense",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG_USAGE, ids=lambda given: " ".join(map(str, given)))
+def test_wrong_usage_is_one_line_that_names_it(capsys, arguments):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("genda: ")
+    assert WRONG_USAGE[arguments].lower() in err.lower()
+    assert "--help" in err
+
+
+def test_help_is_asked_for_or_given_where_nothing_is_said(capsys):
+    for arguments, expected in ((("--help",), 0), (("assimilate", "--help"), 0), ((), 2), (("data",), 2)):
+        code, out, err = run(capsys, *arguments)
+        assert code == expected
+        assert "Usage" in out + err
+
+
 def test_inspect_says_what_a_checkpoint_is(case, capsys):
     code, out, _ = run(capsys, "inspect", case / "model", "--json")
     assert code == 0
