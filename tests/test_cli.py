@@ -65,6 +65,35 @@ def test_the_same_seed_gives_the_same_file_and_a_report_is_one_page(case, capsys
     assert "</html>" in page
 
 
+WRONG_USAGE = {
+    ("assimilate", "--steps", 0): "'--steps'",
+    ("assimilate", "--steps", "many"): "'--steps'",
+    ("assimilate", "--nonsense"): "--nonsense",
+    ("assimilate", "surplus"): "surplus",
+    ("benchmark",): "SUITE",
+    ("data", "prepare", "in.nc", "out.zarr", "--every", 0): "'--every'",
+    ("observations", "read", "a.csv"): "'--out'",
+    ("observations", "nonsense"): "nonsense",
+    ("nonsense",): "nonsense",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG_USAGE, ids=lambda given: " ".join(map(str, given)))
+def test_wrong_usage_is_one_line_that_names_it(capsys, arguments):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("genda: ")
+    assert WRONG_USAGE[arguments].lower() in err.lower()
+    assert "--help" in err
+
+
+def test_help_is_asked_for_or_given_where_nothing_is_said(capsys):
+    for arguments, expected in ((("--help",), 0), (("assimilate", "--help"), 0), ((), 2), (("data",), 2)):
+        code, out, err = run(capsys, *arguments)
+        assert code == expected
+        assert "Usage" in out + err
+
+
 def test_inspect_says_what_a_checkpoint_is(case, capsys):
     code, out, _ = run(capsys, "inspect", case / "model", "--json")
     assert code == 0
@@ -363,7 +392,9 @@ def test_the_documented_list_of_checks_runs_with_either_kind_of_prior(case, caps
     """A prior of states departs from its climatology, one of background errors from the forecast, by the errors it knows."""
     documented = Path(__file__).parents[1] / "docs" / "observations.md"
     (listed,) = [part for part in documented.read_text().split("```") if part.startswith("yaml\nchecks:")]
-    (tmp_path / "qc.yaml").write_text(listed.removeprefix("yaml\n"))
+    (tmp_path / "qc.yaml").write_text(listed.removeprefix("yaml\n").replace("ground.nc", str(tmp_path / "ground.nc")))
+    flat = to_dataset(small_model.states(1))["2m_temperature"].isel(time=0, drop=True)
+    (0.0 * flat).to_dataset(name="geopotential_at_surface").to_netcdf(tmp_path / "ground.nc", engine="h5netcdf")
     code, _, err = assimilate(case, capsys, "--checks", tmp_path / "qc.yaml", "--method", "optimal-interpolation")
     assert code == 0, err
     truth = small_model.states(1, seed=9)
@@ -443,6 +474,29 @@ def test_tables_of_any_layout_and_damaged_files_from_the_command(tmp_path, capsy
     assert code == 0, err
     assert len(json.loads(out)["lost"]) == 1
     assert read_table(tmp_path / "o.parquet")["observation"].tolist() == pytest.approx([276.15])
+    many = "id,t,y,x,T\n" + "".join(
+        f"a,2020-01-{day:02d}T{hour:02d}:00,1,2,3\n" for day in range(1, 11) for hour in (0, 12, 23)
+    )
+    (tmp_path / "t.csv").write_text(many)
+    for since, until, kept in (
+        ("2020-01-03", "2020-01-04", 6),
+        (None, "2020-01-04T12", 11),
+        ("2020-01-09T13", None, 4),
+    ):
+        bounds = [*(("--since", since) if since else ()), *(("--until", until) if until else ())]
+        code, out, err = run(capsys, *command, *bounds, "--json")
+        assert code == 0, err
+        assert (json.loads(out)["rows"], json.loads(out)["outside_period"]) == (kept, 30 - kept)
+    (tmp_path / "o.parquet").unlink()
+    for bounds, complaint in (
+        (("--since", "2021-01-01"), "found 30 rows outside 2021-01-01T00:00 to …"),
+        (("--since", "yesterdayish"), "since: found 'yesterdayish', expected an ISO date"),
+        (("--since", "2020-01-02", "--until", "2020-01-01"), "expected the first time before the last"),
+    ):
+        code, out, err = run(capsys, *command, *bounds)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert complaint in err
+        assert not (tmp_path / "o.parquet").exists()
     for name in ("https://example.org/x.gz", tmp_path, tmp_path / "map.yaml"):
         code, out, err = run(capsys, "observations", "read", name, "--out", tmp_path / "n.parquet")
         assert (code, out, err.count("\n")) == (2, "", 1)

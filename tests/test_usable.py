@@ -14,7 +14,7 @@ import small_model
 from genda.commands.observations import nearest_background
 from genda.demo import simulate_columns
 from genda.observations import Flag, assign_errors, check_bounds, check_duplicates, check_missing
-from genda.observations.checks import check_departures
+from genda.observations.checks import check_departures, make_checks
 from genda.state import State
 from genda.usable import as_reported, usable_observations, with_background
 
@@ -103,6 +103,9 @@ def test_without_a_background_departures_are_from_the_climatology_of_the_observa
     without, _ = usable_observations(model, table, TIME, 3.0, map_climate=True, amplitude=amplitude, checks=checks[:2])
     assert (without["quality"] == Flag.PASS).all()
     assert "hx_b" not in without
+    listed = make_checks(["missing", "duplicates", {"departures": {"factor": 4.0}}]).values()
+    again, _ = usable_observations(model, table, TIME, 3.0, map_climate=True, amplitude=amplitude, checks=listed)
+    pd.testing.assert_frame_equal(again, found)
 
 
 def test_a_table_keeps_its_own_background_and_one_of_the_model_goes_with_no_mapping(model, columns):

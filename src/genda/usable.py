@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Literal
@@ -105,7 +106,7 @@ def usable_observations(
         table = table.assign(obs_error=errors_seen.reindex(table.index).fillna(table["obs_error"]))
     if background is not None:
         table = with_background(table, background, time, window_hours, background_error)
-    elif "hx_b" not in table and any(getattr(check, "func", check) is check_departures for check in checks):
+    elif "hx_b" not in table and any(map(_compares, checks)):
         fitted = mapping if mapping is not None or not map_climate else amplitude
         table = _with_climatology(model, table, time, window_hours, fitted, gross_factor)
     table = observable(model, table, time, window_hours, exact=map_climate, checks=checks)
@@ -131,6 +132,12 @@ def usable_observations(
     for column in _REPORTED:
         table.loc[mapped.index, column] = mapped[column]
     return table, mapping
+
+
+def _compares(check: Check) -> bool:
+    """Whether a check, with settings or as it is, is that of departures."""
+    inner = inspect.unwrap(check)
+    return getattr(inner, "func", inner) is check_departures
 
 
 def _fitted(

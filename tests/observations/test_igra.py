@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.shared_data import shared
 
 from genda.observations import Flag, igra, read_igra, read_observations, read_station_list, summary, validate
+from genda.observations.period import Period
 from genda.observations.stations import shipped_stations
 
 G = 9.80665
@@ -122,9 +123,9 @@ def test_a_period_keeps_its_soundings_alone(tmp_path):
     text = sounding() + sounding(LEVELS[:2], HEADER.replace("23 12", "24 00")) + sounding(LEVELS[1:3])
     path = written(tmp_path / "s.txt", text)
     whole = read_igra(path)
-    part = read_igra(path, period=(np.datetime64("2015-01-24"), np.datetime64("2015-01-25")))
+    part = read_igra(path, period=(period := Period.of("2015-01-24", "2015-01-25")))
     expected = whole[whole["time"] == "2015-01-24"].reset_index(drop=True)
-    assert len(part)
+    assert period.left_out == len(whole) - len(part) > 0 < len(part)
     pd.testing.assert_frame_equal(part, expected)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -17,6 +18,9 @@ from genda.cli import analysis, data, nature, observations
 SPINS = "1000"
 """How often a thread of PyTorch's looks whether the others are done before it sleeps, where the user says nothing. By default it
 keeps its core busy for milliseconds at every operation: beside other work on the same cores that is eight times slower."""
+
+_UsageError: Any = typer.BadParameter.__base__
+"""Whichever click typer stands on, its own or the package."""
 
 app = typer.Typer(
     name="genda",
@@ -32,12 +36,20 @@ app.add_typer(data.app, name="data")
 
 
 def main() -> None:
-    """Run the command; turn known failures into one line and an exit code."""
+    """Run the command; turn known failures, wrong usage among them, into one line and an exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported, which is later
     try:
-        app()
+        code = app(standalone_mode=False)  # otherwise wrong usage is drawn as a box
+    except typer.Abort:
+        sys.exit(1)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help is its message
+            error.show()
+            sys.exit(2)
+        where = error.ctx.command_path if error.ctx else "genda"
+        _fail(ValueError(f"{error.format_message()} ({where} --help)"), 2)
     except FileNotFoundError as error:
         _fail(error, 3)
     except (ValueError, OSError) as error:
@@ -46,6 +58,9 @@ def main() -> None:
         _fail(error, 4)
     except ImportError as error:
         _fail(error, 2)
+    else:
+        if code:
+            sys.exit(code)
 
 
 def _fail(error: Exception, code: int) -> None:

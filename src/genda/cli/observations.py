@@ -25,12 +25,14 @@ def read(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Keep the good part of damaged files; what was lost is counted.")
     ] = False,
+    since: Annotated[str | None, typer.Option(help="First time to keep (ISO).")] = None,
+    until: Annotated[str | None, typer.Option(help="Last time to keep (ISO); a day as a whole.")] = None,
     json_output: Json = False,
 ) -> None:
     """Read observations of any supported kind into one checked table."""
     from genda.commands.observations import read_observation_files
 
-    result = read_observation_files(files, out, columns, stations, keep_going)
+    result = read_observation_files(files, out, columns, stations, keep_going, since, until)
     emit(result.as_dict(), json_output, result.text)
 
 

@@ -15,6 +15,7 @@ from genda.observations.checks import read_checks
 from genda.observations.column_map import read_column_map
 from genda.observations.errors import assign_errors, read_errors
 from genda.observations.flags import Flag
+from genda.observations.period import Period
 from genda.observations.quality import (
     check_bounds,
     check_duplicates,
@@ -40,6 +41,8 @@ def read_observation_files(
     columns: Path | None = None,
     stations: Path | None = None,
     keep_going: bool = False,
+    since: str | None = None,
+    until: str | None = None,
 ) -> Outcome:
     """Read, check (missing, bounds, duplicates) and write one Parquet table.
 
@@ -49,25 +52,31 @@ def read_observation_files(
         columns: a column map (YAML).
         stations: IGRA's station list, for elevations.
         keep_going: keep the good part of damaged files, and count and report what was lost.
+        since, until: first and last time to keep (ISO), a day as a whole; rows outside are counted.
 
     Raises:
         ValueError: naming the file, what was found and what was expected; nothing is written then.
     """
     check_outputs([out], files)
     lost: list[str] = []
+    period = None if since is None and until is None else Period.of(since, until)
     table = read_observations(
         files,
         None if stations is None else read_station_list(stations),
         None if columns is None else read_column_map(columns),
         lost.append if keep_going else None,
+        period,
     )
     table = run_checks(table, [check_missing, check_bounds, check_duplicates])
     table = assign_errors(table)
     validate(table, ", ".join(map(str, files)), complete=True)
     write_table(table, out)
     facts = summary(table) | ({"lost": lost} if keep_going else {})
+    facts |= {} if period is None else {"outside_period": period.left_out}
     lines = [f"{out}: {facts['rows']} rows, {facts['stations']} stations, {facts['soundings']} soundings"]
     lines += [f"  {kind}: " + ", ".join(f"{k} {v}" for k, v in facts[kind].items()) for kind in ("variables", "flags")]
+    if period is not None:
+        lines.append(f"  outside {period}: {period.left_out} rows")
     if lost:
         lines += [f"  lost: {len(lost)} parts", *(f"    {line}" for line in lost[:_SHOWN])]
         lines += [f"    … and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []

@@ -12,8 +12,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from genda.observations.conversions import ZERO_CELSIUS
 from genda.observations.files import OnLoss, open_binary, refuse, shown
 from genda.observations.flags import LevelType
+from genda.observations.period import Period
 from genda.observations.soundings import Ascents, Levels, soundings_table
 from genda.observations.stations import shipped_stations
 from genda.observations.table import joined
@@ -57,7 +56,7 @@ _LEVEL_TYPES = np.array(
 def read_igra(
     path: str | os.PathLike[str],
     stations: pd.DataFrame | None = None,
-    period: tuple[np.datetime64, np.datetime64] | None = None,
+    period: Period | None = None,
     on_loss: OnLoss = None,
 ) -> pd.DataFrame:
     """Read an IGRA 2 sounding file (``.txt``, gzip or zip) to an observation table.
@@ -67,7 +66,7 @@ def read_igra(
         stations: list that gives each station its elevation, as
             :func:`~genda.observations.stations.read_station_list`; the shipped list of active stations where None.
             Stations it doesn't hold get NaN: the sounding files carry no elevation.
-        period: first and last time to keep, both included; everything where None.
+        period: to keep; what is outside is let go block by block.
         on_loss: takes one line for every sounding that can't be read, which is left out then.
 
     Raises:
@@ -81,10 +80,9 @@ def read_igra(
         line = 1
         for block in _blocks(stream, path):
             for ascents, levels in _parsed(block, line, path, on_loss):
-                if period is not None:
-                    ascents, levels = _within(ascents, levels, period)
                 ascents.elevation[:] = elevations.reindex(ascents.station).to_numpy(dtype=np.float64)
-                tables.append(soundings_table(ascents, levels, "igra"))
+                table = soundings_table(ascents, levels, "igra")
+                tables.append(table if period is None else period.within(table))
             line += block.count(b"\n")
     return joined(tables)
 
@@ -258,17 +256,3 @@ def _levels(body: dict[str, Ints], ascent: NDArray[np.intp], major: Bytes, minor
         wind_speed=values["WSPD"] / 10,
         level_type=_LEVEL_TYPES[major - ord("1"), minor - ord("0")],
     )
-
-
-def _within(ascents: Ascents, levels: Levels, period: tuple[np.datetime64, np.datetime64]) -> tuple[Ascents, Levels]:
-    """The ascents of a period, with their levels."""
-    keep = (ascents.time >= period[0]) & (ascents.time <= period[1])
-    rows = keep[levels.ascent]
-    renumbered = (np.cumsum(keep) - 1)[levels.ascent]
-    return _taken(ascents, keep), _taken(replace(levels, ascent=renumbered), rows)
-
-
-def _taken(record: Any, rows: NDArray[np.bool_]) -> Any:
-    """A record of arrays with only some rows."""
-    parts = {f.name: getattr(record, f.name) for f in fields(record)}
-    return replace(record, **{name: None if part is None else part[rows] for name, part in parts.items()})

@@ -16,6 +16,7 @@ from genda.observations.column_map import ColumnMap, column_map
 from genda.observations.columns import read_columns, read_netcdf
 from genda.observations.files import OnLoss, open_binary, refuse
 from genda.observations.igra import read_igra
+from genda.observations.period import Period
 from genda.observations.plausibility import refuse_hectopascals
 from genda.observations.table import joined, read_table, validate
 
@@ -62,6 +63,7 @@ def read_observations(
     stations: pd.DataFrame | None = None,
     columns: ColumnMap | Mapping[str, Any] | None = None,
     on_loss: Callable[[str], None] | None = None,
+    period: Period | None = None,
 ) -> pd.DataFrame:
     """Read observation files: IGRA 2, BUFR (TEMP, SYNOP, SHIP, AMDAR), MADIS netCDF, Parquet tables of this package, plain or
     (all but Parquet) in gzip or zip; CSV, Parquet and netCDF of any layout with a column map.
@@ -73,6 +75,7 @@ def read_observations(
         stations: station list for elevations in IGRA files; the shipped one where None.
         columns: what the columns of the files mean (:mod:`genda.observations.column_map`), where they are of no known kind.
         on_loss: takes one line for every part of a file that can't be read; the good rest is kept. None: any damage raises.
+        period: to keep; it counts the rows outside, which are let go file by file, of IGRA block by block.
 
     Returns:
         one valid table, files in the order given.
@@ -94,25 +97,31 @@ def read_observations(
 
     for path in several:
         try:
-            reader = _reader(path, stations, mapped)
+            reader = _reader(path, stations, mapped, period)
             if reader is None:
                 logger.warning("%s: found IGRA's derived parameters, ignored: its sounding files are read", path)
                 continue
             table = reader(path, on_loss=on_loss and lost)
-            validate(table, str(path))
-            refuse_hectopascals(table, str(path))
-            tables.append(table)
+            if period is None or len(table):
+                validate(table, str(path))
+                refuse_hectopascals(table, str(path))
+            tables.append(table if period is None else period.within(table))
         except ValueError as error:
             text = " ".join(str(error).split())
             lost(text if str(path) in text else f"{path}: {text}")
     if not tables:
         why = f": {reasons[0]}" if reasons else ", expected observations"
         raise ValueError(f"{', '.join(map(str, several))}: found nothing that could be read{why}")
-    return joined(tables)
+    table = joined(tables)
+    if period is not None and table.empty:
+        raise ValueError(
+            f"{', '.join(map(str, several))}: found {period.left_out} rows outside {period}, expected some inside"
+        )
+    return table
 
 
 def _reader(
-    path: str | os.PathLike[str], stations: pd.DataFrame | None, columns: ColumnMap | None
+    path: str | os.PathLike[str], stations: pd.DataFrame | None, columns: ColumnMap | None, period: Period | None
 ) -> Callable[..., pd.DataFrame] | None:
     """What reads a file; None for one that is to be left out.
 
@@ -123,7 +132,7 @@ def _reader(
         return partial(read_columns, columns=columns)
     kind = file_format(path)
     if kind == "igra":
-        return partial(read_igra, stations=stations)
+        return partial(read_igra, stations=stations, period=period)
     if kind == "igra-stations":
         raise ValueError(f"{path}: found IGRA's station list, expected observations (the list goes to --stations)")
     return {"igra-derived": None, "bufr": read_bufr, "netcdf": read_netcdf, "parquet": _read_own}[kind]
