@@ -129,6 +129,10 @@ def test_what_cannot_be_opened_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(_registry, "gs", raising=False)  # where another test has had it
     with pytest.raises(ModuleNotFoundError, match=r"genda\[cloud\]"):
         open_gridded("gs://bucket/store.zarr")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="pip install s3fs"):
+        open_gridded("s3://bucket/store.zarr")
 
 
 def test_files_that_do_not_fit_together_are_named(tmp_path):

@@ -42,6 +42,12 @@ _KINDS = {
 }
 _ENGINES = {"netCDF-4 file": "h5netcdf", "netCDF-3 file": "scipy"}
 _PACKINGS = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+_CLIENTS = {
+    **dict.fromkeys(("gs", "gcs"), "gcsfs: pip install 'genda[cloud]'"),
+    **dict.fromkeys(("s3", "s3a"), "s3fs: pip install s3fs"),
+    **dict.fromkeys(("http", "https"), "aiohttp: pip install aiohttp requests"),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "adlfs: pip install adlfs"),
+}
 _ZARR_METADATA = ("zarr.json", ".zgroup", ".zmetadata")
 _SUFFIXES = (".nc", ".nc4", ".grib", ".grib2", ".grb", ".grb2", ".zarr")
 
@@ -241,7 +247,7 @@ def _cubes(location: str | Path, group: str | None) -> list[xr.Dataset]:
     """The hypercubes of one file or store, as they are."""
     path = Path(location)
     if "://" in str(location):
-        kind = "Zarr store"
+        kind = "URL of no Zarr store, or one"
     elif not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     else:
@@ -296,8 +302,9 @@ def _open_url(url: str, group: str | None) -> xr.Dataset:
     except FileNotFoundError:
         raise FileNotFoundError(f"{url}: no such store") from None
     except ImportError as error:
-        needed = "expected the packages for stores in a cloud: pip install 'genda[cloud]'"
-        raise ModuleNotFoundError(f"{url}: {needed} ({error})") from error
+        scheme = url.split("://")[0]
+        package = _CLIENTS.get(scheme, f"a package that gives fsspec {scheme}://")
+        raise ModuleNotFoundError(f"{url}: expected the client of such stores, {package} ({error})") from error
 
 
 def _is_zarr(path: Path) -> bool:
