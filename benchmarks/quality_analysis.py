@@ -1,6 +1,6 @@
 """What quality control is worth to an analysis: real ascents with planted errors, judged at withheld stations.
 
-    python benchmarks/quality_analysis.py temp.bufr [--share 0.02] [--folds 5]
+    python -m benchmarks.quality_analysis temp.bufr [--share 0.02] [--folds 5]
 
 One station in ten is withheld in turn, errors are planted in the others as by benchmarks/quality.py, and optimal interpolation with
 the embedded prior (mapped to the climate of the day, as suite ``radiosondes``) analyses what is left by (a) nothing but missing
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from benchmarks.quality import planted
+from quality import planted
 
 from genda import assimilation as library
 from genda.observations import (

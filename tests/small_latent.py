@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import small_model
-from genda.checkpoint import UNetConfig
+from genda.checkpoint import Model, UNetConfig
 from genda.diffusion.increments import IncrementDenoiser
 from genda.diffusion.zonal_gaussian import ZonalGaussian
 from genda.grid import LatLonGrid
@@ -61,10 +61,15 @@ def latent_model(
 def saved(directory: Path) -> Path:
     """On the states of :mod:`small_model`, on disk."""
     model = small_model.build()
-    errors = ERROR * model.normalisation.normalise(*_values(small_model.states(120, seed=3)))
-    fitted = latent_model(model.channels, model.grid, model.normalisation, errors - errors.mean(dim=0), 20, 300)
+    fitted = latent_model(model.channels, model.grid, model.normalisation, errors(model), 20, 300)
     save_latent_model(directory, fitted)
     return directory
+
+
+def errors(model: Model) -> Tensor:
+    """What the prior is fitted to, (sample, channel, lat, lon), normalised."""
+    drawn = ERROR * model.normalisation.normalise(*_values(small_model.states(120, seed=3)))
+    return drawn - drawn.mean(dim=0)
 
 
 def background(truth: State) -> State:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
+import small_latent
 import small_model
 from command_line import run
 from genda.demo import simulate_columns
 from genda.observations.table import read_table, write_table
-from genda.sources import climatology, coarse_field, observe
+from genda.sources import climatology, coarse_field, observe, observe_std
 from genda.state import State, read_state, to_dataset, write_dataset
 
 
@@ -276,6 +279,123 @@ def test_departures_are_written_back_and_give_errors(case, capsys):
     assert code == 0, err
 
 
+def test_observations_come_back_from_the_mapped_climate_as_they_went_in(case, capsys):
+    """Whatever their flag: used, passive in the file or by a check, of a gross error, and flagged before the mapping."""
+    table = read_table(case / "columns.parquet")
+    values, quality = table["observation"].to_numpy(copy=True), table["quality"].to_numpy(copy=True)
+    t500 = np.flatnonzero((table["variable"] == "t") & (table["pressure"] == 5e4))
+    by_file, gross, departing, out_of_bounds = t500[:4]
+    by_check = table["station"].iloc[t500[4]]
+    hx_b = values.copy()
+    quality[by_file] = 1
+    values[gross] -= 28.0
+    hx_b[gross] = values[gross]
+    hx_b[departing] -= 50.0
+    values[out_of_bounds] = 500.0
+    table = _rowwise(case, "mixed.parquet", observation=values, quality=quality, hx_b=hx_b)
+    (case / "qc.yaml").write_text(f"checks: [bounds, departures, {{passive: {{rules: [{{station: [{by_check}]}}]}}}}]")
+    code, _, err = assimilate(
+        case,
+        capsys,
+        *("--method", "optimal-interpolation", "--map-climate", "--climate-amplitude", 1.5),
+        *("--checks", case / "qc.yaml", "--observations-out", case / "back.parquet"),
+        observations="mixed.parquet",
+    )
+    assert code == 0, err
+    back = read_table(case / "back.parquet")
+    assert back["quality"].iloc[[by_file, t500[4], gross, departing, out_of_bounds]].tolist() == [1, 1, 19, 19, 12]
+    for column in ("observation", "obs_error"):
+        np.testing.assert_allclose(back[column], table[column], rtol=1e-12)
+    assert not {"reported", "reported_error"} & set(back)
+
+
+def test_an_analysis_says_what_it_was_made_of(case, capsys, tmp_path):
+    """Inputs, options and the mapping between climates are in document, file and report: 10 K planted are the mean shift found."""
+    table = read_table(case / "columns.parquet")
+    table = table[table["variable"] != "z"].reset_index(drop=True)
+    write_table(
+        table.assign(observation=table["observation"] + 10.0 * (table["variable"] == "t")), tmp_path / "w.parquet"
+    )
+    (tmp_path / "errors.yaml").write_text("errors: [{variable: [t, t2m], error: 1.0}]")
+    (tmp_path / "qc.yaml").write_text("checks: [missing, bounds]")
+    common = ["--method", "optimal-interpolation", "--map-climate", "--vertical-correlation", 0.2, "--window-hours", 2]
+    common += ["--checks", tmp_path / "qc.yaml", "--errors", tmp_path / "errors.yaml", "--representativeness", 0.1]
+    shifts = {}
+    for name in (case / "columns.parquet", tmp_path / "w.parquet"):
+        extra = ["--climate-amplitude", 1.5, "--field", case / "coarse.nc", "--report", tmp_path / "r.html"]
+        code, out, err = assimilate(case, capsys, *common, *extra, observations=name, out=tmp_path / "a.nc")
+        assert code == 0, err
+        shifts[name.stem] = json.loads(out)["options"]["climate_mapping"]["coefficients"]
+    document = json.loads(out)
+    with xr.open_dataset(tmp_path / "a.nc") as dataset:
+        assert json.loads(dataset.attrs["inputs"]) == document["inputs"]
+        assert json.loads(dataset.attrs["options"]) == document["options"]
+    files = {"checks": "qc.yaml", "errors": "errors.yaml"}
+    assert document["inputs"] == {
+        "observations": [str(tmp_path / "w.parquet")],
+        "fields": [str(case / "coarse.nc")],
+        **{name: str(tmp_path / file) for name, file in files.items()},
+    }
+    options = document["options"]
+    assert options["climate_mapping"]["amplitude"] == 1.5
+    assert options | {"climate_mapping": None} == {
+        "window_hours": 2.0,
+        "checks": ["missing", "bounds"],
+        "vertical_correlation": 0.2,
+        "representativeness": 0.1,
+        "climate_mapping": None,
+        "field_error": 0.05,
+    }
+    for channel in ("t850", "t500"):
+        assert shifts["w"][channel][0] - shifts["columns"][channel][0] == pytest.approx(10.0, abs=0.01)
+    page = (tmp_path / "r.html").read_text()
+    for text in (
+        "climate_mapping.coefficients.t500",
+        "climate_mapping.amplitude",
+        "qc.yaml",
+        "errors.yaml",
+        "w.parquet",
+    ):
+        assert text in page
+
+
+def test_the_documented_list_of_checks_runs_with_either_kind_of_prior(case, capsys, tmp_path):
+    """A prior of states departs from its climatology, one of background errors from the forecast, by the errors it knows."""
+    documented = Path(__file__).parents[1] / "docs" / "observations.md"
+    (listed,) = [part for part in documented.read_text().split("```") if part.startswith("yaml\nchecks:")]
+    (tmp_path / "qc.yaml").write_text(listed.removeprefix("yaml\n"))
+    code, _, err = assimilate(case, capsys, "--checks", tmp_path / "qc.yaml", "--method", "optimal-interpolation")
+    assert code == 0, err
+    truth = small_model.states(1, seed=9)
+    forecast = small_latent.background(truth)
+    write_dataset(to_dataset(forecast), tmp_path / "forecast.nc")
+    small_latent.saved(tmp_path / "latent")
+    model = small_model.build()
+    table = simulate_columns(model, truth, seed=0)
+    table = table[table["variable"] != "z"].reset_index(drop=True)
+    expected = observe(model, forecast.values[0], table).numpy()
+    scale = observe(model, model.normalisation.std.view(-1, 1, 1).expand_as(truth.values[0]), table).numpy()
+    limit = 4 * np.hypot(small_latent.ERROR * scale, table["obs_error"])
+    rows = np.flatnonzero((table["variable"] == "t") & (table["latitude"].abs() < 40))
+    planted = {int(rows[7]): 1.4, int(rows[8]): 0.6}
+    for row, share in planted.items():
+        table.loc[row, "observation"] = expected[row] + share * limit[row]
+    write_table(table, tmp_path / "planted.parquet")
+    (tmp_path / "few.yaml").write_text("checks: [missing, {departures: {factor: 4}}]")
+    arguments = ["assimilate", "--model", tmp_path / "latent", "--method", "latent-gaussian", "--time", "2001-01-01"]
+    arguments += ["--background", tmp_path / "forecast.nc", "--observations", tmp_path / "planted.parquet", "--json"]
+    for checks in ("few", "qc"):
+        files = ["--checks", tmp_path / f"{checks}.yaml", "--observations-out", tmp_path / f"{checks}.parquet"]
+        code, _, err = run(capsys, *arguments, *files, "--out", tmp_path / "a.nc")
+        assert code == 0, err
+    back = read_table(tmp_path / "few.parquet")
+    assert [int(back["quality"].iloc[row]) for row in planted] == [19, 0]
+    np.testing.assert_allclose(back["hx_b"], expected, rtol=1e-5)
+    sample = small_latent.errors(model).std(dim=(0, 3), keepdim=True)[0] * model.normalisation.std.view(-1, 1, 1)
+    expected = observe_std(model, sample.expand_as(truth.values[0]), table)
+    np.testing.assert_allclose(back["hx_b_error"], expected, rtol=0.15)
+
+
 def test_checks_are_counted_one_by_one(case, capsys):
     table = read_table(case / "columns.parquet")
     value = table["observation"].to_numpy(copy=True)
@@ -290,11 +410,15 @@ def test_checks_are_counted_one_by_one(case, capsys):
     checked = read_table(case / "checked.parquet")
     assert np.flatnonzero(checked["quality"] == 19).tolist() == rows.tolist()
     assert checked["hx_b"].notna().all()
-    (case / "qc.yaml").write_text("checks: [nonsense]")
-    code, out, err = run(capsys, *command, "--checks", case / "qc.yaml")
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    assert "qc.yaml: found check 'nonsense'" in err
+    for text, message in (
+        ("checks: [nonsense]", "qc.yaml: found check 'nonsense'"),
+        ("checks: [5]", "qc.yaml: found check 5"),
+        ("checks: [{hydrostatic: {tolerance: -1}}]", "qc.yaml: hydrostatic: tolerance: found -1"),
+    ):
+        (case / "qc.yaml").write_text(text)
+        code, out, err = run(capsys, *command, "--checks", case / "qc.yaml")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
 
 
 def test_tables_of_any_layout_and_damaged_files_from_the_command(tmp_path, capsys):

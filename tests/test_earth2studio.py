@@ -13,6 +13,7 @@ import xarray as xr
 import genda
 import small_latent
 import small_model
+from genda.earth2studio import _table
 from genda.observations.table import DTYPES
 
 
@@ -98,6 +99,19 @@ def test_the_generator_gives_the_librarys_analysis(model, adapter, caplog):
     np.testing.assert_allclose(analysis.sel(time=TIME), expected.members.values[0], rtol=1e-5)
     assert analysis.sizes["ensemble"] == 2
     generator.close()
+
+
+def test_observations_without_identifiers_are_all_used(model, adapter):
+    """Earth2Studio's required columns name no station: 40 places at one time are 40 stations, each with two fields."""
+    rng = np.random.default_rng(0)
+    places = {"lat": rng.uniform(-60, 60, 40), "lon": rng.uniform(-180, 180, 40)}
+    aloft = pd.DataFrame(places | {"variable": "t", "pres": rng.uniform(51000.0, 84000.0, 40), "observation": 265.0})
+    ground = pd.DataFrame(places | {"variable": "t2m", "pres": np.nan, "observation": 285.0})
+    table = pd.concat([aloft, ground], ignore_index=True).assign(time=TIME)
+    for given in (table, table.assign(station=None), table.assign(station=" ")):
+        used, _ = genda.usable_observations(model, _table(given), TIME, 3.0, gross_factor=1e9)
+        assert (used["quality"] == 0).all()
+        assert used["station"].nunique() == 40
 
 
 def test_requested_times_and_lead_times_are_analysed_and_no_observations_sample_the_prior(adapter):

@@ -73,6 +73,22 @@ def test_times_are_sorted_with_what_belongs_to_them(tmp_path):
         open_gridded(tmp_path).coordinate("split")
 
 
+def test_a_variable_that_lacks_a_time_is_named_whether_it_is_read_alone_or_with_others(tmp_path):
+    dataset = to_dataset(states(6))
+    dataset[["geopotential"]].drop_isel(time=4).to_netcdf(tmp_path / "z.nc", engine="h5netcdf")
+    dataset[["2m_temperature"]].to_netcdf(tmp_path / "t2m.nc", engine="h5netcdf")
+    times = dataset["time"].values
+    message = "geopotential: found 5 times without 2001-01-03T00:00, expected it among them"
+    for names in (["z500"], ["z500", "t2m"]):
+        with pytest.raises(ValueError, match=message):
+            read_state(tmp_path, names, times[3:])
+        assert len(read_state(tmp_path, names, times[:4]).times) == 4
+    with pytest.raises(ValueError, match=message):
+        read_state(tmp_path)
+    assert len(read_state(tmp_path, ["z500"]).times) == 5
+    assert len(read_state(tmp_path, ["t2m"], times[3:]).times) == 3
+
+
 def test_a_store_behind_a_url_is_read(tmp_path):
     state = states(2)
     to_dataset(state).to_zarr(tmp_path / "state.zarr")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
-    {"variables", "grid", "linalg", "assets", "atomic", "grib"},
+    {"variables", "grid", "linalg", "assets", "atomic", "documents", "grib"},
     {"files"},
     {"state", "sphere", "nn", "observations", "regrid"},
     {"problem"},
@@ -55,6 +55,18 @@ def test_modules_import_only_from_layers_to_their_left():
 def test_only_one_module_uses_torch_distributed():
     users = {p.name for p in SOURCE.rglob("*.py") if "torch.distributed" in p.read_text()}
     assert users <= {"parallel.py"}
+
+
+def test_scripts_run_from_anywhere():
+    """A script finds its siblings, never the folder that they are in."""
+    scripts = list((SOURCE.parents[1] / "benchmarks").rglob("*.py"))
+    assert scripts
+    for path in scripts:
+        nodes = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
+        names = {getattr(node, "module", None) or node.names[0].name for node in nodes}
+        assert not {name for name in names if name.split(".")[0] == "benchmarks"}, path
 
 
 def test_help_imports_neither_torch_nor_xarray():

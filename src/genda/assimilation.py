@@ -156,7 +156,7 @@ def assimilate(
     problem = Problem(shape, tuple(sources), condition=condition, time=str(times[0]))
     first_guess = climatology(model, time)
     if background is not None or isinstance(model, LatentModel):
-        forecasts = _background_members(model, background, time)
+        forecasts = background_members(model, background, time)
         first_guess = forecasts.mean(dim=0)
         normalised = model.normalisation.normalise(forecasts.unsqueeze(0), times)[0].float()
         several = len(normalised) > 1
@@ -212,7 +212,7 @@ def _written(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if isinstance(value, str | int | float | Mapping | None)}
 
 
-def _background_members(model: StateModel, background: State | None, time: np.datetime64) -> Tensor:
+def background_members(model: StateModel, background: State | None, time: np.datetime64) -> Tensor:
     """Forecasts of the analysis time on the model's channels, (member, channel, lat, lon), physical units.
 
     Raises:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from genda.assets import model_directory
 from genda.atomic import replacing
 from genda.diffusion.denoiser import IsotropicGaussian, PreconditionedDenoiser
 from genda.diffusion.gaussian import ERROR_SIGMAS, SphericalGaussian
+from genda.documents import Strict, first_complaint
 from genda.grid import LatLonGrid
 from genda.nn.unet import UNet
 from genda.sphere import SphericalTransform
@@ -32,21 +32,6 @@ from genda.state import Normalisation
 from genda.variables import channels as parse_channels
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
-
-
-class Strict(BaseModel):
-    """A pydantic model that refuses unknown keys and says which it knows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, document: Any) -> Any:
-        unknown = [key for key in document if key not in cls.model_fields] if isinstance(document, dict) else []
-        if unknown:
-            names = {"key": str(unknown[0]), "expected": ", ".join(cls.model_fields)}
-            raise PydanticCustomError("unknown_key", "{key}: unknown key, expected some of {expected}", names)
-        return document
 
 
 class UNetConfig(Strict):
@@ -98,7 +83,7 @@ class Card(Strict):
     architecture: Architecture
     harmonics: int = Field(ge=0)
     sha256: str
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
 
 
 class StateModel(Protocol):
@@ -308,19 +293,6 @@ def check_model(name: str | Path) -> Card:
             f"{path}: found standard deviations {found}, expected one for each of {len(card.channels)} channels"
         )
     return card
-
-
-def first_complaint(error: ValidationError) -> str:
-    """One line for a pydantic error: which key, what is wrong, what was found."""
-    complaint = error.errors(include_url=False)[0]
-    if complaint["type"] == "unknown_key":
-        return ".".join(map(str, (*complaint["loc"], complaint["msg"])))
-    if complaint["type"] == "value_error":
-        place = ".".join(map(str, complaint["loc"]))
-        return f"{place}: {complaint['ctx']['error']}" if place else str(complaint["ctx"]["error"])
-    key = ".".join(map(str, complaint["loc"])) or "document"
-    found = "" if complaint["type"] in ("missing", "json_invalid") else f", found {complaint['input']!r:.80}"
-    return f"{key}: {complaint['msg'].lower()}{found}"
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

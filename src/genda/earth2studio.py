@@ -32,7 +32,7 @@ from genda.checkpoint import Model
 from genda.grid import LatLonGrid
 from genda.latent_model import LatentModel
 from genda.observations.flags import Flag
-from genda.observations.table import DTYPES
+from genda.observations.table import DTYPES, identified
 from genda.sources import point_source
 from genda.state import State
 from genda.usable import usable_observations
@@ -221,7 +221,7 @@ def _table(table: pd.DataFrame) -> pd.DataFrame:
         variable=found["variable"].map(identifiers),
         quality=np.int16(Flag.PASS),
     )
-    return complete[list(DTYPES)].astype(DTYPES)
+    return identified(complete[list(DTYPES)].astype(DTYPES))
 
 
 def _field_and_level(name: str) -> tuple[str, float | None] | None:

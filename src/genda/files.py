@@ -91,6 +91,24 @@ class Gridded:
         found = [part["time"].values.astype("datetime64[ns]") for part in self.parts if "time" in part.dims]
         return np.unique(np.concatenate(found)) if found else np.empty(0, dtype="datetime64[ns]")
 
+    @cached_property
+    def _times_of(self) -> dict[str, pd.Index]:
+        """The times that each variable has, of all files together; without those that do not depend on time."""
+        found: dict[str, pd.Index] = {}
+        for part in self.parts:
+            if "time" in part.dims:
+                own = pd.Index(part["time"].values.astype("datetime64[ns]"))
+                for name in part.data_vars:
+                    if "time" in part[name].dims:
+                        found[str(name)] = found[str(name)].union(own) if str(name) in found else own
+        return found
+
+    def times_with(self, names: Iterable[str]) -> Times:
+        """Valid times that every variable of these names has, ascending, leaving out names that no file has."""
+        held = [self._times_of[name] for name in names if name in self._times_of]
+        common = self.times[np.all([np.isin(self.times, times) for times in held], axis=0)] if held else self.times
+        return np.asarray(common)
+
     def at(self, times: Times | None = None, names: Iterable[str] | None = None) -> xr.Dataset:
         """The data set at some times, in their order; a single file's is not read yet.
 
@@ -99,14 +117,16 @@ class Gridded:
             names: of the variables wanted, where it matters that others are not read.
 
         Raises:
-            ValueError: for a time that is not there, or files that contradict each other.
+            ValueError: for a time that is not there, or that one of the variables lacks, or files that contradict each other.
         """
         if times is not None and self.times.size and (absent := ~np.isin(times, self.times)).any():
             raise ValueError(
                 f"time: found {self.times[0]} to {self.times[-1]} without {times[absent][0]}, expected it among them"
             )
-        pieces = []
         wanted = None if names is None else set(names)
+        if wanted is not None:
+            self._check_times(wanted, times)
+        pieces = []
         for part in self.parts:
             piece = part if wanted is None else part[[name for name in part.data_vars if name in wanted]]
             if not piece.data_vars:
@@ -124,6 +144,16 @@ class Gridded:
         except xr.MergeError as error:
             raise ValueError(f"found files that contradict each other ({error}), expected each value once") from error
         return merged if times is None else merged.sel(time=times)
+
+    def _check_times(self, names: set[str], times: Times | None) -> None:
+        """Refuse a time asked for, or by default that any of these variables has, that one of them lacks."""
+        held = {name: own for name, own in self._times_of.items() if name in names}
+        if times is None:
+            times = self.times[np.any([np.isin(self.times, own) for own in held.values()], axis=0)] if held else None
+        for name, own in held.items():
+            if times is not None and (lacking := own.get_indexer(pd.Index(times)) < 0).any():
+                first = np.datetime_as_string(times[lacking][0], unit="m")
+                raise ValueError(f"{name}: found {own.size} times without {first}, expected it among them")
 
     def close(self) -> None:
         for part in self.parts:

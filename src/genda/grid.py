@@ -145,6 +145,11 @@ class LatLonGrid:
         return (self.longitude[-1] - self.longitude[0]) / (len(self.longitude) - 1)
 
     @property
+    def spacing(self) -> float:
+        """Distance between rows, m."""
+        return float(np.radians(np.median(-np.diff(self.latitude))) * EARTH_RADIUS)
+
+    @property
     def periodic(self) -> bool:
         """Whether the last column is the western neighbour of the first."""
         return abs(self.longitude_step * len(self.longitude) - 360.0) < 360.0 * _TOLERANCE

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from genda.assets import model_directory
-from genda.checkpoint import CARD, GridCard, Strict, UNetConfig, read_document
+from genda.checkpoint import CARD, GridCard, UNetConfig, read_document
+from genda.documents import Strict
 
 AUTOENCODER = "autoencoder"
 """Folder of a prior's directory that holds its autoencoder."""

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from genda.checkpoint import Strict
 from genda.diffusion.hybrid_gaussian import EnsembleBase
 from genda.diffusion.increments import Increments
 from genda.diffusion.sampler import Sampler
+from genda.documents import Strict
 from genda.grid import LatLonGrid
 from genda.guidance.latent_optimisation import Optimiser
 from genda.guidance.mmps import DEFAULT_ITERATIONS, MMPS

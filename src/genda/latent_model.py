@@ -167,6 +167,21 @@ class LatentModel:
             about_analysis=self.about_analysis,
         ).eval()
 
+    def error_std(self, lead: int) -> Tensor:
+        """What errors of a background have by channel and latitude, in normalised units, shape (channel, lat, 1).
+
+        The standard deviation of the Gaussian of latent errors, decoded by the linear map, and of what the latent can't hold.
+
+        Raises:
+            ValueError: for a lead that it was not trained on.
+        """
+        i, patch = self._index(lead), self.space.spec.patch if self.space.encoded else 1
+        weight = self.space.autoencoder.linear_weight * self.scale[i].flatten()
+        local = self.denoiser.base.local_covariance(self.scale.new_tensor(torch.inf))  # type: ignore[operator]
+        variance = torch.einsum("ck,lkj,cj->cl", weight, local, weight)
+        rows = variance.view(len(self.channels), patch, patch, -1).mean(dim=2).mT.flatten(1)
+        return (rows + self.floor[i].view(-1, 1)).clamp(min=0).sqrt().unsqueeze(-1)
+
     def condition(self, times: Times, lead: int) -> Tensor:
         """What the network is told beside maps: season and lead, shape (time, 3)."""
         return increment_condition(times, self._index(lead), len(self.leads))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from genda.checkpoint import first_complaint
+from genda.documents import first_complaint
 
 T = TypeVar("T")
 

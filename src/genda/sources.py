@@ -66,6 +66,16 @@ def observe(where: StateModel | State, values: Tensor, table: pd.DataFrame) -> T
     return operator(values.double().reshape(-1, *values.shape[-3:])).view(*values.shape[:-3], len(table))
 
 
+def observe_std(where: StateModel | State, std: Tensor, table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Standard deviations (channel, lat, lon) at the rows of a table: means, weighted by the size of the weights of H.
+
+    H itself would turn the sign of winds from beyond a pole. Raises as :func:`point_operator`.
+    """
+    weights = abs(_point_matrix(where, table))
+    values = weights @ std.double().flatten().numpy()
+    return np.asarray(values / np.maximum(weights @ np.ones(weights.shape[1]), 1e-300))
+
+
 def _point_matrix(
     where: StateModel | State, table: pd.DataFrame, interpolation: operators.Interpolation = "bicubic"
 ) -> sp.csr_array:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from genda.checkpoint import StateModel
+from genda.observations.checks import check_departures
 from genda.observations.climate import ClimateMapping
-from genda.observations.errors import Entry, assign_errors
+from genda.observations.errors import Entry, assign_errors, inflate_errors
 from genda.observations.flags import Flag
 from genda.observations.quality import (
     Check,
@@ -25,9 +29,14 @@ from genda.observations.quality import (
     set_flag,
 )
 from genda.observations.soundings import select_levels
-from genda.sources import climatology, observe, point_operator
+from genda.sources import add_representativeness, climatology, observe, observe_std, point_operator
 from genda.state import State, nonnegative
 from genda.variables import channels as parse_channels
+
+Array = NDArray[np.float64]
+
+_REPORTED = {"observation": "reported", "obs_error": "reported_error"}
+"""Columns that a mapping changes, and those that keep what they were."""
 
 
 def usable_observations(
@@ -42,6 +51,9 @@ def usable_observations(
     gross_factor: float = 5.0,
     checks: Iterable[Check] = (check_missing, check_bounds, check_duplicates),
     errors: Sequence[Entry] = (),
+    background: State | None = None,
+    background_error: Tensor | None = None,
+    representativeness: float | Literal["spacing"] | None = None,
 ) -> tuple[pd.DataFrame, ClimateMapping | None]:
     """The whole table with flags set for this model and time, moved to the model's climate if asked for.
 
@@ -49,6 +61,9 @@ def usable_observations(
     climatology in units of its standard deviation, which catches gross errors only. Rows that a check has made passive stay so
     where the model can see them, in the climate of the others. A mapping that is not given is fitted on what has passed, once
     before and once after the last check.
+
+    A check of departures compares with ``background``, without one with the column ``hx_b`` of the table, and where there is
+    none with the model's climatology, in the climate of the observations.
 
     Args:
         model: the prior.
@@ -61,12 +76,38 @@ def usable_observations(
         gross_factor: standard deviations allowed by the last check.
         checks: run first, see :func:`genda.observations.read_checks`; they see what has an ``obs_error``.
         errors: instead of default errors, see :func:`genda.observations.errors.read_errors`.
+        background: a forecast of the time, or an ensemble of them, (1, [member,] channel, lat, lon), physical units.
+        background_error: its standard deviation, physical units, broadcast to (channel, lat, lon); an ensemble's spread by
+            default.
+        representativeness: of what the model's grid cannot follow, before any check: a fraction of the climatological standard
+            deviation added in variance (:func:`genda.sources.add_representativeness`), or "spacing", errors that grow with
+            the distance between its rows (:func:`genda.observations.errors.inflate_errors`).
 
     Returns:
-        the table, and the mapping that was applied to it.
+        the table, and the mapping that was applied to it; where there is one, the columns ``reported`` and
+        ``reported_error`` hold what :func:`as_reported` puts back.
+
+    Raises:
+        ValueError: for a background, which is in the model's climate, with a mapping from another, or a negative fraction.
     """
-    given, map_climate = mapping, map_climate or mapping is not None
+    checks, map_climate = tuple(checks), map_climate or mapping is not None
+    if background is not None and map_climate:
+        raise ValueError("background: found one with a mapping of climates, expected one or the other")
     table = assign_errors(table.reset_index(drop=True), errors)
+    if representativeness == "spacing":
+        table = inflate_errors(table, model.grid.spacing / 1000.0)
+    elif representativeness is not None:
+        if not representativeness >= 0:
+            raise ValueError(f"representativeness: found {representativeness}, expected a fraction of 0 or more")
+        seen = _seen(model, table, time, window_hours)
+        fraction = representativeness * (amplitude if mapping is None else mapping.amplitude)
+        errors_seen = add_representativeness(model, table.iloc[seen], fraction)["obs_error"]
+        table = table.assign(obs_error=errors_seen.reindex(table.index).fillna(table["obs_error"]))
+    if background is not None:
+        table = with_background(table, background, time, window_hours, background_error)
+    elif "hx_b" not in table and any(getattr(check, "func", check) is check_departures for check in checks):
+        fitted = mapping if mapping is not None or not map_climate else amplitude
+        table = _with_climatology(model, table, time, window_hours, fitted, gross_factor)
     table = observable(model, table, time, window_hours, exact=map_climate, checks=checks)
     passing = (table["quality"] == Flag.PASS).to_numpy()
     if not passing.any():
@@ -74,26 +115,116 @@ def usable_observations(
     rows = table[passing]
     expected = observe(model, climatology(model, time), rows).numpy()
     _, spread = point_operator(model, rows)
-    if map_climate and given is None:
-        mapping = ClimateMapping.fit(rows, expected, amplitude)
+    if map_climate and mapping is None:
+        mapping = _fitted(rows, expected, spread, amplitude, gross_factor)
     mapped = rows if mapping is None else mapping.to_model(rows, expected)
-    checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
-    if mapping is not None and given is None:
-        good = checked == Flag.PASS
-        mapping = ClimateMapping.fit(rows[good], expected[good], amplitude)
-        mapped = mapping.to_model(rows, expected)
-        checked = check_background(mapped, expected, spread, gross_factor)["quality"].to_numpy()
     table = table.copy()
-    table.loc[passing, "quality"] = checked
-    for column in ("observation", "obs_error"):
-        table.loc[passing, column] = mapped[column].to_numpy()
+    table.loc[passing, "quality"] = _without_gross(mapped, expected, spread, gross_factor)["quality"]
+    if mapping is None:
+        return table, None
+    table = table.assign(**{kept: table[column] for column, kept in _REPORTED.items()})
     passive = (table["quality"] == Flag.PASSIVE).to_numpy()
-    if mapping is not None and passive.any():
+    if passive.any():
         rows = table[passive]
         moved = mapping.to_model(rows, observe(model, climatology(model, time), rows).numpy())
-        for column in ("observation", "obs_error"):
-            table.loc[passive, column] = moved[column].to_numpy()
+        mapped = pd.concat([mapped, moved])
+    for column in _REPORTED:
+        table.loc[mapped.index, column] = mapped[column]
     return table, mapping
+
+
+def _fitted(
+    rows: pd.DataFrame, expected: Array, spread: Array, amplitude: float, gross_factor: float
+) -> ClimateMapping:
+    """A mapping of rows that pass, fitted again to those of them that its first fit shows to be without gross errors."""
+    first = ClimateMapping.fit(rows, expected, amplitude).to_model(rows, expected)
+    good = (_without_gross(first, expected, spread, gross_factor)["quality"] == Flag.PASS).to_numpy()
+    return ClimateMapping.fit(rows[good], expected[good], amplitude)
+
+
+def _without_gross(rows: pd.DataFrame, expected: Array, spread: Array, factor: float) -> pd.DataFrame:
+    """Rows with a flag on those too far from the climatology, and on what was reported with them."""
+    return run_checks(rows, [partial(check_background, hx_b=expected, background_error=spread, factor=factor)])
+
+
+def _with_climatology(
+    model: StateModel,
+    table: pd.DataFrame,
+    time: np.datetime64,
+    window_hours: float,
+    mapping: ClimateMapping | float | None,
+    gross_factor: float,
+) -> pd.DataFrame:
+    """The table with the model's climatology for ``hx_b``, in the climate of the observations.
+
+    ``mapping`` is the one between the two, the amplitude of one to be fitted, or None where they are the same.
+    """
+    mean, std = climatology(model, time), model.normalisation.std.view(-1, 1, 1)
+    state = State(mean.unsqueeze(0), model.channels, model.grid, np.array([time]))
+    table = with_background(table, state, time, window_hours, std, exact=mapping is not None)
+    if mapping is None:
+        return table
+    if not isinstance(mapping, ClimateMapping):
+        rows = table[table["hx_b"].notna() & (table["quality"] == Flag.PASS)]
+        rows = run_checks(rows, (check_missing, check_bounds, check_duplicates))
+        rows = rows[rows["quality"] == Flag.PASS]
+        if rows.empty:
+            return table
+        mapping = _fitted(rows, rows["hx_b"].to_numpy(), rows["hx_b_error"].to_numpy(), mapping, gross_factor)
+    return table.assign(
+        hx_b=mapping.to_earth(table, table["hx_b"].to_numpy(), table["hx_b"].to_numpy()),
+        hx_b_error=mapping.amplitude * table["hx_b_error"],
+    )
+
+
+def with_background(
+    table: pd.DataFrame,
+    background: State,
+    time: np.datetime64,
+    window_hours: float,
+    error: Tensor | None = None,
+    exact: bool = False,
+) -> pd.DataFrame:
+    """The table with ``hx_b`` and its standard deviation ``hx_b_error``, NaN where the background cannot be seen or it is unknown.
+
+    Args:
+        table: observations, of which those that pass or are passive are filled.
+        background: of one time, (1, [member,] channel, lat, lon); ``hx_b`` is of the members' mean.
+        time, window_hours, exact: as of :func:`observable`. Without ``exact`` a level that another one is nearer to than the
+            background's is filled all the same.
+        error: physical units, broadcast to (channel, lat, lon); the members' spread where None and there are several.
+    """
+    seen = _seen(background, table, time, window_hours, exact)
+    rows = table.iloc[seen]
+    found, spread = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    if len(rows):
+        values = background.values[0]
+        members = observe(background, values if values.ndim == 4 else values.unsqueeze(0), rows).numpy()
+        found[seen] = members.mean(axis=0)
+        if error is not None:
+            whole = error.double().expand(len(background.channels), *background.grid.shape)
+            spread[seen] = observe_std(background, whole, rows)
+        elif len(members) > 1:
+            spread[seen] = members.std(axis=0, ddof=1)
+    return table.assign(hx_b=found, hx_b_error=spread)
+
+
+def _seen(
+    where: StateModel | State, table: pd.DataFrame, time: np.datetime64, window_hours: float, exact: bool = False
+) -> NDArray[np.intp]:
+    """Positions of the rows, passing or passive, that a model or state can be seen through at."""
+    unflagged = np.flatnonzero(table["quality"].isin([Flag.PASS, Flag.PASSIVE]))
+    quality = observable(where, table.iloc[unflagged], time, window_hours, exact, checks=())["quality"]
+    wanted = [Flag.PASS, Flag.PASSIVE, *([] if exact else [Flag.THINNED])]
+    return np.asarray(unflagged[quality.isin(wanted).to_numpy()])
+
+
+def as_reported(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`usable_observations` with every observation and its error as they were before the mapping."""
+    if not set(_REPORTED.values()) <= set(table.columns):
+        return table
+    restored = table.assign(**{column: table[kept] for column, kept in _REPORTED.items()})
+    return restored.drop(columns=list(_REPORTED.values()))
 
 
 def in_observed_climate(model: StateModel, state: State, mapping: ClimateMapping) -> State:
@@ -118,7 +249,10 @@ def observable(
     keeps only values reported at the levels themselves. Passive rows that can be seen stay passive, the others get the flag
     that says why not.
     """
-    levels = sorted({c.pressure for c in parse_channels(where.channels) if c.pressure is not None})
+    levels: dict[str, list[float]] = {}
+    for known in parse_channels(where.channels):
+        if known.pressure is not None:
+            levels.setdefault(known.field.id, []).append(known.pressure)
     seen: list[Check] = [
         partial(check_window, time=time, half_width=pd.Timedelta(hours=window_hours)),
         partial(check_domain, grid=where.grid),

@@ -69,6 +69,42 @@ def test_times_channels_and_area_are_chosen(source, tmp_path, capsys):
     torch.testing.assert_close(state.values, kept)
 
 
+@pytest.mark.parametrize(
+    ("every", "hours"), [(48, range(0, 480, 48)), (36, range(0, 480, 36)), (12, range(0, 480, 12))]
+)
+def test_hours_between_times_are_counted_from_the_first_midnight(source, tmp_path, capsys, every, hours):
+    out = tmp_path / "out.zarr"
+    options = ("--channels", "t2m", "--every", every, "--gap-days", 0)
+    code, _, error = run(capsys, "data", "prepare", source, out, *options)
+    assert code == 0, error
+    elapsed = (read_state(out).times - np.datetime64("2001-01-01", "ns")) / np.timedelta64(1, "h")
+    assert elapsed.tolist() == list(hours)
+
+
+def test_times_that_a_channel_lacks_are_left_out_and_counted(tmp_path, capsys):
+    """Geopotential lacks one time of forty in the middle, wherever it is asked for alone, with others, or not at all."""
+    state = states(40)
+    dataset = to_dataset(state)
+    (tmp_path / "in").mkdir()
+    dataset[["geopotential"]].drop_isel(time=17).to_netcdf(tmp_path / "in" / "z.nc", engine="h5netcdf")
+    dataset[["2m_temperature"]].to_netcdf(tmp_path / "in" / "t2m.nc", engine="h5netcdf")
+    for number, (channels, frames) in enumerate((("z500", 39), ("z500,t2m", 39), ("t2m", 40), ("all", 39))):
+        out = tmp_path / f"{number}.zarr"
+        options = ("--channels", channels, "--gap-days", 0, "--json")
+        code, text, error = run(capsys, "data", "prepare", tmp_path / "in", out, *options)
+        assert code == 0, error
+        document = json.loads(text)
+        assert (document["frames"], document["times_left_out"]) == (frames, 40 - frames)
+        assert read_state(out).values.shape[0] == frames
+        code, text, error = run(capsys, "data", "stats", tmp_path / "in", "--channels", channels, "--json")
+        assert code == 0, error
+        assert json.loads(text)["times"] == frames
+    code, text, _ = run(capsys, "data", "check", tmp_path / "in", "--json")
+    assert code == 2
+    (problem,) = json.loads(text)["problems"]
+    assert problem == "geopotential: found 39 times without 2001-01-09T12:00, expected it among them"
+
+
 def test_a_killed_preparation_goes_on_to_the_same_store(source, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "SHARD_BYTES", 4 * 2 * 8 * 16 * 8)  # eight frames a file
     times = read_state(source, CHANNELS[:1]).times

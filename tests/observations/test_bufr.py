@@ -202,12 +202,19 @@ def test_mutated_bytes_give_a_valid_table_or_one_error(tmp_path, edits, keep):
         validate(outcome)
 
 
-def test_a_decoder_that_dies_is_one_error(tmp_path, monkeypatch):
-    path = written(tmp_path / "t.bufr", encoded())
-    script = tmp_path / "dies.py"
-    script.write_text("import os; os.abort()")
-    monkeypatch.setattr("genda.observations.bufr_decode.__file__", str(script))
-    with pytest.raises(ValueError, match="message 1: found damaged content"):
+@pytest.mark.parametrize(
+    ("script", "kind", "message"),
+    [
+        ("import os; os.abort()", ValueError, "message 1: found damaged content"),
+        ("print('no library', end=''); raise SystemExit(3)", ImportError, r"ecCodes failed to start \(no library\)$"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_decoder_that_dies_is_told_from_a_damaged_file(tmp_path, monkeypatch, script, kind, message, packed):
+    path = written(tmp_path / "t.bufr", gzip.compress(encoded()) if packed else encoded())
+    (tmp_path / "dies.py").write_text(script)
+    monkeypatch.setattr("genda.observations.bufr_decode.__file__", str(tmp_path / "dies.py"))
+    with pytest.raises(kind, match=message):
         read_bufr(path)
 
 

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genda.observations import Flag, read_observations, validate
+from genda.observations import Flag, check_duplicates, read_observations, validate
 from genda.observations.column_map import column_map, read_column_map
 
 MAP = {
@@ -118,13 +118,59 @@ def test_stations_keep_names_that_look_like_missing_values(tmp_path):
     }
 
 
+def test_stations_without_a_name_are_not_one_station(tmp_path):
+    text = (
+        CSV.replace("A1", "")
+        .replace("B2", "")
+        .replace("03.04.2020 13:30", "03.04.2020 12:00")
+        .replace(",700.", ",850.")
+    )
+    table = check_duplicates(read_observations(written(tmp_path / "t.csv", text), columns=MAP))
+    assert set(table["station"]) == {"50.00,-10.00", "-30.00,-350.00"}
+    assert Flag.DUPLICATE not in set(table["quality"])
+
+
+def test_whole_numbers_name_stations_and_flags_though_some_are_missing(tmp_path):
+    good = {
+        "quantities": {"temperature": MAP["quantities"]["temperature"] | {"good": {"column": "flag", "values": [1]}}}
+    }
+    frame = pd.read_csv(written(tmp_path / "t.csv", CSV), na_values=["M"])
+    frame.assign(id=[11035.0, 11035.0, np.nan], flag=[1.0, np.nan, 2.0]).to_parquet(tmp_path / "t.parquet")
+    table = read_observations(tmp_path / "t.parquet", columns=MAP | good)
+    assert table["station"].tolist() == ["11035", "-30.00,-350.00"]
+    assert table["quality"].tolist() == [Flag.PASS, Flag.DENIED]
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        lambda text: text.replace("\n", ",\n").replace("remark,", "remark", 1),  # a comma ends each row, not the names
+        lambda text: text.replace("\n", ",\n"),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\n\n" + text.replace("\n", "\n\n"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("remark", "fine\0"),
+        lambda text: text.replace(",remark", ',"re, mark"').replace("fine", '"f,i\nne"'),
+        lambda text: text + "A1,03.04.2020 12:00\n",
+    ],
+)
+def test_dress_that_changes_nothing(tmp_path, dress):
+    check(read_observations(written(tmp_path / "t.csv", dress(CSV)), columns=MAP))
+
+
 def test_dressed_csv(tmp_path):
     other = "Überschrift\n" + CSV.replace(".", "·").replace(",", ";").replace("·", ",")
     other = other.replace("03,04,", "03.04.")
     dressed = MAP | {"encoding": "latin-1", "separator": ";", "decimal": ",", "skip_rows": 1}
     check(read_observations(written(tmp_path / "t.csv", other, "latin-1"), columns=dressed))
-    with pytest.raises(ValueError, match=r"t\.csv: found text that is not utf-8"):
-        read_observations(written(tmp_path / "t.csv", CSV.replace("A1", "Ä1"), "latin-1"), columns=MAP)
+    check(read_observations(written(tmp_path / "t.csv", CSV, "utf-16"), columns=MAP | {"encoding": "utf-16"}))
+    for text, encoding in (
+        (CSV.replace("A1", "Ä1"), "latin-1"),
+        (CSV.replace("fine", "ö"), "latin-1"),
+        (CSV, "utf-16"),
+    ):
+        with pytest.raises(ValueError, match=r"t\.csv: found text that is not utf-8"):
+            read_observations(written(tmp_path / "t.csv", text, encoding), columns=MAP)
 
 
 def test_long_tables_pair_direction_and_speed_and_keep_duplicates(tmp_path):
@@ -206,10 +252,55 @@ REFUSED = {
     "date": (CSV.replace("03.04.2020 13:30", "31.04.2020 13:30"), r"row 3: found time '31\.04\.2020 13:30', expected %d"),
     "latitude": (CSV.replace("-30.0", "-130.0"), "row 3: found latitude -130, expected degrees within ±90"),
     "kelvin": (CSV.replace(",5.0,3.0", ",278.0,3.0").replace(",-2.0", ",271.0"), "median of 547.65 K for temperature"),
-    "pascals": (CSV.replace(",850.0,", ",8.5,").replace(",500.0,", ",5,").replace(",700.0,", ",7,"), "wrong units"),
+    "pascals": (CSV.replace(",850.0,", ",8.5,").replace(",500.0,", ",5,").replace(",700.0,", ",7,"), "these look like hPa"),
+    "twice": (CSV.replace("remark", "t"), "found column 't' 2 times, expected it once"),
+    "more": (CSV.replace("fine", "fine,5"), "row 1: found '5.*' beyond the last column, expected a cell for each name"),
+    "decimal comma": (CSV.replace("0.0,", "0,0,"), "row 1: found .* beyond the last column"),
+    "truth": (CSV.replace(",5.0,3.0", ",True,3.0"), "row 1: column 't': found 'True', expected a number"),
+    "no time": (CSV.replace("03.04.2020 13:30", ""), "row 3: found no time, expected %d"),
+    "year": (CSV.replace("03.04.2020 13:30", "03.04.1020 13:30"), r"row 3: found time '03\.04\.1020 13:30', expected %d"),
+    "quote": (CSV.replace("fine", '"fine'), "no readable CSV .*EOF inside string"),
+    "undeclared": (CSV.replace(",M,-9999", ",-8888,-9999").replace(",-2.0,", ",-8888,"), "median of -8614.85 K for temperature"),
+    "other separator": (CSV.replace(",", ";"), "no column 'id'"),
+    "error": (CSV.replace(",20,2,", ",20,-2,"), "row 1: found error 'ff_sd' -2, expected a standard deviation, not below 0"),
     "empty": ("id,when\n", "no column 'lat'"),
     "blank": ("\n\n", "no readable CSV"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("units", "message"), [("Pa", "no value above 850, expected Pa"), ("kPa", "median pressure of 850000 Pa")]
+)
+def test_wrong_units_of_pressure_are_told_by_what_stands_beside(tmp_path, units, message):
+    path = written(tmp_path / "t.csv", CSV)
+    with pytest.raises(ValueError, match=message):
+        read_observations(path, columns=MAP | {"pressure": {"column": "p", "units": units}})
+
+
+def test_errors_of_pressure_reach_humidity(tmp_path):
+    """q = ε e / (p − (1 − ε) e), so that ∂q/∂p = −q / (p − (1 − ε) e); of an altitude by ∂p/∂h = −ρ g."""
+    text = CSV.replace("p,t,", "p,psd,t,", 1).replace("850.0,", "850.0,1.5,").replace("500.0,", "500.0,,")
+    path = written(tmp_path / "t.csv", text.replace("700.0,", "700.0,,"))
+    e = 6.112 * math.exp(17.67 * 2 / 245.5)
+    slope = 0.622 * e / (850 - 0.378 * e) ** 2
+
+    def variance(error: object, units: str = "hPa", text: Path = path) -> float:
+        pressure = {"column": "p", "units": units} | ({"error": error} if error else {})
+        table = read_observations(text, columns=MAP | {"pressure": pressure})
+        return float(table["obs_error"][table["variable"] == "q"].iloc[0] ** 2)
+
+    assert variance(1.5) - variance(None) == pytest.approx((1.5 * slope) ** 2, rel=1e-2)
+    assert variance("psd") == variance(1.5)
+    altitudes = {"850.0": "1457.3", "500.0": "5574.4", "700.0": "3012.2"}
+    high = path.read_text()
+    for hectopascal, metres in altitudes.items():
+        high = high.replace(hectopascal, metres)
+    aloft = written(tmp_path / "h.csv", high)
+    density = 85000 / (287.05 * (288.15 - 6.5 * 1.4573))
+    hectopascals = density * G * 30 / 100
+    assert variance(30.0, "m", aloft) - variance(None, "m", aloft) == pytest.approx(
+        (hectopascals * slope) ** 2, rel=1e-2
+    )
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -222,6 +313,27 @@ def test_one_line_for_what_cannot_be_read(tmp_path, name):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["2020", "1585915200", "04/03/2020 12:00", "2020-04-31", "2020-04-03T25:00", "1020-04-03", "2520-04-03", "M", ""],
+)
+def test_times_are_never_guessed(tmp_path, text):
+    given = MAP | {"time": "when"}
+    path = written(tmp_path / "t.csv", CSV.replace("03.04.2020 ", "2020-04-03T").replace("2020-04-03T13:30", text))
+    with pytest.raises(
+        ValueError, match=r"row 3: found (no )?time.*, expected an ISO 8601 time, or its format in the map"
+    ):
+        read_observations(path, columns=given)
+
+
+def test_nothing_readable_says_why(tmp_path):
+    path = written(tmp_path / "t.csv", CSV.replace("03.04.2020", "soon"))
+    lost: list[str] = []
+    with pytest.raises(ValueError, match=r"found nothing that could be read: .*row 1: found time 'soon 12:00'"):
+        read_observations(path, columns=MAP, on_loss=lost.append)
+    assert len(lost) == 4  # three rows, and the file that has none left
+
+
 def test_rows_that_cannot_be_read_may_be_passed_over(tmp_path):
     bad = CSV.replace(",5.0,3.0", ",warm,3.0").replace("-30.0", "-130.0")
     lost: list[str] = []
@@ -230,8 +342,17 @@ def test_rows_that_cannot_be_read_may_be_passed_over(tmp_path):
     assert [line.split(": ")[1] for line in lost] == ["row 1", "row 3"]
 
 
+TWICE = LONG_MAP["long"]["quantities"] | {"TAIR": {"quantity": "temperature", "units": "K"}}
 BAD_MAPS = {
-    "quantities.warmth": MAP | {"quantities": {"warmth": {"column": "t"}}},
+    "found 'TAIR' and 'TMP', expected temperature once": LONG_MAP | {"long": LONG_MAP["long"] | {"quantities": TWICE}},
+    "found 'geopotential' and 'height', expected geopotential once": MAP
+    | {"quantities": {"height": {"column": "h"}, "geopotential": {"column": "phi"}}},
+    "station: found 2019, expected text": MAP | {"station": {"value": 0o3743}},
+    "quantities.temperature.error": MAP | {"quantities": {"temperature": {"column": "t", "error": -1.0}}},
+    "latitude.error: unknown key": MAP | {"latitude": {"column": "lat", "error": 1.0}},
+    "month must be in": "a: 2020-13-45",
+    "found 'a' twice": "{a: 1, a: 2}",
+    "quantity 'warmth': expected one of": MAP | {"quantities": {"warmth": {"column": "t"}}},
     "expected either quantities or long": MAP | {"quantities": {}},
     "missing": MAP | {"missing": "M"},
     "latitudes": MAP | {"latitudes": "lat"},
@@ -242,10 +363,12 @@ BAD_MAPS = {
 @pytest.mark.parametrize("message", BAD_MAPS)
 def test_one_line_for_a_wrong_map(tmp_path, message):
     path = tmp_path / "map.yaml"
-    path.write_text(yaml.safe_dump(BAD_MAPS[message]))
+    bad = BAD_MAPS[message]
+    path.write_text(bad if isinstance(bad, str) else yaml.safe_dump(bad))
     with pytest.raises(ValueError, match=r"map\.yaml") as error:
         read_column_map(path)
-    assert message.split(".")[-1] in str(error.value)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
     units = MAP | {"quantities": {"temperature": {"column": "t", "units": "degrees"}}}
     with pytest.raises(ValueError, match=r"column 't': found units 'degrees' for temperature, expected one of K, degC"):
         read_observations(written(tmp_path / "t.csv", CSV), columns=units)

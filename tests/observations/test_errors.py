@@ -29,17 +29,45 @@ def test_the_first_entry_that_fits_counts_then_the_source_then_the_default(tmp_p
     np.testing.assert_allclose(assigned, expected)
     plain = assign_errors(given)["obs_error"]
     np.testing.assert_allclose(plain.iloc[[4, 5]], [0.1, 1.0])  # what the table holds; an aircraft's default
-    for text, message in (
-        ("errors:\n- {variable: t, pressure: [500, 300], error: 1}", "found 1 errors at 2 pressures"),
-        ("errors:\n- {variable: warmth, error: 1}", "unknown variable 'warmth'"),
-        ("errors:\n- {variable: t, error: -1}", "greater than 0"),
-        ("- 1", "expected a list under 'errors'"),
-        ("a: [", "no YAML"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=message) as error:
-            read_errors(path)
-        assert len(str(error.value).splitlines()) == 1
+
+
+def test_entries_know_variables_by_any_name(tmp_path):
+    path = tmp_path / "errors.yaml"
+    path.write_text("errors: [{variable: temperature, error: 9}]")
+    assert assign_errors(table(), read_errors(path))["obs_error"].item() == 9.0
+
+
+WRONG = {
+    "errors: [{variable: t, pressure: [500, 300], error: 1}]": "entry 1: found 1 errors at 2 pressures",
+    "errors: [{variable: warmth, error: 1}]": "entry 1: variable: unknown variable 'warmth'",
+    "errors: [{variable: [], error: 1}]": "entry 1: variable: found an empty list",
+    "errors: [{variable: t, source: [], error: 1}]": "entry 1: source: found an empty list",
+    "errors: [{variable: t, source: 03743, error: 1}]": "entry 1: source: found 2019, expected text: quote it",
+    "errors: [{variable: t, error: -1}]": "greater than 0",
+    "errors: [{variable: t, error: .inf}]": "finite",
+    "errors: [{variable: t, error: 1}, 1]": "entry 2: document: input should be a valid dictionary",
+    "- 1": "expected a list under 'errors'",
+    "{errors: [], error: []}": "expected a list under 'errors'",
+    "a: 2020-13-45": "expected YAML .*month must be in",
+    "a: [": "expected YAML",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_one_line_for_a_wrong_file_of_errors(tmp_path, text):
+    path = tmp_path / "errors.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=WRONG[text]) as error:
+        read_errors(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_no_file_and_a_directory_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent: no such file"):
+        read_errors(tmp_path / "absent")
+    with pytest.raises(ValueError, match="found a directory, expected a file"):
+        read_errors(tmp_path)
 
 
 def test_errors_grow_with_the_two_thirds_power_of_the_spacing():

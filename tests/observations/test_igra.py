@@ -164,9 +164,23 @@ def test_damaged_archives(tmp_path):
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         archive.writestr("a", "x")
         archive.writestr("b", "x")
-    for name in ("cut.gz", "flipped.gz", "cut.zip", "two.zip"):
-        with pytest.raises(ValueError, match=name):
+    members = {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA, "stored": zipfile.ZIP_STORED}
+    for name, kind in members.items():
+        with zipfile.ZipFile(tmp_path / "x.zip", "w", kind) as archive:
+            archive.writestr("data.txt", sounding() * 50)
+        pd.testing.assert_frame_equal(
+            read_igra(tmp_path / "x.zip"), read_igra(written(tmp_path / "x", sounding() * 50))
+        )
+        broken = bytearray((tmp_path / "x.zip").read_bytes())
+        broken[100] ^= 255
+        (tmp_path / f"{name}.zip").write_bytes(broken)
+    broken[6] |= 1  # in the local header and the directory: encrypted
+    broken[broken.rfind(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "password.zip").write_bytes(broken)
+    for name in ("cut.gz", "flipped.gz", "cut.zip", "two.zip", "password.zip", *(f"{name}.zip" for name in members)):
+        with pytest.raises(ValueError, match=f"{name}: .*expected") as error:
             read_igra(tmp_path / name)
+        assert len(str(error.value).splitlines()) == 1
     with pytest.raises(ValueError, match="directory"):
         read_igra(tmp_path)
     with pytest.raises(FileNotFoundError):

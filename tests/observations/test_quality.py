@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from functools import partial
 
 import numpy as np
@@ -12,19 +13,26 @@ from tests.shared_data import shared
 from genda.grid import LatLonGrid
 from genda.observations import (
     Flag,
+    Rule,
+    assign_errors,
     check_background,
     check_bounds,
+    check_denied,
     check_domain,
     check_duplicates,
     check_missing,
     check_window,
     columns_table,
+    read_checks,
     read_observations,
     run_checks,
     select_levels,
     summary,
     validate,
 )
+from genda.observations.errors import sounding_blocks
+from genda.observations.operators import points
+from genda.observations.places import Places, observation_table
 from genda.observations.quality import set_flag
 
 ISA = {
@@ -77,6 +85,25 @@ def test_duplicate_surface_fields_have_no_pressure():
     place = pd.DataFrame({"station": ["a"], "latitude": [0.0], "longitude": [0.0], "elevation": [0.0]})
     table = columns_table(place, ["t2m", "msl"], "2020-01-01").assign(observation=[280.0, 1e5])
     assert flags(check_duplicates(pd.concat([table, table], ignore_index=True))) == [0, 0, 40, 40]
+
+
+def test_an_ascent_from_two_sources_counts_once():
+    """11:15 UTC in one source is 12 UTC in the other; what only one of them reports, and what is another ascent, stays."""
+    levels = {850: {"t": 278.0}, 500: {"t": 252.0}}
+    igra = ascent(levels, "AUM00011035").assign(source="igra")
+    bufr = ascent({850: {"t": 278.1}, 700: {"t": 270.0}}, "11035").assign(source="bufr-temp")
+    bufr["time"] -= pd.Timedelta(minutes=45)
+    table = pd.concat([igra, bufr, bufr.assign(time=igra["time"][0] - pd.Timedelta(hours=3))], ignore_index=True)
+    assert flags(check_duplicates(table)) == [0, 0, Flag.DUPLICATE, 0, 0, 0]
+    assert flags(check_duplicates(table, hours=0)) == 6 * [0]
+    within_one = pd.concat([igra, igra.assign(time=bufr["time"][0])], ignore_index=True)
+    assert flags(check_duplicates(within_one)) == 4 * [0]
+    again = pd.concat([igra, bufr, bufr.assign(time=bufr["time"] + pd.Timedelta(minutes=20))], ignore_index=True)
+    assert flags(check_duplicates(again)) == [0, 0, 0, 0, Flag.DUPLICATE, 0]
+    wigos = pd.concat([bufr, bufr.assign(station="0-20000-0-11035", source="other")], ignore_index=True)
+    assert flags(check_duplicates(wigos)) == [0, 0, Flag.DUPLICATE, Flag.DUPLICATE]
+    aircraft = table.assign(station=pd.Series(["EU1234"] * 2 + ["1234"] * 4, dtype="str"))
+    assert flags(check_duplicates(aircraft)) == 6 * [0]
 
 
 def test_window_includes_its_ends():
@@ -167,6 +194,36 @@ def test_selection_keeps_exact_levels_and_the_nearest_elsewhere():
         select_levels(table, [])
 
 
+def test_places_without_identifiers_are_told_apart_by_their_positions():
+    """Three unnamed places, of which one reports twice, and one time: neither doubled, nor levels of one sounding."""
+    one = ascent({500: {"t": 252.0}}, "")
+    table = pd.concat([one, one.assign(latitude=51.0), one.assign(longitude=11.0), one], ignore_index=True)
+    assert flags(check_duplicates(table)) == [0, 0, 0, Flag.DUPLICATE]
+    assert flags(select_levels(table[:3], [85000.0, 50000.0])) == [0, 0, 0]
+    assert len(sounding_blocks(table[:3], 0.3)[0]) == 3
+    assert summary(table)["stations"] == summary(table)["soundings"] == 3
+
+
+def test_readers_name_places_without_identifiers_by_their_positions():
+    places = Places(
+        ["", "A1"], np.array([0, 1, 0]), np.full(3, np.datetime64("2020-01-01", "ns")), np.array([50.0, 51.0, -52.5]),
+        np.array([10.0, 11.0, -12.25]), np.full(3, np.nan), None,
+    )  # fmt: skip
+    table = observation_table(places, {"temperature": np.full(3, 280.0)}, "s")
+    assert table["station"].tolist() == ["50.0000,10.0000", "A1", "-52.5000,347.7500"]
+
+
+@pytest.mark.parametrize("pressure", [85000.0, 85000.5, 49999.5, 49999.01])
+def test_what_the_selection_lets_pass_the_operator_takes(pressure):
+    """To the rounding of reports: the value there is that of the level."""
+    grid = LatLonGrid.gaussian(8, 16)
+    table = ascent({700: {"t": 270.0}}).assign(pressure=pressure)
+    assert flags(select_levels(table, [85000.0, 50000.0])) == [0]
+    matrix = points(grid, ["t850", "t500"], ["t"], np.array([pressure]), np.array([50.0]), np.array([10.0]), "bilinear")
+    by_level = matrix.toarray().reshape(2, -1).sum(axis=1)
+    np.testing.assert_allclose(by_level, [1, 0] if pressure > 6e4 else [0, 1], atol=1e-12)
+
+
 def test_selection_treats_soundings_apart_and_leaves_the_surface():
     two = pd.concat([ascent({500: {"t": 252.0}}), ascent({500: {"t": 253.0}}, "b")], ignore_index=True)
     assert flags(select_levels(two, [85000.0, 50000.0])) == [0, 0]
@@ -185,4 +242,66 @@ def test_real_soundings_planted_errors_are_caught_and_good_data_kept():
     table.loc[planted, "observation"] -= 273.15  # °C read as K
     checked = run_checks(table, checks)
     assert (checked.loc[planted, "quality"] == Flag.BOUNDS).mean() >= 0.95
-    assert summary(checked)["flags"]["pass"] == len(table) - planted.size
+    others = checked.drop(planted)
+    others = others[others["quality"] != Flag.PASS]
+    level = ["time", "pressure"]
+    assert set(others["variable"]) == {"q"}  # those at the same levels, and nothing else
+    assert others.set_index(level).index.isin(table.loc[planted].set_index(level).index).all()
+
+
+def test_a_variable_is_judged_by_its_own_levels():
+    """A model with wind at 500 hPa alone can't see it at 600 hPa, though it has temperature on both sides."""
+    table = ascent({600: {"t": 262.0, "u": 5.0, "q": 1e-3}, 500: {"t": 252.0, "u": 5.0}})
+    selected = select_levels(table, {"t": [85000.0, 50000.0], "u": [50000.0]})
+    assert flags(selected) == [Flag.THINNED, Flag.DOMAIN, 0, 0, 0]
+
+
+def test_what_was_reported_with_a_wrong_value_follows_it():
+    good = {"z": 54000.0, "t": 252.0, "u": 5.0, "v": 5.0, "q": 1e-3}
+    cold, gale = good | {"t": 151.0}, good | {"v": 500.0}
+    table = pd.concat([ascent({500: cold, 300: good}), ascent({500: gale, 300: good}, "b")], ignore_index=True)
+    level = table["pressure"] == 50000
+    expected = (table["station"] == "a") & table["variable"].isin(["t", "q"])
+    expected |= (table["station"] == "b") & table["variable"].isin(["u", "v"])
+
+    def gross(rows: pd.DataFrame) -> pd.DataFrame:
+        return set_flag(
+            rows, ((rows["variable"] == "t") & (rows["observation"] < 160)) | (rows["observation"] == 500), 19
+        )
+
+    checked = run_checks(table, [gross])
+    np.testing.assert_array_equal(checked["quality"] == Flag.BACKGROUND, expected & level)
+    moist = ascent({500: good | {"q": 0.5}})  # a humidity of its own is no fault of the temperature's
+    assert flags(run_checks(moist, [check_bounds])) == [0, 0, 0, 0, Flag.BOUNDS]
+    twice = pd.concat([ascent({500: cold}), ascent({500: {"t": 252.0}})], ignore_index=True)
+    assert flags(run_checks(twice, [gross])) == [0, Flag.BACKGROUND, 0, 0, 0, 0]  # the second temperature stands for it
+    no_t = partial(check_denied, rules=[Rule(variable=("t", "u"))])
+    assert flags(run_checks(ascent({500: good}), [no_t])) == [0, Flag.DENIED, Flag.DENIED, 0, 0]
+    surface = ascent({500: good}).iloc[1:4].assign(pressure=np.nan, variable=["t2m", "u10", "v10"], observation=500.0)
+    assert flags(run_checks(surface, [gross])) == [Flag.BACKGROUND] * 3
+
+
+def test_humidity_computed_from_a_wrong_temperature_is_not_used(tmp_path):
+    """Temperatures of the Vienna file itself 20 K too high, depressions as reported: specific humidity is wrong with them."""
+    with gzip.open(shared("AUM00011035-data.txt.gz"), "rt") as stream:
+        lines = stream.read().splitlines()[:12000]
+    lines = lines[: max(i for i, line in enumerate(lines) if line[0] == "#")]
+    plain = tmp_path / "plain.txt"
+    plain.write_text("\n".join(lines) + "\n")
+    generator = np.random.default_rng(0)
+    for i, line in enumerate(lines):
+        if line[0] != "#" and int(line[22:27]) > -8000 and int(line[34:39]) >= 0 and generator.random() < 0.02:
+            lines[i] = f"{line[:22]}{int(line[22:27]) + 200:5d}{line[27:]}"
+    damaged = tmp_path / "damaged.txt"
+    damaged.write_text("\n".join(lines) + "\n")
+    right, wrong = read_observations(plain), read_observations(damaged)
+    off = (right["observation"] != wrong["observation"]).to_numpy()
+    assert set(wrong["variable"][off]) == {"t", "q"}
+    checked = run_checks(assign_errors(wrong), read_checks().values())
+    rejected = (checked["quality"] != Flag.PASS).to_numpy()
+    level = ["time", "pressure"]
+    of_rejected = checked.set_index(level).index.isin(
+        checked[rejected & off & (checked["variable"] == "t")].set_index(level).index
+    )
+    assert rejected[off & (checked["variable"] == "t").to_numpy()].mean() > 0.9
+    assert rejected[of_rejected & (checked["variable"] == "q").to_numpy()].all()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.shared_data import shared
 
 from genda.observations import (
     Flag,
@@ -136,14 +139,37 @@ def test_mutated_parquet_gives_a_valid_table_or_one_error(tmp_path, edits, keep)
         validate(outcome)
 
 
+def test_the_stratosphere_is_no_troposphere_in_hectopascals(tmp_path):
+    """Real soundings above 10 hPa are written and read; whole ones in hPa are told by heights, or by temperatures alone."""
+    table = read_observations(shared("AUM00011035-data.txt.gz"))
+    path = tmp_path / "o.parquet"
+    high = table[table["pressure"] <= 1000.0]
+    assert len(high) == 3320
+    for variables in (["z", "t", "u"], ["t"], ["u"]):
+        write_table(high[high["variable"].isin(variables)], path)
+        assert set(read_observations(path)["variable"]) == set(variables)
+    for variables in (["z"], ["t", "v"]):
+        wrong = table.assign(pressure=table["pressure"] / 100)[table["variable"].isin(variables)]
+        write_table(wrong, path)
+        with pytest.raises(ValueError, match=r"o\.parquet: column 'pressure': .*, expected Pa \(these look like hPa\)"):
+            read_observations(path)
+
+
 def test_unknown_content_is_refused_by_name(tmp_path):
     for name, data in {"a.csv": b"time,latitude\n", "c.bufr": b"GRIB" * 9}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ValueError, match=f"{name}: found a file that starts with .*expected IGRA 2"):
             read_observations(tmp_path / name)
-    (tmp_path / "none").write_bytes(b"")
-    with pytest.raises(ValueError, match="empty file"):
-        read_observations(tmp_path / "none")
+    for name, data, message in (
+        ("none", b"", "none: found an empty file"),
+        ("none.gz", gzip.compress(b""), "none.gz: found nothing in the archive"),
+        ("wide.txt", "#AUM00011035".encode("utf-16"), "wide.txt: found text in UTF-16"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            read_observations(tmp_path / name)
+    with pytest.raises(ValueError, match="found a URL, expected a file on this machine"):
+        read_observations("https://example.org/x.parquet")
     with pytest.raises(ValueError, match="directory"):
         read_observations([tmp_path])
     with pytest.raises(FileNotFoundError):

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from genda import assimilation as library
-from genda.checkpoint import Model, Strict, check_model
+from genda.checkpoint import Model, check_model
 from genda.diffusion.gaussian import SphericalGaussian
 from genda.diffusion.sampler import Sampler
+from genda.documents import Strict
 from genda.guidance.sda import default_gammas, stable_gammas
 from genda.methods import Method
 from genda.problem import Source

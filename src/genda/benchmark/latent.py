@@ -14,8 +14,9 @@ from pydantic import Field
 
 from genda.assets import model_directory
 from genda.benchmark.generative import check_unseen
-from genda.checkpoint import Model, Strict
+from genda.checkpoint import Model
 from genda.diffusion.sampler import Sampler
+from genda.documents import Strict
 from genda.guidance.mmps import DEFAULT_ITERATIONS
 from genda.latent_card import has_autoencoder, latent_digests
 from genda.latent_methods import (

@@ -25,7 +25,8 @@ from genda.assets import DEMO_OBSERVATIONS
 from genda.benchmark.generative import FusionSpec, check_base, fusion_method, model_of
 from genda.benchmark.latent import LatentSpec, check_latent, latent_method, latent_model_of, resolved, weights_of
 from genda.benchmark.twin_suite import SuiteName
-from genda.checkpoint import Model, Strict, check_model
+from genda.checkpoint import Model, check_model
+from genda.documents import Strict
 from genda.latent_methods import LATENT_METHODS
 from genda.latent_model import LatentModel
 from genda.methods import Method

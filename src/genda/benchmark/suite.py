@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -24,7 +23,7 @@ from genda.benchmark.twin_suite import (
     TwinSuite,
     takes_part,
 )
-from genda.checkpoint import Strict, first_complaint
+from genda.documents import Strict, first_complaint, read_yaml
 
 SUITES = DIRECTORY / "suites"
 
@@ -154,19 +153,6 @@ def shipped_suites() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SUITES.glob("*.yaml")))
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A second row of the same name would silently replace the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"found {key!r} twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def read_suite(
     name: str | Path,
     *,
@@ -194,12 +180,7 @@ def read_suite(
         raise ValueError(
             f"suite {str(name)!r}: found neither a shipped suite ({', '.join(shipped_suites())}) nor a file"
         )
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected YAML, found bytes that are no text") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: expected YAML, {' '.join(str(error).split())}") from None
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise ValueError(f"{path}: found {type(document).__name__}, expected keys and values")
     if quick and isinstance(document.get("quick"), dict):

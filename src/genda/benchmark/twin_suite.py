@@ -10,7 +10,7 @@ from pydantic import Field
 
 from genda.benchmark.generative import FusionSpec
 from genda.benchmark.latent import LatentSpec
-from genda.checkpoint import Strict
+from genda.documents import Strict
 
 Error = Annotated[float, Field(ge=1e-6, le=1e3)]
 """Standard deviation of observations; far above 0, which would make R singular, and finite."""

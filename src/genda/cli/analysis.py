@@ -92,6 +92,13 @@ def assimilate(
     vertical_correlation: Annotated[
         float | None, typer.Option(help="Depth in ln p over which a sounding's errors are correlated.")
     ] = None,
+    representativeness: Annotated[
+        str | None,
+        typer.Option(
+            help="What the grid cannot follow, added to errors: a fraction of the climatological std, such as 0.1, or "
+            "spacing, by the distance between the grid's rows."
+        ),
+    ] = None,
     observations_out: Annotated[
         Path | None, typer.Option(help="Write the observations back with flags, hx_b and hx_a (Parquet).")
     ] = None,
@@ -125,6 +132,7 @@ def assimilate(
             checks=checks,
             errors=errors,
             vertical_correlation=vertical_correlation,
+            representativeness=representativeness,
             observations_out=observations_out,
             progress=tick,
         )

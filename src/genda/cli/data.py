@@ -41,7 +41,9 @@ def prepare(
     method: Annotated[str, typer.Option(help="Of regridding: conservative, bilinear, spectral.")] = "conservative",
     start: Annotated[str | None, typer.Option(help="First date.")] = None,
     end: Annotated[str | None, typer.Option(help="Last date.")] = None,
-    every: Annotated[float | None, typer.Option(min=0.01, help="Hours between times, counted from midnight.")] = None,
+    every: Annotated[
+        float | None, typer.Option(min=0.01, help="Hours between times, counted from the first midnight.")
+    ] = None,
     train_until: Annotated[
         str | None, typer.Option(help="Last day of training; without it the data's own split, or the first 80 %.")
     ] = None,

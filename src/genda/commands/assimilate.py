@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,19 +20,18 @@ from genda.diffusion.sampler import Sampler
 from genda.guidance.sda import default_gammas, stable_gammas
 from genda.latent_methods import DETERMINISTIC, usual_sampler
 from genda.latent_model import LatentModel
-from genda.observations.checks import read_checks
+from genda.observations.checks import make_checks, read_checks
 from genda.observations.climate import ClimateMapping
 from genda.observations.errors import read_errors
 from genda.observations.flags import Flag
-from genda.observations.quality import check_bounds, check_duplicates, check_missing
 from genda.observations.read import read_observations
 from genda.observations.table import summary, write_table
 from genda.problem import Source
 from genda.report import ReportCase, write_report
-from genda.sources import climatology, field_source, observe, point_source
+from genda.sources import field_source, point_source
 from genda.state import State, read_state, to_dataset, write_dataset
 from genda.state_methods import default_sampler
-from genda.usable import in_observed_climate, usable_observations
+from genda.usable import as_reported, in_observed_climate, usable_observations
 
 ANALYTIC = (*DETERMINISTIC, "optimal-interpolation")
 """Methods that sample nothing."""
@@ -63,6 +62,7 @@ def assimilate_files(
     checks: Path | None = None,
     errors: Path | None = None,
     vertical_correlation: float | None = None,
+    representativeness: str | None = None,
     observations_out: Path | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -90,8 +90,9 @@ def assimilate_files(
     check_suffix(out)
     if report is not None:
         import matplotlib  # noqa: F401  # the extra, before anything is computed
-    first_checks = read_checks(checks).values() if checks else (check_missing, check_bounds, check_duplicates)
+    first_checks = read_checks(checks) if checks else make_checks(("missing", "bounds", "duplicates"))
     entries = read_errors(errors) if errors else ()
+    unresolved = _representativeness(representativeness)
     prior = library.load(model)
     if method is not None:
         library.check_method(method, prior)
@@ -111,7 +112,8 @@ def assimilate_files(
     given_states = dict(zip(fields, coarse, strict=True)) | ({background: forecast} if background and forecast else {})
     when = _analysis_time(time, given_states, table)
     if background is not None and forecast is not None:
-        forecast = at(forecast, when, background)
+        forecasts = library.background_members(prior, at(forecast, when, background), when)
+        forecast = State(forecasts.unsqueeze(0), prior.channels, prior.grid, np.array([when]))
     coarse = [at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
     method = method or library.usual_method(prior)
     changes = {} if steps is None else {"steps": steps}
@@ -124,7 +126,6 @@ def assimilate_files(
     sources: list[Source] = []
     used, compared, mapping = None, None, None
     if table is not None:
-        given = (table["quality"] == Flag.PASS).reset_index(drop=True)
         table, mapping = usable_observations(
             prior,
             table,
@@ -132,10 +133,12 @@ def assimilate_files(
             window_hours,
             map_climate=map_climate,
             amplitude=climate_amplitude,
-            checks=first_checks,
+            checks=first_checks.values(),
             errors=entries,
+            background=forecast,
+            background_error=_error(prior, forecast, lead),
+            representativeness=unresolved,
         )
-        given = given.reindex(table.index, fill_value=True)  # means over boxes come below
         compared = table[table["quality"].isin([Flag.PASS, Flag.PASSIVE])]
         used = table[table["quality"] == Flag.PASS]
         if used.empty:
@@ -181,15 +184,29 @@ def assimilate_files(
     )
     if table is not None and mapping is not None:
         analysis = _mapped_back(prior, analysis, mapping)
-        # What was flagged before the mapping, on reading or by an earlier check, was not mapped.
-        mapped = table["quality"].isin([Flag.PASS, Flag.PASSIVE, Flag.BACKGROUND]) & given
-        rows = table[mapped]
-        expected = observe(prior, climatology(prior, when), rows).numpy()
-        table.update(_as_observed(rows, mapping, expected, ("observation",))[["observation", "obs_error"]])
+        table = as_reported(table)
+    read = {
+        "background": background,
+        "observations": [str(path) for path in observations],
+        "fields": [str(path) for path in fields],
+        "checks": checks,
+        "errors": errors,
+    }
+    inputs = {name: given if isinstance(given, list) else str(given) for name, given in read.items() if given}
+    of_observations = {
+        "window_hours": window_hours,
+        "checks": list(first_checks),
+        "vertical_correlation": vertical_correlation,
+        "representativeness": unresolved,
+        "climate_mapping": None if mapping is None else mapping.as_dict(),
+    }
+    options = ({} if table is None else of_observations) | ({"field_error": field_error} if fields else {})
     provenance = {
         "method": analysis.method,
         "settings": json.dumps(analysis.settings, allow_nan=False),
         "model": str(model),
+        "inputs": json.dumps(inputs),
+        "options": json.dumps(options, allow_nan=False),
         "history": "genda assimilate",
     }
     drawn = analysis.members.values.shape[1]
@@ -204,13 +221,15 @@ def assimilate_files(
     if observations_out is not None and table is not None:
         write_table(_with_flags(analysis.observations, table), observations_out)
     if report is not None:
-        read = {"background": [background] if background else [], "observations": observations, "fields": fields}
-        files = {"model": model, **{name: ", ".join(map(str, paths)) for name, paths in read.items() if paths}}
-        write_report(_report_case(prior, analysis, coarse, table, files), report)
+        files = {"model": model} | {
+            k: given if isinstance(given, str) else ", ".join(given) for k, given in inputs.items()
+        }
+        write_report(_report_case(prior, analysis, coarse, table, files, options), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
     counted = "1 member" if drawn == 1 else f"{drawn} members"
     done_line = f"{out}: {counted} at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
-    text = "\n".join([*warnings, done_line])
+    mapped = [] if mapping is None else [f"observations mapped to the model's climate, {mapping}"]
+    text = "\n".join([*warnings, *mapped, done_line])
     document = {
         "out": str(out),
         "time": iso(when),
@@ -222,9 +241,29 @@ def assimilate_files(
         "flags": {} if table is None else summary(table)["flags"],
         "spread_over_climatological_std": dict(zip(prior.channels, [round(float(v), 4) for v in spread], strict=True)),
         "gamma": gammas,
+        "inputs": inputs,
+        "options": options,
         "warnings": warnings,
     }
     return Outcome(text, document)
+
+
+def _representativeness(given: str | None) -> float | Literal["spacing"] | None:
+    if given is None or given == "spacing":
+        return given  # type: ignore[return-value]
+    try:
+        return float(given)
+    except ValueError:
+        raise ValueError(
+            f"representativeness: found {given!r}, expected a fraction of the climatological std, or spacing"
+        ) from None
+
+
+def _error(prior: Model | LatentModel, forecast: State | None, lead: int | None) -> torch.Tensor | None:
+    """Standard deviation of errors of a forecast alone, physical units; None of an ensemble, whose spread is its own."""
+    if forecast is None or forecast.values.shape[1] > 1 or not isinstance(prior, LatentModel):
+        return None
+    return prior.error_std(prior.lead_or_first(lead)) * prior.normalisation.std.view(-1, 1, 1)
 
 
 def _gammas(
@@ -246,16 +285,10 @@ def _mapped_back(model: StateModel, analysis: library.Analysis, mapping: Climate
     """An analysis in the model's climate moved to the climate of its observations, equivalents and errors included."""
     table = analysis.observations
     if table is not None:
-        table = _as_observed(table, mapping, table["hx_b"].to_numpy(), ("observation", "hx_b", "hx_a"))
+        expected = table["hx_b"].to_numpy()
+        seen = {name: mapping.to_earth(table, table[name].to_numpy(), expected) for name in ("hx_b", "hx_a")}
+        table = as_reported(table).assign(**seen)
     return replace(analysis, members=in_observed_climate(model, analysis.members, mapping), observations=table)
-
-
-def _as_observed(
-    table: pd.DataFrame, mapping: ClimateMapping, expected: np.ndarray[Any, Any], columns: Sequence[str]
-) -> pd.DataFrame:
-    """Rows in the model's climate with these columns and their errors moved back to the observations' own."""
-    moved = {name: mapping.to_earth(table, table[name].to_numpy(), expected) for name in columns}
-    return table.assign(**moved, obs_error=table["obs_error"] * mapping.amplitude)
 
 
 def _analysis_time(time: str | None, states: Mapping[Path, State], table: pd.DataFrame | None) -> np.datetime64:
@@ -285,6 +318,7 @@ def _report_case(
     coarse: Sequence[State],
     table: pd.DataFrame | None,
     files: Mapping[str, str],
+    options: Mapping[str, object],
 ) -> ReportCase:
     time = analysis.members.times[0]
     mask = _land_sea_mask(model)
@@ -303,7 +337,7 @@ def _report_case(
         else (coarse[0].values[0].numpy(), coarse[0].grid),
         land_sea_mask=None if mask is None else mask.numpy(),
         std=model.normalisation.std.double().numpy(),
-        settings=dict(analysis.settings),
+        settings={**analysis.settings, **options},
         provenance={**name, **files, "card": model.card},
         timings={"analysis": analysis.seconds},
         flag_names={int(flag): flag.label for flag in Flag},
@@ -321,8 +355,8 @@ def _land_sea_mask(model: Model | LatentModel) -> torch.Tensor | None:
 
 
 def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
-    """The whole table with hx_b and hx_a where observations were used."""
-    full = table.copy()
-    for column in ("hx_b", "hx_a"):
-        full[column] = np.nan if used is None else used[column].reindex(full.index)
+    """The whole table with hx_b and hx_a where observations were compared; elsewhere hx_b is what a check compared with, if any."""
+    full = table.assign(hx_a=np.nan) if "hx_b" in table else table.assign(hx_b=np.nan, hx_a=np.nan)
+    if used is not None:
+        full.loc[used.index, ["hx_b", "hx_a"]] = used[["hx_b", "hx_a"]]
     return full

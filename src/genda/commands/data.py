@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -17,8 +18,8 @@ from genda.data.stats import data_statistics
 from genda.files import Gridded, Times, open_gridded
 from genda.grid import LatLonGrid
 from genda.regrid import RegridMethod
-from genda.state import read_times
-from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS
+from genda.state import read_times, spellings
+from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS, FIELDS
 from genda.variables import channels as parse_channels
 
 _GRID = re.compile(r"(gaussian|regular)-(\d+)x(\d+)")
@@ -60,14 +61,18 @@ def prepare_data(
         raise ValueError(f"method: found {method!r}, expected one of {', '.join(get_args(RegridMethod))}")
     check_writable(out.absolute().parent)
     files = open_gridded(source)
-    times = _chosen_times(files, start, end, every)
+    names = None if channels == "all" else _channels(channels)
+    there = _chosen_times(_finished(files), start, end, every)
+    times = there[np.isin(there, files.times_with(_variables(names)))]
+    if not times.size:
+        raise ValueError(f"time: found none of {there.size} that all of {channels} have, expected at least one")
     own = files.coordinate("split")
     if own is not None and train_until is None:
         split = own[np.isin(files.times, times)]
     else:
         until = None if train_until is None or validation_until is None else (train_until, validation_until)
         split = split_times(times, until, np.timedelta64(round(gap_days * 24), "h"))
-    first = read_times(files, None if channels == "all" else _channels(channels), times[:1])
+    first = read_times(files, names, times[:1])
     target = _target(grid, area, first.grid)
     what = Preparation(
         source if "://" in source else str(Path(source).absolute()),
@@ -87,13 +92,18 @@ def prepare_data(
         "channels": list(first.channels),
         "grid": list(shape),
         "frames": len(times),
+        "times_left_out": len(there) - len(times),
         "frames_written_now": frames,
         "first": iso(times[0]),
         "last": iso(times[-1]),
         "split": counts,
     }
     text = f"{out}: {len(times)} frames of {len(first.channels)} channels at {shape[0]} x {shape[1]}, {frames} written now; "
-    return Outcome(text + ", ".join(f"{name} {count}" for name, count in counts.items()), document)
+    text += ", ".join(f"{name} {count}" for name, count in counts.items())
+    left_out = len(there) - len(times)
+    if left_out:
+        text += f"; {left_out} of {len(there)} times left out, which not all channels have"
+    return Outcome(text, document)
 
 
 def data_stats(
@@ -101,7 +111,9 @@ def data_stats(
 ) -> Outcome:
     """Per-channel mean, standard deviation and the same of differences in time."""
     files = open_gridded(location)
+    names = None if channels == "all" else _channels(channels)
     times = _finished(files)
+    times = times[np.isin(times, files.times_with(_variables(names)))]
     if split is not None:
         own = files.coordinate("split")
         if own is None:
@@ -109,7 +121,6 @@ def data_stats(
         times = times[np.isin(times, files.times[own == split])]
     files.close()
     step = None if interval is None else np.timedelta64(round(interval * 3600), "s")
-    names = None if channels == "all" else _channels(channels)
     found = data_statistics(location, names, times, step, progress)
     columns = ("mean", "std", "difference_mean", "difference_std")
     rows = {
@@ -157,15 +168,20 @@ def _finished(files: Gridded) -> Times:
     return files.times if written is None else files.times[written == 1]
 
 
-def _chosen_times(files: Gridded, start: str | None, end: str | None, every: float | None) -> Times:
-    """Finished times of a range of dates, both included, at whole multiples of a number of hours from midnight."""
-    times = _finished(files)
+def _variables(names: Sequence[str] | None) -> list[str]:
+    """Every name that the fields of channels are read under; of all fields that are known, where there are no channels."""
+    fields = FIELDS if names is None else dict.fromkeys(c.field for c in parse_channels(names))
+    return [name for item in fields for name in spellings(item)]
+
+
+def _chosen_times(times: Times, start: str | None, end: str | None, every: float | None) -> Times:
+    """Times of a range of dates, both included, at whole multiples of a number of hours from the midnight before the first."""
     try:
         chosen = times[pd.DatetimeIndex(times).slice_indexer(start, end)]
     except ValueError as error:
         raise ValueError(f"time: found {start!r} to {end!r}, expected ISO dates ({error})") from None
-    if every is not None:
-        seconds = (chosen - chosen.astype("datetime64[D]")) / np.timedelta64(1, "s")
+    if every is not None and chosen.size:
+        seconds = (chosen - chosen[0].astype("datetime64[D]")) / np.timedelta64(1, "s")
         chosen = chosen[np.mod(seconds, every * 3600) == 0]
     if not chosen.size:
         raise ValueError(f"time: found none from {start} to {end} every {every} h, expected at least one")

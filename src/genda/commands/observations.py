@@ -24,9 +24,8 @@ from genda.observations.quality import (
 from genda.observations.read import read_observations
 from genda.observations.stations import read_station_list
 from genda.observations.table import read_table, summary, validate, write_table
-from genda.sources import observe
 from genda.state import State, read_state
-from genda.usable import observable
+from genda.usable import with_background
 from genda.verify.innovations import error_entries
 
 _HALF_DAY = 12.0
@@ -94,7 +93,7 @@ def check_observation_files(
     listed = read_checks(checks)
     table = assign_errors(read_observations(files), read_errors(errors) if errors else ())
     if background is not None:
-        table = _with_background(table, read_state(background))
+        table = nearest_background(table, read_state(background))
     rows = len(table)
     counts = {}
     for name, check in listed.items():
@@ -115,21 +114,19 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def _with_background(table: pd.DataFrame, state: State) -> pd.DataFrame:
-    """The table with ``hx_b`` from the state's time nearest to each row, NaN where the state cannot be seen there."""
-    nearest = np.abs(table["time"].to_numpy()[:, None] - state.times[None, :]).argmin(axis=1)
-    table = table.reset_index(drop=True).assign(hx_b=np.nan)
-    values = state.values if state.values.ndim == 4 else state.values.mean(dim=1)
-    for i, time in enumerate(state.times):
-        rows = np.flatnonzero(nearest == i)
-        part = observable(state, table.iloc[rows], time, _HALF_DAY, checks=())
-        # A level that another one is nearer to than the model's can be seen all the same.
-        seen = (
-            part["quality"].isin([Flag.PASS, Flag.THINNED]) & (table["quality"].iloc[rows] == Flag.PASS).to_numpy()
-        ).to_numpy()
-        if seen.any():
-            table.loc[rows[seen], "hx_b"] = observe(state, values[i], part[seen]).numpy()
-    return table
+def nearest_background(table: pd.DataFrame, state: State) -> pd.DataFrame:
+    """The table with ``hx_b`` from the state's time nearest to each row, and an ensemble's spread about it as ``hx_b_error``."""
+    order = np.argsort(state.times)
+    times = state.times[order]
+    later = np.searchsorted(times[:-1] + np.diff(times) / 2, table["time"].to_numpy(dtype=times.dtype))
+    parts = [np.full(len(table), np.nan), np.full(len(table), np.nan)]
+    for rows in pd.Series(later).groupby(later).indices.values():
+        i = order[later[rows[0]]]
+        one = State(state.values[i : i + 1], state.channels, state.grid, state.times[i : i + 1])
+        filled = with_background(table.iloc[rows], one, state.times[i], _HALF_DAY)
+        for values, column in zip(parts, ("hx_b", "hx_b_error"), strict=True):
+            values[rows] = filled[column]
+    return table.assign(hx_b=parts[0], hx_b_error=parts[1])
 
 
 def estimate_errors(files: Sequence[Path], out: Path | None, by_source: bool, fewest: int) -> Outcome:

@@ -1,8 +1,10 @@
 """Observations: the table every point source shares, its readers and checks, simulated networks and operators."""
 
-from genda.observations.buddies import check_buddies, superob
+from genda.observations.boxes import superob, thin
+from genda.observations.buddies import check_buddies
 from genda.observations.checks import check_departures, make_checks, read_checks
 from genda.observations.column_map import ColumnMap, read_column_map
+from genda.observations.elevation import check_elevation
 from genda.observations.errors import assign_errors, default_error
 from genda.observations.flags import Flag, LevelType
 from genda.observations.igra import read_igra
@@ -43,6 +45,7 @@ __all__ = [
     "check_departures",
     "check_domain",
     "check_duplicates",
+    "check_elevation",
     "check_hydrostatic",
     "check_lapse_rate",
     "check_missing",
@@ -67,6 +70,7 @@ __all__ = [
     "station_network",
     "summary",
     "superob",
+    "thin",
     "validate",
     "withhold",
     "write_table",

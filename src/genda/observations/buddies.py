@@ -1,6 +1,6 @@
-r"""Neighbours in space, height and time: the buddy check, and means over boxes in place of many.
+r"""Neighbours in space, height and time: the buddy check.
 
-**Buddy check.** Departures d of a variable from a first guess have the covariance K = σ_b² ρ + σ_o², with a correlation ρ that
+Departures d of a variable from a first guess have the covariance K = σ_b² ρ + σ_o², with a correlation ρ that
 falls off with distance on the sphere, in ln p and in time. What the others lead one to expect of observation i, and how well,
 is contained in the inverse:
 
@@ -8,12 +8,10 @@ is contained in the inverse:
 
 The observation with the largest ratio of the two is flagged if that exceeds a limit and leaves K by a rank-one downdate, till
 none does: a wrong value can't condemn its neighbours. The first guess is the column ``hx_b`` where it is filled, else a fit to
-the observations themselves, a polynomial in the sine of latitude and ln p that large departures pull less (Huber). Its
+the observations themselves, a polynomial in the sine of latitude and ln p that large departures pull less (Huber), and at the
+surface linear in the elevation of the station. Its
 coefficients b are unknown, too: K = σ_b² ρ + σ_o² + σ_∞² F Fᵀ for departures d = F b + …, so that what stands where the fit
 has nothing else to hold to, as Antarctica does, is not judged by it.
-
-**Super-observations** are means over boxes, layers and times; the error of n values whose errors have correlation c is
-σ √((1 + (n − 1) c) / n).
 
 Reference: Lorenc 1981, Mon. Wea. Rev. 109, 701 (the check); Gandin 1988, Mon. Wea. Rev. 116, 1137.
 """
@@ -21,7 +19,6 @@ Reference: Lorenc 1981, Mon. Wea. Rev. 109, 701 (the check); Gandin 1988, Mon. W
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,8 +31,10 @@ from genda.observations.quality import set_flag
 Array = NDArray[np.float64]
 _LAYER = 0.25
 """Thickness in ln p of the layers that are checked one by one."""
-_MOST = 2500
-"""Observations at most that are held against each other (50 MB)."""
+_MOST = 1500
+"""Observations at most that are held against each other (18 MB): a box of at most half of them and those around it."""
+_REACH = 3.0
+"""Lengths of the correlation, which falls to a fifth there, from a box within which others bear on what is in it."""
 _FIT = 3
 _VAGUE = 30.0
 """Standard deviation of the fit's coefficients in units of the departures': as good as unknown."""
@@ -71,7 +70,7 @@ def check_buddies(
     if table["obs_error"].to_numpy()[passed].size and np.isnan(table["obs_error"].to_numpy()[passed]).any():
         raise ValueError("obs_error: found NaN on a passing row, expected assigned errors (assign_errors)")
     wrong = np.zeros(len(table), dtype=bool)
-    for rows in _groups(table, passed):
+    for rows, judged in _boxes(table, passed, length_km, depth, hours):
         part = table.iloc[rows]
         sigma_o = part["obs_error"].to_numpy()
         departure, trend = _departures(part)
@@ -82,7 +81,8 @@ def check_buddies(
         covariance = correlation * np.outer(np.broadcast_to(sigma_b, rows.size), np.broadcast_to(sigma_b, rows.size))
         covariance[np.diag_indices(rows.size)] += sigma_o**2
         covariance += (_VAGUE * scale) ** 2 * trend @ trend.T
-        wrong[rows[outliers(np.asarray(np.linalg.inv(covariance), dtype=np.float64), departure, factor)]] = True
+        found = outliers(np.asarray(np.linalg.inv(covariance), dtype=np.float64), departure, factor)
+        wrong[rows[found[judged[found]]]] = True
     return set_flag(table, wrong, Flag.BUDDY)
 
 
@@ -111,8 +111,39 @@ def outliers(precision: Array, departure: Array, factor: float) -> NDArray[np.in
     return np.array(found, dtype=np.intp)
 
 
+def _boxes(
+    table: pd.DataFrame, passed: NDArray[np.bool_], length_km: float, depth: float, hours: float
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+    """Rows to hold against each other, and which of them are judged thereby: each row once, in a box with those around it."""
+    for group in _groups(table, passed):
+        if group.size <= _MOST:
+            yield group, np.ones(group.size, dtype=bool)
+            continue
+        part = table.iloc[group]
+        log_p = np.log(part["pressure"].fillna(1e5).to_numpy()) / depth
+        position = np.column_stack([_points(part) * EARTH_RADIUS / (1000.0 * length_km), log_p, _hours(part) / hours])
+        for box in _halved(position, np.arange(group.size)):
+            low, high = position[box].min(axis=0), position[box].max(axis=0)
+            away = np.linalg.norm(position - position.clip(low, high), axis=1)
+            away[box] = -1.0  # its own first
+            nearest = np.argsort(away, kind="stable")[:_MOST]
+            nearest = nearest[away[nearest] <= _REACH]
+            yield group[nearest], away[nearest] < 0
+
+
+def _halved(position: Array, rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Boxes of at most half of what can be held against each other, each cut in two across its longest side."""
+    if rows.size <= _MOST // 2:
+        yield rows
+        return
+    side = np.ptp(position[rows], axis=0).argmax()
+    ordered = rows[np.argsort(position[rows, side], kind="stable")]
+    for half in np.array_split(ordered, 2):
+        yield from _halved(position, half)
+
+
 def _groups(table: pd.DataFrame, passed: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
-    """Passing rows of one variable in one layer, in runs of time that are not too long.
+    """Passing rows of one variable in one layer, where there are enough for a fit.
 
     Heights of standard levels are apart from the others, as in :func:`genda.observations.vertical.check_hydrostatic`.
     """
@@ -122,10 +153,8 @@ def _groups(table: pd.DataFrame, passed: NDArray[np.bool_]) -> Iterator[NDArray[
         apart = ((table["variable"] == "z") & (table["level_type"] == LevelType.STANDARD)).to_numpy()
     frame = pd.DataFrame({"variable": table["variable"].to_numpy(), "layer": layer, "apart": apart})[passed]
     for rows in frame.groupby(list(frame), sort=True).indices.values():
-        numbers = np.flatnonzero(passed)[rows]
-        ordered = numbers[np.argsort(table["time"].to_numpy()[numbers], kind="stable")]
-        parts = -(-ordered.size // _MOST)
-        yield from (part for part in np.array_split(ordered, parts) if part.size > _FIT + 2)
+        if len(rows) > _FIT + 2:
+            yield np.flatnonzero(passed)[np.asarray(rows)]
 
 
 def _departures(part: pd.DataFrame) -> tuple[Array, Array]:
@@ -136,8 +165,10 @@ def _departures(part: pd.DataFrame) -> tuple[Array, Array]:
     sine = np.sin(np.radians(part["latitude"].to_numpy()))
     log_p = np.log(part["pressure"].fillna(1e5).to_numpy())
     log_p = log_p - log_p.mean()
+    height = part["elevation"].where(part["pressure"].isna())  # of stations at the surface
+    height = height.fillna(height.mean()).fillna(0.0)
     terms = [np.ones_like(sine)]
-    for term in [*(sine**k for k in range(1, _FIT + 1)), log_p, log_p * sine]:
+    for term in [*(sine**k for k in range(1, _FIT + 1)), log_p, log_p * sine, height.to_numpy()]:
         if np.ptp(term) > 1e-6:
             terms.append((term - term.mean()) / term.std())
     basis = np.stack(terms, axis=1)
@@ -152,78 +183,22 @@ def _departures(part: pd.DataFrame) -> tuple[Array, Array]:
     return np.asarray(residual), basis
 
 
-def _correlation(part: pd.DataFrame, length_km: float, depth: float, hours: float) -> Array:
+def _points(part: pd.DataFrame) -> Array:
+    """Unit vectors, (row, 3)."""
     latitude, longitude = np.radians(part["latitude"].to_numpy()), np.radians(part["longitude"].to_numpy())
-    points = np.stack(
+    return np.stack(
         [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=1
     )
+
+
+def _hours(part: pd.DataFrame) -> Array:
+    return np.asarray((part["time"] - part["time"].min()).to_numpy() / np.timedelta64(1, "h"))
+
+
+def _correlation(part: pd.DataFrame, length_km: float, depth: float, hours: float) -> Array:
+    points = _points(part)
     chord = np.sqrt(np.maximum(2.0 - 2.0 * points @ points.T, 0.0)) * EARTH_RADIUS / (1000.0 * length_km)
     log_p = np.log(part["pressure"].fillna(1e5).to_numpy()) / depth
-    time = (part["time"] - part["time"].min()).to_numpy() / np.timedelta64(1, "h") / hours
+    time = _hours(part) / hours
     apart = np.subtract.outer(log_p, log_p) ** 2 + np.subtract.outer(time, time) ** 2
     return np.asarray((1.0 + chord) * np.exp(-chord - 0.5 * apart))
-
-
-def superob(
-    table: pd.DataFrame, box_km: float = 200.0, depth: float = 0.1, hours: float = 1.0, correlation: float = 0.2
-) -> pd.DataFrame:
-    """Means of passing values of one variable in a box, layer and time, added below; their parts become ``THINNED``.
-
-    Positions, times and ln p are means, too, and so is ``hx_b`` where all parts have it. Single values stay as they are.
-
-    Args:
-        table: observations with ``obs_error``.
-        box_km: size of the boxes, about square.
-        depth: thickness of the layers in ln p.
-        hours: length of the times.
-        correlation: between the errors of the values of a box.
-
-    Raises:
-        ValueError: for a size that is not positive, or a correlation outside [0, 1].
-    """
-    for name, value in (("box_km", box_km), ("depth", depth), ("hours", hours)):
-        if not value > 0:
-            raise ValueError(f"{name}: found {value}, expected a number above 0")
-    if not 0 <= correlation <= 1:
-        raise ValueError(f"correlation: found {correlation}, expected 0 to 1")
-    passed = (table["quality"] == Flag.PASS).to_numpy()
-    part = table[passed]
-    if part.empty:
-        return table
-    step = np.degrees(1000.0 * box_km / EARTH_RADIUS)
-    band = np.floor(part["latitude"] / step)
-    width = step / np.maximum(np.cos(np.radians((band + 0.5) * step)), step / 360.0)
-    boxes: dict[str, Any] = {
-        "variable": part["variable"],
-        "band": band,
-        "box": np.floor(part["longitude"] / (360.0 / np.floor(360.0 / width))),
-        "layer": np.floor(np.log(part["pressure"].fillna(1.0)) / depth),
-        "hour": np.floor((part["time"] - pd.Timestamp(0)) / pd.Timedelta(hours=hours)),
-    }
-    number = pd.DataFrame(boxes).groupby(list(boxes), sort=False).ngroup()
-    size = number.groupby(number).transform("size")
-    several = part[(size > 1).to_numpy()].assign(_box=number[size > 1], pressure=np.log(part["pressure"]))
-    if several.empty:
-        return table
-    grouped = several.groupby("_box", sort=True)
-    mean = grouped[["time", "latitude", "longitude", "pressure", "elevation", "observation"]].mean()
-    count = grouped.size()
-    variance = several.assign(_v=several["obs_error"] ** 2).groupby("_box")["_v"].mean()
-    first = grouped[["variable"]].first()
-    new = mean.assign(
-        pressure=np.exp(mean["pressure"]),
-        time=mean["time"].astype("datetime64[ns]"),
-        variable=first["variable"].astype("str"),
-        obs_error=np.sqrt(variance * (1 + (count - 1) * correlation) / count),
-        station=pd.Series([f"mean-{k}" for k in range(len(mean))], index=mean.index, dtype="str"),
-        source=pd.Series("superob", index=mean.index, dtype="str"),
-        quality=np.int16(Flag.PASS),
-    )
-    for column in ("hx_b", "hx_a"):
-        if column in table:
-            new[column] = several.groupby("_box")[column].agg(lambda values: values.mean(skipna=False))
-    if "level_type" in table:
-        new["level_type"] = np.int8(LevelType.UNKNOWN)
-    thinned = table["quality"].to_numpy(copy=True)
-    thinned[np.flatnonzero(passed)[(size > 1).to_numpy()]] = Flag.THINNED
-    return pd.concat([table.assign(quality=thinned), new[table.columns]], ignore_index=True)

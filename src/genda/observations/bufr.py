@@ -41,7 +41,7 @@ def read_bufr(path: str | os.PathLike[str], on_loss: OnLoss = None) -> pd.DataFr
     Raises:
         ValueError: naming file and message, what was found and what was expected, for a file that is no BUFR, is
             truncated or damaged, or holds anything but surface, sounding and aircraft reports.
-        ModuleNotFoundError: without ecCodes.
+        ImportError: without ecCodes, or where it does not start.
         FileNotFoundError: where there is no such file.
     """
     if importlib.util.find_spec("eccodes") is None:
@@ -177,7 +177,7 @@ def _decode(batch: list[bytes], first: int, path: str | os.PathLike[str]) -> dic
     except subprocess.TimeoutExpired:
         raise ValueError(f"{path}: {which}: found damaged content (undecoded after {limit:g} s)") from None
     if process.returncode == 3:
-        raise RuntimeError(f"reading BUFR: ecCodes failed to start ({process.stdout.decode('utf-8', 'replace')})")
+        raise ImportError(f"reading BUFR: ecCodes failed to start ({process.stdout.decode('utf-8', 'replace')})")
     if process.returncode != 0:
         raise ValueError(f"{path}: {which}: found damaged content (decoder ended with status {process.returncode})")
     with np.load(io.BytesIO(process.stdout), allow_pickle=False) as arrays:

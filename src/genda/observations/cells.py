@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genda.observations.column_map import Column
+from genda.observations.column_map import Column, Pressure
 from genda.observations.conversions import standard_pressure
 from genda.observations.units import conversion
 
 Array = NDArray[np.float64]
 _SINCE = re.compile(r"(second|minute|hour|day)s? since (.+)")
 _SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+_SHORTEST_DATE = len("2020-1-1")
+_EARLIEST, _LATEST = pd.Timestamp("1800", tz="UTC"), pd.Timestamp("2200", tz="UTC")
 _FURTHEST = 9e9
 """Seconds from the start of a count of time to what nanoseconds can still hold."""
 
@@ -32,17 +34,27 @@ class Cells:
         if column is None:
             return np.full(len(self.frame), float(value))
         cells = self.frame[column]
-        empty = cells.isna() | cells.isin(self._missing)
-        numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
+        if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "fiu":
+            numbers = cells.to_numpy(dtype=np.float64)
+            empty = np.isnan(numbers)
+        else:
+            cells = cells.astype("str") if cells.dtype.kind == "b" else cells  # True is no number
+            numbers = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
+            empty = (cells.isna() | cells.isin(self._missing)).to_numpy()
+        declared = [value for value in self._missing if not isinstance(value, str)]
+        if declared:
+            empty = empty | np.isin(numbers, declared)
         for row in self.frame.index[~empty & ~np.isfinite(numbers)]:
             self.reject(row, f"column {column!r}: found {str(cells[row])[:40]!r}, expected a number")
-        empty |= numbers.isin([value for value in self._missing if not isinstance(value, str)])
-        return np.where(empty, np.nan, numbers.to_numpy(dtype=np.float64))
+        return np.where(empty, np.nan, numbers)
 
     def text(self, column: str | None, value: Any = None) -> pd.Series:
         if column is None:
             return pd.Series(str(value), index=self.frame.index, dtype="str")
-        return self.frame[column].astype("str").str.strip().fillna("")
+        cells = self.frame[column]
+        if cells.dtype.kind == "f" and ((known := cells.dropna()) == known.clip(-1e15, 1e15).round()).all():
+            cells = cells.astype("Int64")  # of whole numbers some of which are missing
+        return cells.astype("str").where(cells.notna(), "").str.strip()
 
     def coordinate(self, name: str, given: Column) -> Array:
         """SI values of a coordinate; a pressure altitude becomes the pressure of the standard atmosphere."""
@@ -51,14 +63,35 @@ class Cells:
         if limit is None:
             kind, (factor, _) = self.conversion(name, given.units, given.column)
             return standard_pressure(factor * values) if (name, kind) == ("pressure", "length") else factor * values
-        for row, value in zip(self.frame.index, values, strict=True):
-            if abs(value) > limit:
-                self.reject(row, f"found {name} {value:g}, expected degrees within ±{limit:g}")
+        self._reject_where(np.abs(values) > limit, values, name, f"degrees within ±{limit:g}")
         return values
+
+    def error(self, given: float | str) -> Array:
+        """Standard deviations of a column, or one for all rows; what is 0 says nothing."""
+        if not isinstance(given, str):
+            return self.of(None, given)
+        values = self.of(given)
+        self._reject_where(values < 0, values, f"error {given!r}", "a standard deviation, not below 0")
+        return values
+
+    def pressure_error(self, given: Pressure) -> Array:
+        """Pa, in the standard atmosphere of a pressure altitude to first order; NaN where none is known."""
+        if given.error is None:
+            return np.full(len(self.frame), np.nan)
+        kind, (factor, _) = self.conversion("pressure", given.units, given.column)
+        error = factor * self.error(given.error)
+        if kind != "length":
+            return error
+        altitude = factor * self.of(given.column, given.value)
+        return 0.5 * error * (standard_pressure(altitude - 1.0) - standard_pressure(altitude + 1.0))
 
     def conversion(self, quantity: str, units: str | None, column: str | None) -> tuple[str, tuple[float, float]]:
         where = f"{self.path}: column {column!r}" if column else f"{self.path}: {quantity}"
         return conversion(quantity, units or self.units.get(column or ""), where)
+
+    def _reject_where(self, wrong: NDArray[np.bool_], values: Array, name: str, expected: str) -> None:
+        for row, value in zip(self.frame.index[wrong], values[wrong], strict=True):
+            self.reject(row, f"found {name} {value:g}, expected {expected}")
 
     def reject(self, row: Any, problem: str) -> None:
         self.wrong.setdefault(int(row), problem)
@@ -85,8 +118,15 @@ def times(values: Cells, given: Column) -> NDArray[np.datetime64]:
         found = start + pd.to_timedelta(seconds.where(near), unit="s")
     else:
         # Without a format every cell is read as ISO 8601, never guessed: 03/04 is March to some.
-        found = pd.to_datetime(cells.astype("str"), format=given.format or "ISO8601", errors="coerce", utc=True)
+        text = cells.astype("str").where(cells.notna())
+        if given.format is None:
+            text = text.where(text.str.len() >= _SHORTEST_DATE)
+        found = pd.to_datetime(text, format=given.format or "ISO8601", errors="coerce", utc=True)
     expected = given.format or units or "an ISO 8601 time, or its format in the map"
-    for row in found.index[found.isna().to_numpy()]:
-        values.reject(row, f"found time {str(cells[row])[:40]!r}, expected {expected}")
+    # Nanoseconds hold no others, and turn them into times of our own.
+    possible = found.between(_EARLIEST, _LATEST)
+    for row in found.index[~possible.to_numpy()]:
+        cell = "no time" if pd.isna(cells[row]) else f"time {str(cells[row])[:40]!r}"
+        values.reject(row, f"found {cell}, expected {expected}")
+    found = found.where(possible)
     return np.asarray(found.dt.tz_convert(None).to_numpy(dtype="datetime64[ns]"))

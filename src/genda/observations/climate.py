@@ -8,7 +8,8 @@ stronger ones. With m = H(model climatology), the mapping is
 
 with Legendre coefficients c fitted by ridge regression to y - m at the assimilated stations alone, and one amplitude a for
 all variables, chosen by the user, so that the balance between mass and wind is kept. Errors are divided by a. The mapping is
-reported, it is the same for every method compared, and it is undone on whatever is verified against real observations.
+written beside what was made with it, it is the same for every method compared, and it is undone on whatever is verified
+against real observations.
 """
 
 from __future__ import annotations
@@ -84,6 +85,19 @@ class ClimateMapping:
     def to_earth(self, table: pd.DataFrame, values: Array, mean_at_observations: Array) -> Array:
         """Values at the rows of a table, in the model's climate, moved to Earth's."""
         return mean_at_observations + self.amplitude * (values - mean_at_observations) + self.at(table)
+
+    def __str__(self) -> str:
+        return f"amplitude {self.amplitude:g}, mean shift " + ", ".join(
+            f"{name} {values[0]:.3g}" for name, values in self.as_dict()["coefficients"].items()
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Amplitude, and coefficients of P_0, P_1, … by channel: the first is the mean shift over the sphere, Earth minus model."""
+        named = {
+            f"{variable}{pressure / 100:g}" if pressure > 0 else variable: [float(f"{c:.6g}") for c in coefficients]
+            for (variable, pressure), coefficients in self.coefficients.items()
+        }
+        return {"amplitude": self.amplitude, "coefficients": named}
 
     def at(self, table: pd.DataFrame) -> Array:
         """Earth minus model for every row, physical units; zero for a level that the mapping was not fitted on."""

@@ -6,7 +6,7 @@
     latitude: lat
     longitude: lon
     elevation: {column: elev, units: ft}         # optional
-    pressure: {column: pres, units: hPa}         # leave it out for surface stations; a length is a pressure altitude
+    pressure: {column: pres, units: hPa, error: 1}   # leave it out for surface stations; a length is a pressure altitude
     missing: [-9999, M]                          # besides empty cells, NA, N/A, NaN, null and None
     quantities:                                  # one column a quantity …
       temperature: {column: tair, units: degC, error: 0.5}
@@ -17,30 +17,35 @@
       value: value
       quantities: {TMP: {quantity: temperature, units: degC, error: 0.5}}
 
-Quantities: those of :data:`genda.observations.places.QUANTITIES`, and height. An ``error`` is a number or the name of a column,
-in the units of the value. A ``{value: …}`` in place of a column is a constant. ``good: {column: flag, values: [V, S]}`` denies
-the values of a quantity where another column says something else. ``encoding``, ``separator``, ``decimal`` and ``skip_rows``
-(before the line of names) are for CSV. netCDF variables may say their own units.
+Quantities: those of :data:`genda.observations.places.QUANTITIES`, and height, each once. An ``error`` is a number or the name of
+a column, in the units of the value; that of the pressure counts as far as humidity depends on it. A ``{value: …}`` in place of
+a column is a constant. ``good: {column: flag, values: [V, S]}`` denies the values of a quantity where another column says
+something else. ``encoding``, ``separator``, ``decimal`` and ``skip_rows`` (before the line of names) are for CSV. netCDF
+variables may say their own units.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from genda.documents import Strict, first_complaint, read_yaml
+from genda.observations.conditions import Positive
 from genda.observations.places import QUANTITIES
 
 REPORTED = (*QUANTITIES, "height")
+BLANKS = r"\s+"
+Error = Positive | str
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class _Strict(Strict):
+    model_config = ConfigDict(strict=True)
 
 
 class Column(_Strict):
@@ -58,6 +63,12 @@ class Column(_Strict):
         return self
 
 
+class Pressure(Column):
+    """As a coordinate, with its error (in the same units)."""
+
+    error: Error | None = None
+
+
 class Good(_Strict):
     """Values of a column of flags with which a value may be used."""
 
@@ -71,7 +82,7 @@ class Reported(_Strict):
     column: str | None = None
     quantity: str | None = None
     units: str | None = None
-    error: float | int | str | None = None
+    error: Error | None = None
     good: Good | None = None
 
 
@@ -84,7 +95,8 @@ class Long(_Strict):
     quantities: dict[str, Reported]
 
 
-Named = Annotated[Column, BeforeValidator(lambda given: {"column": given} if isinstance(given, str) else given)]
+_BY_NAME = BeforeValidator(lambda given: {"column": given} if isinstance(given, str) else given)
+Named = Annotated[Column, _BY_NAME]
 
 
 class ColumnMap(_Strict):
@@ -96,9 +108,9 @@ class ColumnMap(_Strict):
     latitude: Named
     longitude: Named
     elevation: Named | None = None
-    pressure: Named | None = None
-    missing: list[str | float | int] = []
-    quantities: dict[str, Reported] = {}
+    pressure: Annotated[Pressure, _BY_NAME] | None = None
+    missing: list[str | float | int] = Field(default_factory=list)
+    quantities: dict[str, Reported] = Field(default_factory=dict)
     long: Long | None = None
     encoding: str = "utf-8-sig"
     separator: str = ","
@@ -109,10 +121,22 @@ class ColumnMap(_Strict):
     def _consistent(self) -> ColumnMap:
         if bool(self.quantities) == (self.long is not None):
             raise ValueError("expected either quantities or long")
-        named = set(self.quantities) if self.long is None else {r.quantity for r in self.long.quantities.values()}
-        for name in named:
-            if name not in REPORTED:
-                raise ValueError(f"quantity {name!r}: expected one of {', '.join(REPORTED)}")
+        if len(self.separator) != 1 and self.separator != BLANKS:
+            raise ValueError(f"separator: found {self.separator!r}, expected one character, or '{BLANKS}' for blanks")
+        if self.station.value is not None and not isinstance(self.station.value, str):
+            found = f"found {self.station.value}, expected text: quote it, for YAML reads 03743 as 2019"
+            raise ValueError(f"station: {found}")
+        entries = {} if self.long is None else self.long.quantities
+        by_name = {name: name for name in self.quantities} | {name: entry.quantity for name, entry in entries.items()}
+        taken: dict[str, str] = {}
+        for name, quantity in by_name.items():
+            if quantity not in REPORTED:
+                raise ValueError(f"quantity {quantity!r}: expected one of {', '.join(REPORTED)}")
+            stored = "geopotential" if quantity == "height" else quantity
+            if stored in taken:
+                expected = f"expected {stored} once (a map of its own reads the other)"
+                raise ValueError(f"quantities: found {taken[stored]!r} and {name!r}, {expected}")
+            taken[stored] = name
         for name, reported in self.quantities.items():
             if reported.column is None:
                 raise ValueError(f"quantity {name!r}: expected a column")
@@ -123,6 +147,7 @@ class ColumnMap(_Strict):
         """Every column that the map reads, each once."""
         places = (self.station, self.time, self.latitude, self.longitude, self.elevation, self.pressure)
         names = [place.column for place in places if place is not None]
+        names.append(None if self.pressure is None or not isinstance(self.pressure.error, str) else self.pressure.error)
         entries = list(self.quantities.values()) if self.long is None else list(self.long.quantities.values())
         for entry in entries:
             names += [entry.column, entry.error if isinstance(entry.error, str) else None]
@@ -139,12 +164,7 @@ def read_column_map(path: str | os.PathLike[str]) -> ColumnMap:
         ValueError: one line naming the file and the entry that is wrong.
         FileNotFoundError: where there is no such file.
     """
-    try:
-        return column_map(yaml.safe_load(Path(path).read_text(encoding="utf-8")), str(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: found no YAML ({' '.join(str(error).split())[:120]}), expected a column map"
-        ) from None
+    return column_map(read_yaml(path, "a column map"), str(path))
 
 
 def column_map(given: Mapping[str, Any], name: str = "column map") -> ColumnMap:
@@ -152,11 +172,10 @@ def column_map(given: Mapping[str, Any], name: str = "column map") -> ColumnMap:
     try:
         return ColumnMap.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the map"
-        raise ValueError(f"{name}: {where}: {first['msg']}") from None
+        raise ValueError(f"{name}: {first_complaint(error)}") from None
 
 
+@cache
 def shipped_maps() -> dict[str, ColumnMap]:
     """The maps of netCDF point files that come with the package, by name."""
     folder = files("genda").joinpath("assets/columns")

@@ -7,11 +7,12 @@ position is an error that names row and column; with ``on_loss`` the row is left
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import Any
 
@@ -20,16 +21,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genda.observations.cells import Cells, times
-from genda.observations.column_map import ColumnMap, Long, Reported
-from genda.observations.files import OnLoss, open_binary, refuse
-from genda.observations.flags import Flag
+from genda.observations.column_map import BLANKS, ColumnMap, Long, Reported, shipped_maps
+from genda.observations.files import DamagedArchive, OnLoss, open_binary, refuse
 from genda.observations.places import Places, observation_table
+from genda.observations.plausibility import refuse_wrong_units
 from genda.observations.table import joined
-from genda.variables import STANDARD_GRAVITY, field
+from genda.variables import STANDARD_GRAVITY
 
 Array = NDArray[np.float64]
 _BLOCK = 100_000
 _EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+_MORE = "cells beyond the last name"
 _LARGEST = 50_000_000
 """Places at most of a netCDF file, which is read at once."""
 
@@ -51,17 +53,45 @@ def read_columns(path: str | os.PathLike[str], columns: ColumnMap, on_loss: OnLo
         if start == b"PAR1":
             blocks = _parquet_blocks(path, columns)
         elif start[:3] == b"CDF" or start == b"\x89HDF":
-            blocks = _netcdf_blocks(stream, columns, path)
+            blocks = _netcdf_blocks(_opened(stream, path), columns, path)
         else:
             blocks = _csv_blocks(stream, columns, path)
-        first, tables = 1, []
         with closing(blocks):
-            # The values of one place of a long table may lie anywhere.
-            for block in blocks if columns.long is None else [pd.concat(list(blocks))]:
-                tables.append(_table(block, columns, first, path, on_loss))
-                first += len(block)
+            return _whole(blocks, columns, path, on_loss)
+
+
+def read_netcdf(path: str | os.PathLike[str], on_loss: OnLoss = None) -> pd.DataFrame:
+    """Read a netCDF file of points (plain, gzip, zip) whose columns a shipped map knows to an observation table.
+
+    Args:
+        path: the file.
+        on_loss: as :func:`read_columns`.
+
+    Raises:
+        ValueError: naming the file and its variables, where no shipped map knows them; else as :func:`read_columns`.
+        FileNotFoundError: where there is no such file.
+    """
+    with open_binary(path, on_loss) as stream:
+        dataset = _opened(stream, path)
+    found = set(map(str, dataset.variables))
+    for columns in shipped_maps().values():
+        if found.issuperset(columns.columns):
+            return _whole(_netcdf_blocks(dataset, columns, path), columns, path, on_loss)
+    names = ascii(sorted(found))[:100]  # a damaged file may have any name
+    raise ValueError(f"{path}: found netCDF variables {names}, expected MADIS's or a column map")
+
+
+def _whole(
+    blocks: Iterable[pd.DataFrame], columns: ColumnMap, path: str | os.PathLike[str], on_loss: OnLoss
+) -> pd.DataFrame:
+    """The observation table of a file's blocks of rows."""
+    first, tables = 1, []
+    # The values of one place of a long table may lie anywhere.
+    for block in blocks if columns.long is None else [pd.concat(list(blocks))]:
+        tables.append(_table(block, columns, first, path, on_loss))
+        first += len(block)
     table = joined(tables)
-    _plausible(table, path)
+    refuse_wrong_units(table, str(path))
     return table
 
 
@@ -70,26 +100,64 @@ def _csv_blocks(
 ) -> Generator[pd.DataFrame, None, None]:
     missing = [*_EMPTY, *(str(value) for value in columns.missing)]
     try:
+        text = io.TextIOWrapper(stream, encoding=columns.encoding, newline="")
+        for _ in range(columns.skip_rows):
+            text.readline()
+        names = _heading(text, columns, path)
+        # By position, for pandas renames what is named twice, and takes rows with more cells than names to begin with an index.
+        where = {str(names.index(name)): name for name in columns.columns if name in names}
+        last = str(len(names))
         with pd.read_csv(
-            stream,
+            _Headed(len(names) + 1, text, columns.separator),
             sep=columns.separator,
             decimal=columns.decimal,
-            encoding=columns.encoding,
-            skiprows=columns.skip_rows,
-            usecols=lambda name: name in columns.columns,
-            dtype={name: "str" for name in (columns.station.column, columns.time.column) if name},
+            index_col=False,
+            usecols=[*where, last],
+            dtype={k: "str" for k, name in where.items() if name in (columns.station.column, columns.time.column)},
             # A station may be called NA.
-            na_values={name: missing for name in columns.columns if name != columns.station.column},
+            na_values={k: missing for k, name in where.items() if name != columns.station.column} | {last: [""]},
             keep_default_na=False,
             low_memory=False,
             chunksize=_BLOCK,
         ) as reader:
-            yield from reader
-    except (UnicodeDecodeError, LookupError) as error:
+            for block in reader:
+                yield block.rename(columns=where | {last: _MORE})
+    except DamagedArchive:
+        raise
+    except (UnicodeError, LookupError) as error:
         found = f"found text that is not {columns.encoding} ({' '.join(str(error).split())[:80]})"
         raise ValueError(f"{path}: {found}, expected an encoding in the column map") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
+    except (pd.errors.ParserError, csv.Error, OverflowError) as error:
         raise ValueError(f"{path}: found no readable CSV ({' '.join(str(error).split())[:120]})") from None
+
+
+class _Headed(io.TextIOBase):
+    """Lines under a heading of numbers."""
+
+    def __init__(self, size: int, lines: io.TextIOWrapper, separator: str) -> None:
+        self._heading = (" " if separator == BLANKS else separator).join(map(str, range(size))) + "\n"
+        self._lines = lines
+
+    def read(self, size: int | None = -1) -> str:
+        heading, self._heading = self._heading, ""
+        return heading + self._lines.read(size)
+
+
+def _heading(text: io.TextIOWrapper, columns: ColumnMap, path: str | os.PathLike[str]) -> list[str]:
+    """The names in the first line that is not blank, each of the map's once.
+
+    Raises:
+        ValueError: for no such line, or one of the map's names twice.
+    """
+    lines = iter(text.readline, "")
+    line = next((line for line in lines if line.strip()), None)
+    if line is None:
+        raise ValueError(f"{path}: found no readable CSV (nothing but blank lines), expected a line of names")
+    names = line.split() if columns.separator == BLANKS else next(csv.reader([line], delimiter=columns.separator))
+    twice = [name for name in columns.columns if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: found column {twice[0]!r} {names.count(twice[0])} times, expected it once")
+    return names
 
 
 def _parquet_blocks(path: str | os.PathLike[str], columns: ColumnMap) -> Generator[pd.DataFrame, None, None]:
@@ -108,7 +176,7 @@ def _parquet_blocks(path: str | os.PathLike[str], columns: ColumnMap) -> Generat
         raise ValueError(f"{path}: found no readable Parquet table ({detail})") from None
 
 
-def open_points(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Any:
+def _opened(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Any:
     """The xarray dataset of a netCDF stream, values masked, times as numbers.
 
     Raises:
@@ -155,21 +223,27 @@ def _try_hdf5(data: bytes, path: str | os.PathLike[str]) -> None:
 
 
 def _netcdf_blocks(
-    stream: io.BufferedReader, columns: ColumnMap, path: str | os.PathLike[str]
+    dataset: Any, columns: ColumnMap, path: str | os.PathLike[str]
 ) -> Generator[pd.DataFrame, None, None]:
-    dataset = open_points(stream, path)
     known = dataset[[name for name in columns.columns if name in dataset.variables]]
     size = int(np.prod([known.sizes[name] for name in known.sizes], dtype=np.float64))
     if size > _LARGEST:
         found = f"{size} places ({', '.join(f'{k} {v}' for k, v in known.sizes.items())})"
         raise ValueError(f"{path}: found {found}, expected records along one dimension")
-    frame = known.to_dataframe().reset_index()
+    frame = (known if known.sizes else known.expand_dims("record")).to_dataframe().reset_index()
     for name in frame:
-        if frame[name].map(type).eq(bytes).any():
-            frame[name] = frame[name].map(lambda value: value.decode("latin-1").strip("\0 "))
+        if frame[name].dtype == object:
+            frame[name] = _decoded(frame[name])
         frame[name] = frame[name].mask(frame[name].isin(columns.missing)) if columns.missing else frame[name]
     frame.attrs = {str(name): known[name].attrs.get("units") for name in known.variables}
     yield frame
+
+
+def _decoded(cells: pd.Series) -> pd.Series:
+    """Text of cells that hold bytes; each distinct one is decoded once."""
+    codes, distinct = pd.factorize(cells, use_na_sentinel=False)
+    text = [value.decode("latin-1").strip("\0 ") if isinstance(value, bytes) else value for value in distinct]
+    return pd.Series(np.asarray([*text, None], dtype=object)[:-1][codes], index=cells.index)
 
 
 def _table(
@@ -181,6 +255,11 @@ def _table(
         raise ValueError(f"{path}: found no column {absent[0]!r}, expected the columns of the map")
     units = {str(name): text for name, text in frame.attrs.items()}
     frame = frame.set_axis(pd.RangeIndex(first, first + len(frame)))
+    if _MORE in frame:
+        for row, cell in frame[_MORE].dropna().items():
+            found = f"found {str(cell)[:40]!r} beyond the last column"
+            refuse(f"{path}: row {row}: {found}, expected a cell for each name", on_loss)
+        frame = frame[frame[_MORE].isna()]
     quantities = columns.quantities
     if columns.long is not None:
         frame, quantities = _widened(frame, columns, columns.long)
@@ -194,19 +273,26 @@ def _table(
     reported: dict[str, Array] = {}
     errors: dict[str, Array] = {}
     denied: dict[str, NDArray[np.bool_]] = {}
+    if columns.pressure is not None and columns.pressure.error is not None:
+        errors["pressure"] = values.pressure_error(columns.pressure)
     for quantity, entry in quantities.items():
         name = "geopotential" if quantity == "height" else quantity
         factor, offset = values.conversion(quantity, entry.units, entry.column)[1]
         factor *= STANDARD_GRAVITY if quantity == "height" else 1.0
         reported[name] = values.of(entry.column) * factor + offset
         if entry.error is not None:
-            errors[name] = values.of(entry.error if isinstance(entry.error, str) else None, entry.error) * factor
+            errors[name] = values.error(entry.error) * factor
         if entry.good is not None:
             denied[name] = ~values.text(entry.good.column).isin([str(v) for v in entry.good.values]).to_numpy()
     for row, problem in sorted(values.wrong.items()):
         refuse(f"{path}: row {row}: {problem}", on_loss)
     keep = ~frame.index.isin(list(values.wrong))
-    station, stations = pd.factorize(values.text(columns.station.column, columns.station.value))
+    names = values.text(columns.station.column, columns.station.value)
+    # The nameless go by their place, as in BUFR: they are not one station.
+    nameless = np.flatnonzero(names == "")
+    place = (coordinates["latitude"][nameless], coordinates["longitude"][nameless])
+    names.iloc[nameless] = [f"{latitude:.2f},{longitude:.2f}" for latitude, longitude in zip(*place, strict=True)]
+    station, stations = pd.factorize(names)
     nothing = np.full(int(keep.sum()), np.nan)
     places = Places(
         stations=[str(name) for name in stations],
@@ -227,12 +313,13 @@ def _widened(frame: pd.DataFrame, columns: ColumnMap, long: Long) -> tuple[pd.Da
     A second value of a quantity at the same place begins another row, so that duplicates stay to be seen.
     """
     places = [getattr(columns, name) for name in ("station", "time", "latitude", "longitude", "elevation", "pressure")]
-    keys = [place.column for place in places if place is not None and place.column is not None]
+    keys = list(dict.fromkeys(place.column for place in places if place is not None and place.column is not None))
     frame = frame[frame[long.name].isin(list(long.quantities))]
     again = frame.groupby([*keys, long.name], dropna=False, sort=False).cumcount()
     where = frame.groupby([*keys, again], dropna=False, sort=False).ngroup().to_numpy()
     first = np.unique(where, return_index=True)[1]
-    wide = frame[keys].iloc[first]
+    error = None if columns.pressure is None else columns.pressure.error
+    wide = frame[[*keys, *([error] if isinstance(error, str) and error not in keys else [])]].iloc[first]
     quantities = {}
     for name, entry in long.quantities.items():
         rows = np.flatnonzero((frame[long.name] == name).to_numpy())
@@ -245,19 +332,3 @@ def _widened(frame: pd.DataFrame, columns: ColumnMap, long: Long) -> tuple[pd.Da
         changes = {"column": f"{name}: {long.value}", "error": error, "good": good}
         quantities[entry.quantity or ""] = entry.model_copy(update=changes)
     return wide, quantities
-
-
-def _plausible(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Refuse a file most of whose values of a variable can't exist: wrong units or undeclared missing values.
-
-    Raises:
-        ValueError: saying of which.
-    """
-    passing = table[table["quality"] == Flag.PASS]
-    for variable, values in passing.groupby("variable")["observation"]:
-        middle, (low, high) = float(values.median()), field(str(variable)).bounds
-        if not low <= middle <= high:
-            found = f"found a median of {middle:g} {field(str(variable)).units} for {field(str(variable)).name}"
-            raise ValueError(
-                f"{path}: {found}, expected {low:g} to {high:g}: wrong units or missing values in the map?"
-            )

@@ -28,16 +28,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
-from genda.observations.table import on_levels
+from genda.documents import Strict, first_complaint, read_yaml
+from genda.observations.conditions import Names, Positive, Variables
+from genda.observations.table import on_levels, soundings
 from genda.variables import STANDARD_GRAVITY, field
 
 LEVELS_HPA = (1000, 850, 700, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30, 20, 10)
@@ -84,17 +84,15 @@ def default_error(variable: str, pressure: ArrayLike = np.nan) -> NDArray[np.flo
         return np.asarray(np.interp(np.log(p), table, LEVEL_ERRORS[known][::-1]))
 
 
-class Entry(BaseModel):
+class Entry(Strict):
     """Errors of some variables, from some sources, at pressures in hPa (falling or rising; none where it does not matter)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    variable: Variables
+    source: Names = ()
+    pressure: tuple[Positive, ...] = ()
+    error: tuple[Positive, ...]
 
-    variable: tuple[str, ...]
-    source: tuple[str, ...] = ()
-    pressure: tuple[PositiveFloat, ...] = ()
-    error: tuple[PositiveFloat, ...]
-
-    @field_validator("variable", "source", "pressure", "error", mode="before")
+    @field_validator("pressure", "error", mode="before")
     @classmethod
     def _listed(cls, given: Any) -> Any:
         return given if isinstance(given, (list, tuple)) else (given,)
@@ -103,8 +101,6 @@ class Entry(BaseModel):
     def _paired(self) -> Entry:
         if len(self.error) != max(1, len(self.pressure)):
             raise ValueError(f"found {len(self.error)} errors at {len(self.pressure)} pressures, expected one each")
-        for name in self.variable:
-            field(name)
         return self
 
 
@@ -115,16 +111,16 @@ def read_errors(path: str | os.PathLike[str]) -> tuple[Entry, ...]:
         ValueError: one line naming the file and the entry that is wrong.
         FileNotFoundError: where there is no such file.
     """
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(given, dict) or not isinstance(given.get("errors"), list):
-            raise ValueError(f"{path}: found {str(given)[:60]!r}, expected a list under 'errors'")
-        return tuple(Entry.model_validate(entry) for entry in given["errors"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: found no YAML ({' '.join(str(error).split())[:120]}), expected errors") from None
+    given = read_yaml(path, "a list under 'errors'")
+    if not isinstance(given, dict) or set(given) != {"errors"} or not isinstance(given["errors"], list):
+        raise ValueError(f"{path}: found {given!r:.60}, expected a list under 'errors'")
+    entries = []
+    for number, entry in enumerate(given["errors"], start=1):
+        try:
+            entries.append(Entry.model_validate(entry))
+        except ValidationError as error:
+            raise ValueError(f"{path}: entry {number}: {first_complaint(error)}") from None
+    return tuple(entries)
 
 
 def assign_errors(table: pd.DataFrame, entries: Sequence[Entry] = ()) -> pd.DataFrame:
@@ -203,9 +199,8 @@ def sounding_blocks(
             f"correlation: found depth {depth:g} and share {alone:g}, expected both above 0, the share up to 1"
         )
     log_p = np.log(table["pressure"].to_numpy())
-    keys = ["station", "time", "source", "variable"]
-    groups = table.reset_index(drop=True).groupby(keys, sort=False).indices.values()
-    rows = [np.asarray(part, dtype=np.intp) for part in groups]
+    profile = soundings(table, "variable")
+    rows = np.split(np.argsort(profile, kind="stable"), np.cumsum(np.bincount(profile))[:-1])
     correlations = []
     for part in rows:
         apart = np.abs(np.subtract.outer(log_p[part], log_p[part]))

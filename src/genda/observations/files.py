@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 OnLoss = Callable[[str], None] | None
 """What to do with one line on a part of a file that cannot be read; None raises."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/")
-_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""What the decompressors raise while they read; an OSError is of gzip, of bzip2 or of the disk itself."""
+_UNSUPPORTED = (NotImplementedError, RuntimeError, ValueError, struct.error)
+"""What a zip archive raises when it is opened: strange compression, a password, a directory of nonsense."""
+_BUFFER = 1 << 16
 
 
 def refuse(problem: str, on_loss: OnLoss) -> None:
@@ -34,6 +40,10 @@ def refuse(problem: str, on_loss: OnLoss) -> None:
     on_loss(problem)
 
 
+class DamagedArchive(ValueError):
+    """One line on a compressed file that breaks off, raised while it is read."""
+
+
 @contextmanager
 def open_binary(path: str | os.PathLike[str], on_loss: OnLoss = None) -> Iterator[io.BufferedReader]:
     """A buffered binary stream of a file's content, decompressed on the way.
@@ -43,8 +53,8 @@ def open_binary(path: str | os.PathLike[str], on_loss: OnLoss = None) -> Iterato
         on_loss: takes the news that the rest of a compressed file is lost; the stream ends there then.
 
     Raises:
-        ValueError: for a URL, a directory, an empty or damaged file, or a zip archive that doesn't hold exactly one file;
-            also where the damage shows only while reading.
+        ValueError: for a URL, a directory, an empty or damaged file, or a zip archive that doesn't hold exactly one file.
+        DamagedArchive: while reading.
         FileNotFoundError: where there is no such file.
     """
     if _URL.match(os.fspath(path)):
@@ -53,29 +63,32 @@ def open_binary(path: str | os.PathLike[str], on_loss: OnLoss = None) -> Iterato
         raise FileNotFoundError(f"{path}: no such file")
     if not Path(path).is_file():
         raise ValueError(f"{path}: found a directory, expected a file")
+    with ExitStack() as stack:
+        raw = stack.enter_context(open(path, "rb"))
+        magic = raw.peek(4)[:4]
+        if not magic:
+            raise ValueError(f"{path}: found an empty file, expected observations")
+        if magic[:2] == b"\x1f\x8b":
+            yield _salvaging(stack.enter_context(gzip.open(raw)), path, on_loss)
+        elif magic == b"PK\x03\x04":
+            yield _salvaging(_only_member(raw, path, stack), path, on_loss)
+        else:
+            yield raw
+
+
+def _only_member(raw: IO[bytes], path: str | os.PathLike[str], stack: ExitStack) -> IO[bytes]:
     try:
-        with open(path, "rb") as raw:
-            magic = raw.peek(4)[:4]
-            if not magic:
-                raise ValueError(f"{path}: found an empty file, expected observations")
-            if magic[:2] == b"\x1f\x8b":
-                with gzip.open(raw) as stream:
-                    yield _buffered(stream, path, on_loss)
-            elif magic == b"PK\x03\x04":
-                with zipfile.ZipFile(raw) as archive:
-                    names = [info for info in archive.infolist() if not info.is_dir()]
-                    if len(names) != 1:
-                        raise ValueError(f"{path}: found {len(names)} files in the archive, expected one")
-                    with archive.open(names[0]) as member:
-                        yield _buffered(member, path, on_loss)
-            else:
-                yield raw
-    except _DAMAGE as error:
+        archive = stack.enter_context(zipfile.ZipFile(raw))
+        names = [info for info in archive.infolist() if not info.is_dir()]
+        if len(names) == 1:
+            return stack.enter_context(archive.open(names[0]))
+    except (*_DAMAGE, *_UNSUPPORTED) as error:
         raise ValueError(f"{path}: found a damaged or unsupported archive ({error}), expected gzip or zip") from None
+    raise ValueError(f"{path}: found {len(names)} files in the archive, expected one")
 
 
 class _Salvaged(io.RawIOBase):
-    """A stream that ends where its archive is damaged."""
+    """A stream that ends where its archive is damaged, which is an error where nobody is to know of losses."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], on_loss: OnLoss) -> None:
         self._stream, self._path, self._on_loss, self._ended = stream, path, on_loss, False
@@ -90,16 +103,17 @@ class _Salvaged(io.RawIOBase):
             data = self._stream.read1(len(buffer))  # type: ignore[union-attr]
         except _DAMAGE as error:
             self._ended = True
-            refuse(f"{self._path}: found a damaged archive ({error}): the rest is lost", self._on_loss)
+            problem = f"{self._path}: found a damaged archive ({error}), expected more: the rest is lost"
+            if self._on_loss is None:
+                raise DamagedArchive(problem) from None
+            self._on_loss(problem)
             return 0
         buffer[: len(data)] = data
         return len(data)
 
 
-def _buffered(stream: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], on_loss: OnLoss) -> io.BufferedReader:
-    if on_loss is not None:
-        return io.BufferedReader(_Salvaged(stream, path, on_loss))
-    return io.BufferedReader(stream)  # type: ignore[arg-type]
+def _salvaging(stream: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], on_loss: OnLoss) -> io.BufferedReader:
+    return io.BufferedReader(_Salvaged(stream, path, on_loss), _BUFFER)
 
 
 def shown(text: bytes) -> str:

@@ -29,7 +29,7 @@ class Flag(Labelled):
     BOUNDS = 12
     """Physically implausible, or not convertible to the table's units."""
     DOMAIN = 13
-    """Outside the grid, the levels or the time window."""
+    """Outside the grid, the levels or the time window, or far from the height of the ground."""
     DENIED = 14
     """On a deny list."""
     OPERATOR_FAILED = 15

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genda.grid import LatLonGrid
+from genda.observations.table import between_levels
 from genda.variables import channels as parse_channels
 
 Array = NDArray[np.float64]
@@ -329,7 +330,7 @@ def _vertical(channels: Sequence[str], variable: list[str], pressure: Array) -> 
         logs = np.log([p for p, _ in ordered])
         index = np.array([i for _, i in ordered])
         wanted = np.log(pressure[rows])
-        inside = (wanted >= logs[0] - 1e-6) & (wanted <= logs[-1] + 1e-6)
+        inside = between_levels(pressure[rows], [p for p, _ in ordered])  # np.interp takes the end's value beyond it
         if not inside.all():
             bad = float(pressure[rows][~inside][0])
             low, high = ordered[0][0], ordered[-1][0]

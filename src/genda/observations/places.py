@@ -31,7 +31,7 @@ from genda.observations.conversions import (
     wind_components,
 )
 from genda.observations.flags import Flag
-from genda.observations.table import DTYPES
+from genda.observations.table import DTYPES, identified
 
 Array = NDArray[np.float64]
 QUANTITIES = (
@@ -48,7 +48,7 @@ class Places:
     """One entry per place.
 
     Attributes:
-        stations: distinct identifiers. station: index into them.
+        stations: distinct identifiers, empty where unknown. station: index into them.
         time: datetime64; NaT where unknown, with the day in ``date`` if that is known.
         latitude, longitude: degrees, any range of longitude; NaN where unknown.
         elevation: of the station, m; NaN where unknown.
@@ -139,7 +139,8 @@ def observation_table(
     table = {name: table[name] for name in DTYPES}
     if places.level_type is not None:
         table["level_type"] = places.level_type[place]
-    return pd.DataFrame(table, copy=False)
+    whole = pd.DataFrame(table, copy=False)
+    return identified(whole) if any(not name.strip() for name in places.stations) else whole
 
 
 def _names(names: Sequence[str], codes: NDArray[np.intp]) -> pd.Index:

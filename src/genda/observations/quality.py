@@ -8,13 +8,16 @@ the order of the blame:
               partial(check_domain, grid=grid), partial(check_background, hx_b=hx_b, background_error=s_b)]
     table = run_checks(table, checks)
 
-Filters look at rows that pass; rows already flagged are neither judged nor held against others. Lists in files are read by
-:mod:`genda.observations.checks`; levels of a sounding are held against each other in
+Filters look at rows that pass; rows already flagged are neither judged nor held against others. They judge scalars; what is as
+wrong as a value that they reject (the other component of a wind, the humidity of a temperature) follows it.
+
+Lists in files are read by :mod:`genda.observations.checks`; levels of a sounding are held against each other in
 :mod:`genda.observations.vertical`, neighbours in :mod:`genda.observations.buddies`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,8 +26,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from genda.grid import LatLonGrid
+from genda.observations.conditions import duration, utc
 from genda.observations.flags import Flag
+from genda.observations.table import identified, on_levels, soundings
 from genda.variables import STANDARD_GRAVITY, field
+
+_WMO_NUMBER = re.compile(r"^(?:[A-Z]{2}M000|0-2000[01]-0-)(?=\d{5}$)")
+"""What IGRA and WIGOS put before the number of a station of the World Meteorological Organization."""
 
 Check = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -49,8 +57,13 @@ global radiosonde network, linear in log pressure between; every value is held t
 Humidity is loose above 100 hPa, where a sonde's sensor sees little else than itself."""
 
 
+COMPANIONS = (("u", "v"), ("v", "u"), ("u10", "v10"), ("v10", "u10"), ("t", "q"))
+"""A variable, and one that is not to be trusted without it at its place."""
+_WRONG_VALUE = (Flag.BOUNDS, Flag.BACKGROUND, Flag.BUDDY, Flag.PROFILE)
+
+
 def run_checks(table: pd.DataFrame, checks: Iterable[Check]) -> pd.DataFrame:
-    """Apply filters in order.
+    """Apply filters in order, each followed by :func:`flag_companions`.
 
     Raises:
         ValueError: if a filter changes the number of rows or an earlier flag.
@@ -64,7 +77,35 @@ def run_checks(table: pd.DataFrame, checks: Iterable[Check]) -> pd.DataFrame:
             raise ValueError(f"check {name}: found {after.size} rows, expected the {before.size} it was given")
         if (after[: before.size] != before)[before != Flag.PASS].any():
             raise ValueError(f"check {name}: found an earlier flag changed, expected flags on passing rows only")
+        table = flag_companions(table)
     return table
+
+
+def flag_companions(table: pd.DataFrame) -> pd.DataFrame:
+    """The flag of a wrong value on what was reported with it as well: :data:`COMPANIONS` at the same place and time.
+
+    A wind has one direction and one speed: where one component is wrong, one of the two was, and the other component with it.
+    Humidity is measured relative to saturation and reported as that, as a dew point or as a depression; specific humidity
+    comes from it by way of the temperature. That of a wrong temperature is wrong by 6 % for every kelvin, mostly within all
+    bounds. What was only not needed (``THINNED``, ``DUPLICATE``), not wanted (``DENIED``) or not seen is no companion's fault.
+    A place that has another such value, which passes, is left alone.
+    """
+    quality, variable = table["quality"].to_numpy(copy=True), table["variable"].to_numpy()
+    rejected = np.isin(quality, _WRONG_VALUE)
+    if not rejected.any():
+        return table
+    involved = np.flatnonzero(np.isin(variable, [name for pair in COMPANIONS for name in pair]))
+    place = np.zeros(len(table), dtype=np.intp)
+    place[involved] = soundings(table.iloc[involved], "pressure")
+    flags = np.zeros(place.max(initial=0) + 1, dtype=quality.dtype)
+    for name, companion in COMPANIONS:
+        own, passed = variable == name, table["quality"].to_numpy() == Flag.PASS
+        flags[:] = Flag.PASS
+        flags[place[own & rejected]] = table["quality"].to_numpy()[own & rejected]
+        flags[place[own & passed]] = Flag.PASS
+        rows = (variable == companion) & passed
+        quality[rows] = flags[place[rows]]
+    return table.assign(quality=quality)
 
 
 def set_flag(table: pd.DataFrame, wrong: ArrayLike, flag: Flag) -> pd.DataFrame:
@@ -98,13 +139,54 @@ def check_bounds(table: pd.DataFrame) -> pd.DataFrame:
     return set_flag(table, wrong, Flag.BOUNDS)
 
 
-def check_duplicates(table: pd.DataFrame) -> pd.DataFrame:
-    """``DUPLICATE`` on every passing row whose station, time, variable and pressure a passing row above has too."""
+def check_duplicates(table: pd.DataFrame, hours: float = 1.5) -> pd.DataFrame:
+    """``DUPLICATE`` on every passing row whose station, time, variable and pressure a passing row above has too.
+
+    Stations are known by their WMO number where the identifier holds one (11035 is AUM00011035 and 0-20000-0-11035), and an ascent
+    from such a station may come under another time from another source: one gives the hour that it stands for, the other
+    that of the launch.
+
+    Args:
+        table: observations; a row without identifier is known by its position.
+        hours: between the times of one ascent from two sources at most; within a source only equal times are one.
+
+    Raises:
+        ValueError: for a negative number of hours.
+    """
+    if not hours >= 0:
+        raise ValueError(f"hours: found {hours}, expected a number of 0 or more")
     passed = np.flatnonzero((table["quality"] == Flag.PASS).to_numpy())
-    again = table[["station", "time", "variable", "pressure"]].iloc[passed].duplicated().to_numpy()
+    part = identified(table.iloc[passed]).reset_index(drop=True)
+    number = part["station"].map({name: _WMO_NUMBER.sub("", name) for name in part["station"].unique()}).astype("str")
+    part = part.assign(station=number)
+    part["time"] = _ascent_times(part, pd.Timedelta(hours=hours))
+    again = part[["station", "time", "variable", "pressure"]].duplicated().to_numpy()
     wrong = np.zeros(len(table), dtype=bool)
     wrong[passed[again]] = True
     return set_flag(table, wrong, Flag.DUPLICATE)
+
+
+def _ascent_times(part: pd.DataFrame, most: pd.Timedelta) -> pd.Series:
+    """Times of rows; for an ascent that an earlier source in the table has too, the time that it has there."""
+    keys = ["station", "source", "time"]
+    ascents = part.loc[on_levels(part) & part["station"].str.fullmatch(r"\d{5}"), keys].drop_duplicates()
+    known = pd.DataFrame({"station": ascents["station"][:0], "first": ascents["time"][:0]})
+    matched = []
+    for source in ascents["source"].unique():
+        own = ascents[ascents["source"] == source].sort_values("time")
+        near = pd.merge_asof(
+            own, known.sort_values("first"), left_on="time", right_on="first", by="station",
+            direction="nearest", tolerance=most,
+        )  # fmt: skip
+        near = near.assign(apart=(near["time"] - near["first"]).abs()).sort_values("apart", kind="stable")
+        near.loc[near.duplicated(["station", "first"]), "first"] = pd.NaT  # of two ascents the nearer one is the same
+        near["first"] = near["first"].fillna(near["time"])
+        matched.append(near[[*keys, "first"]])
+        known = pd.concat([known, near[["station", "first"]]]).drop_duplicates()
+    if len(matched) < 2:
+        return part["time"]
+    first = part[keys].merge(pd.concat(matched), on=keys, how="left")["first"]
+    return first.where(on_levels(part), part["time"]).fillna(part["time"])
 
 
 def check_window(table: pd.DataFrame, time: Any, half_width: Any) -> pd.DataFrame:
@@ -112,18 +194,32 @@ def check_window(table: pd.DataFrame, time: Any, half_width: Any) -> pd.DataFram
 
     Args:
         table: observations.
-        time: anything pandas reads as a time, UTC.
-        half_width: anything pandas reads as a duration ("6h", ``timedelta64``).
+        time: ISO 8601 or an object that is a time, UTC where it names no zone.
+        half_width: such as "6h", or an object that is a duration.
+
+    Raises:
+        ValueError: for what is no time or no duration; a number is neither.
     """
-    width = pd.Timedelta(half_width)
-    if not width >= pd.Timedelta(0):
-        raise ValueError(f"half_width: found {half_width}, expected a duration of 0 or more")
-    return set_flag(table, (table["time"] - pd.Timestamp(time)).abs() > width, Flag.DOMAIN)
+    centre, width = utc(time, name="time"), duration(half_width, name="half_width")
+    return set_flag(table, (table["time"] - centre).abs() > width, Flag.DOMAIN)
 
 
 def check_domain(table: pd.DataFrame, grid: LatLonGrid) -> pd.DataFrame:
     """``DOMAIN`` where the observation is outside the grid's cells."""
     return set_flag(table, ~grid.contains(table["latitude"].to_numpy(), table["longitude"].to_numpy()), Flag.DOMAIN)
+
+
+def check_region(table: pd.DataFrame, north: float, west: float, south: float, east: float) -> pd.DataFrame:
+    """``DOMAIN`` outside a rectangle in degrees, its edges included; one that crosses the prime meridian may start west of it.
+
+    Raises:
+        ValueError: where edges are in the wrong order.
+    """
+    if not (north > south and 0 < east - west <= 360):
+        found = f"found north {north:g}, west {west:g}, south {south:g}, east {east:g}"
+        raise ValueError(f"domain: {found}, expected north above south and west before east")
+    inside = table["latitude"].between(south, north) & (np.mod(table["longitude"] - west, 360.0) <= east - west)
+    return set_flag(table, ~inside, Flag.DOMAIN)
 
 
 def check_background(

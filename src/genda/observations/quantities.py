@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genda.variables import STANDARD_GRAVITY
 from genda.variables import channels as parse_channels
 
-GRAVITY = 9.80665
 CALM = 0.1
 """Speed in m/s below which the derivative of wind speed is smoothed."""
 DRY = 1e-6
@@ -74,7 +74,7 @@ def transmittance(names: Sequence[str]) -> Quantity:
     if len(humid) < 2:
         raise ValueError(f"transmittance: found specific humidity on {len(humid)} level, expected at least two")
     steps = pressure.diff().abs()
-    depth = 0.5 * (torch.cat([steps, steps.new_zeros(1)]) + torch.cat([steps.new_zeros(1), steps])) / GRAVITY
+    depth = 0.5 * (torch.cat([steps, steps.new_zeros(1)]) + torch.cat([steps.new_zeros(1), steps])) / STANDARD_GRAVITY
 
     def function(values: Tensor) -> Tensor:
         return (-(values @ depth.to(values)).unsqueeze(-1) / OPAQUE).exp()

@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from genda.observations.bufr import read_bufr
-from genda.observations.column_map import ColumnMap, column_map, shipped_maps
-from genda.observations.columns import open_points, read_columns
+from genda.observations.column_map import ColumnMap, column_map
+from genda.observations.columns import read_columns, read_netcdf
 from genda.observations.files import OnLoss, open_binary, refuse
 from genda.observations.igra import read_igra
+from genda.observations.plausibility import refuse_hectopascals
 from genda.observations.table import joined, read_table, validate
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ def file_format(path: str | os.PathLike[str]) -> str:
     """
     with open_binary(path) as stream:
         start = stream.read(_HEADING)
+    if not start:
+        raise ValueError(f"{path}: found nothing in the archive, expected observations")
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{path}: found text in UTF-16, expected UTF-8 (or a column map that says so)")
     if start[:4] == b"PAR1":
         return "parquet"
     if start[:1] == b"#":
@@ -81,21 +86,28 @@ def read_observations(
     if not several:
         raise ValueError("observations: found no files, expected at least one")
     mapped = columns if columns is None or isinstance(columns, ColumnMap) else column_map(columns)
-    tables = []
+    tables, reasons = [], []
+
+    def lost(line: str) -> None:
+        reasons.append(line)
+        refuse(line, on_loss)
+
     for path in several:
         try:
             reader = _reader(path, stations, mapped)
             if reader is None:
                 logger.warning("%s: found IGRA's derived parameters, ignored: its sounding files are read", path)
                 continue
-            table = reader(path, on_loss=on_loss)
+            table = reader(path, on_loss=on_loss and lost)
             validate(table, str(path))
+            refuse_hectopascals(table, str(path))
             tables.append(table)
         except ValueError as error:
             text = " ".join(str(error).split())
-            refuse(text if str(path) in text else f"{path}: {text}", on_loss)
+            lost(text if str(path) in text else f"{path}: {text}")
     if not tables:
-        raise ValueError(f"{', '.join(map(str, several))}: found nothing that could be read, expected observations")
+        why = f": {reasons[0]}" if reasons else ", expected observations"
+        raise ValueError(f"{', '.join(map(str, several))}: found nothing that could be read{why}")
     return joined(tables)
 
 
@@ -114,25 +126,8 @@ def _reader(
         return partial(read_igra, stations=stations)
     if kind == "igra-stations":
         raise ValueError(f"{path}: found IGRA's station list, expected observations (the list goes to --stations)")
-    if kind == "netcdf":
-        return partial(read_columns, columns=_netcdf_map(path))
-    return {"igra-derived": None, "bufr": read_bufr, "parquet": _read_own}[kind]
+    return {"igra-derived": None, "bufr": read_bufr, "netcdf": read_netcdf, "parquet": _read_own}[kind]
 
 
 def _read_own(path: str | os.PathLike[str], on_loss: OnLoss = None) -> pd.DataFrame:
     return read_table(path)
-
-
-def _netcdf_map(path: str | os.PathLike[str]) -> ColumnMap:
-    """The shipped map whose columns a netCDF file has.
-
-    Raises:
-        ValueError: where there is none.
-    """
-    with open_binary(path) as stream:
-        found = set(map(str, open_points(stream, path).variables))
-    for columns in shipped_maps().values():
-        if found.issuperset(columns.columns):
-            return columns
-    names = ascii(sorted(found))[:100]  # a damaged file may have any name
-    raise ValueError(f"{path}: found netCDF variables {names}, expected MADIS's or a column map")

@@ -3,47 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import model_validator
 
+from genda.documents import Strict
+from genda.observations.conditions import End, Names, Positive, Start, Variables
 from genda.observations.flags import Flag
 from genda.observations.quality import set_flag
 
 
-class Rule(BaseModel):
+class Rule(Strict):
     """Observations that meet every condition given; at least one must be.
 
     Attributes:
-        station, source, variable: one of these.
+        station, source, variable: one of these; variables by any of their names.
         above, below: pressures in hPa; above 100 means pressures of 100 hPa and less.
-        since, until: times, both included.
+        since, until: times, both included; a bare date is the whole day.
+
+    Raises:
+        ValueError: for no condition at all, which would match everything, and for two that nothing meets.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    station: Names = ()
+    source: Names = ()
+    variable: Variables = ()
+    above: Positive | None = None
+    below: Positive | None = None
+    since: Start | None = None
+    until: End | None = None
 
-    station: tuple[str, ...] = ()
-    source: tuple[str, ...] = ()
-    variable: tuple[str, ...] = ()
-    above: float | None = None
-    below: float | None = None
-    since: datetime | date | None = None
-    until: datetime | date | None = None
+    @model_validator(mode="after")
+    def _matches_some_but_not_all(self) -> Rule:
+        if all(value in ((), None) for value in dict(self).values()):
+            raise ValueError(f"found no condition, expected at least one of {', '.join(Rule.model_fields)}")
+        if self.above is not None and self.below is not None and self.above < self.below:
+            raise ValueError(
+                f"found pressures above {self.above:g} and below {self.below:g} hPa, expected some that are both"
+            )
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise ValueError(f"found since {self.since} and until {self.until}, expected times in this order")
+        return self
 
     def matches(self, table: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which rows meet it, (row,).
-
-        Raises:
-            ValueError: for a rule without conditions, which would match everything.
-        """
-        if not self.model_fields_set:
-            raise ValueError(
-                "rule: found no condition, expected at least one of station, source, variable, pressure, time"
-            )
+        """Which rows meet it, (row,)."""
         rows = np.ones(len(table), dtype=bool)
         for column in ("station", "source", "variable"):
             if getattr(self, column):
@@ -55,15 +60,10 @@ class Rule(BaseModel):
             if self.below is not None:
                 rows &= pressure >= 100.0 * self.below
         if self.since is not None:
-            rows &= (table["time"] >= _naive(self.since)).to_numpy()
+            rows &= (table["time"] >= self.since).to_numpy()
         if self.until is not None:
-            rows &= (table["time"] <= _naive(self.until)).to_numpy()
+            rows &= (table["time"] <= self.until).to_numpy()
         return rows
-
-
-def _naive(time: Any) -> pd.Timestamp:
-    stamp = pd.Timestamp(time)
-    return stamp if stamp.tzinfo is None else stamp.tz_convert(None)
 
 
 def check_denied(table: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from genda.observations.flags import Flag
 from genda.observations.places import QUANTITIES, Places, observation_table
-from genda.observations.table import on_levels
+from genda.observations.table import PRESSURE_ROUNDING, between_levels, on_levels, soundings
 
 Array = NDArray[np.float64]
-_ROUNDING = 1.0  # Pa; reports give pressure to 1 or 10 Pa
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,9 @@ def soundings_table(ascents: Ascents, levels: Levels, source: str) -> pd.DataFra
     return observation_table(places, reported, source)
 
 
-def select_levels(table: pd.DataFrame, levels: Sequence[float], exact: bool = False) -> pd.DataFrame:
+def select_levels(
+    table: pd.DataFrame, levels: Sequence[float] | Mapping[str, Sequence[float]], exact: bool = False
+) -> pd.DataFrame:
     """Flag the upper-air rows that a model with the given pressure levels has no use for.
 
     Outside the model's pressure range (a station on the ground below the lowest level, the stratosphere above the
@@ -95,36 +96,38 @@ def select_levels(table: pd.DataFrame, levels: Sequence[float], exact: bool = Fa
 
     Args:
         table: observations.
-        levels: model pressures, Pa.
+        levels: model pressures, Pa; by variable where they differ, of which those left out are left alone.
         exact: keep only values reported at a model level, as a comparison level by level needs.
 
     Raises:
         ValueError: for no levels, or a level that is no positive pressure.
     """
+    quality = table["quality"].to_numpy(copy=True)
+    variable = table["variable"].to_numpy()
+    upper = on_levels(table).to_numpy() & (quality == Flag.PASS)
+    by_variable = levels if isinstance(levels, Mapping) else dict.fromkeys(np.unique(variable[upper]), levels)
+    for name, own in by_variable.items():
+        rows = np.flatnonzero(upper & (variable == name))
+        quality[rows] = _selected(table.iloc[rows], own, exact)
+    return table.assign(quality=quality)
+
+
+def _selected(table: pd.DataFrame, levels: Sequence[float], exact: bool) -> NDArray[np.int16]:
+    """Flags of passing rows of one variable."""
     model = np.sort(np.asarray(levels, dtype=np.float64))
     if model.size == 0 or not (np.isfinite(model) & (model > 0)).all():
         raise ValueError(f"levels: found {list(levels)}, expected at least one pressure above 0 Pa")
-    quality = table["quality"].to_numpy(copy=True)
     pressure = table["pressure"].to_numpy()
-    upper = on_levels(table).to_numpy() & (quality == Flag.PASS)
-    inside = (pressure >= model[0] - _ROUNDING) & (pressure <= model[-1] + _ROUNDING)
-    quality[upper & ~inside] = Flag.DOMAIN
-
-    rows = np.flatnonzero(upper & inside)
+    quality = np.full(len(table), Flag.DOMAIN, dtype=np.int16)
+    rows = np.flatnonzero(between_levels(pressure, model))
     log_p, log_model = np.log(pressure[rows]), np.log(model)
     nearest = np.searchsorted(0.5 * (log_model[:-1] + log_model[1:]), log_p)
-    sounding = (
-        table[["station", "time", "source", "variable"]]
-        .iloc[rows]
-        .groupby(["station", "time", "source", "variable"], sort=False)
-        .ngroup()
-        .to_numpy()
-    )
+    sounding = soundings(table.iloc[rows])
     distance = np.abs(log_p - log_model[nearest])
     order = np.lexsort((rows, distance, nearest, sounding))
     first = np.ones(rows.size, dtype=bool)
     first[1:] = (np.diff(sounding[order]) != 0) | (np.diff(nearest[order]) != 0)
     if exact:
-        first &= np.abs(pressure[rows] - model[nearest])[order] <= _ROUNDING
-    quality[rows[order[~first]]] = Flag.THINNED
-    return table.assign(quality=quality)
+        first &= np.abs(pressure[rows] - model[nearest])[order] <= PRESSURE_ROUNDING
+    quality[rows[order]] = np.where(first, Flag.PASS, Flag.THINNED)
+    return quality

@@ -11,15 +11,17 @@ elevation  float64         station height above sea level, m; NaN unknown
 variable   str             field identifier of :mod:`genda.variables` (z t u v q t2m u10 v10 msl)
 observation float64        value in SI units
 obs_error  float64         standard deviation of the observation error, same units; NaN not assigned yet
-station    str             station identifier
+station    str             station identifier; where none is known, the position (:func:`identified`)
 source     str             "igra", "bufr-temp", "simulated", …
 quality    int16           a :class:`~genda.observations.flags.Flag`; 0 is pass
 ========== =============== ==========================================================================
 
-After an analysis the float64 columns ``hx_b`` and ``hx_a`` hold the background and analysis at the observation. Where a
+After an analysis the float64 columns ``hx_b`` and ``hx_a`` hold the background and analysis at the observation, and
+``hx_b_error`` the standard deviation of the background's error where it is known. Where a
 source tells standard levels of a sounding from significant ones, the int8 column ``level_type`` holds a
 :class:`~genda.observations.flags.LevelType`.
-A row that passes is complete; a flagged row may lack its value, pressure or position.
+A row that passes is complete; a flagged row may lack its value, pressure or position. A sounding is what one station reports from
+one source under one time (:func:`soundings`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pandas.api.types import is_string_dtype
 
 from genda.atomic import replacing
@@ -52,9 +55,10 @@ DTYPES: dict[str, str] = {
 }
 """Columns, in order, and their dtypes."""
 COLUMNS = tuple(DTYPES)
-OPTIONAL_DTYPES = {"hx_b": "float64", "hx_a": "float64", "level_type": "int8"}
+OPTIONAL_DTYPES = {"hx_b": "float64", "hx_b_error": "float64", "hx_a": "float64", "level_type": "int8"}
 
-_HIGHEST_IN_HECTOPASCAL = 1100.0
+PRESSURE_ROUNDING = 1.0
+"""Pa: reports give pressure to 1 or 10 Pa, and what is nearer than this to a level is at it."""
 _KNOWN = tuple(f.id for f in FIELDS)
 _ON_LEVELS = tuple(f.id for f in FIELDS if f.on_levels)
 
@@ -78,6 +82,37 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def on_levels(table: pd.DataFrame) -> pd.Series:
     """Which rows are upper-air observations (boolean, aligned with the table)."""
     return table["variable"].isin(_ON_LEVELS)
+
+
+def between_levels(pressure: NDArray[np.float64], levels: Sequence[float] | NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which pressures lie between the lowest and the highest of some levels (Pa), to the rounding of reports."""
+    return np.asarray((pressure >= min(levels) - PRESSURE_ROUNDING) & (pressure <= max(levels) + PRESSURE_ROUNDING))
+
+
+def identified(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the position as identifier of every row that has none.
+
+    What has no name is told apart by where it is: places of different position are different stations.
+    """
+    unnamed = np.flatnonzero(table["station"].isna() | (table["station"].str.strip() == ""))
+    if not unnamed.size:
+        return table
+    station = table["station"].to_numpy(dtype=object, copy=True)
+    places = zip(table["latitude"].to_numpy()[unnamed], table["longitude"].to_numpy()[unnamed], strict=True)
+    station[unnamed] = [f"{latitude:.4f},{longitude:.4f}" for latitude, longitude in places]
+    return table.assign(station=pd.Series(station, index=table.index, dtype="str"))
+
+
+def soundings(table: pd.DataFrame, *also: str) -> NDArray[np.intp]:
+    """A number for each row's sounding, from 0 in order of appearance: rows of one station, time and source.
+
+    Args:
+        table: observations; rows without identifier count as those of a station at their position.
+        also: further columns that rows must agree in, such as "variable".
+    """
+    keys = ["station", "time", "source", *also]
+    numbers = identified(table).groupby(keys, sort=False, dropna=False).ngroup()
+    return np.asarray(numbers.to_numpy(), dtype=np.intp)
 
 
 def validate(table: pd.DataFrame, name: str = "observations", complete: bool = True) -> None:
@@ -113,11 +148,6 @@ def validate(table: pd.DataFrame, name: str = "observations", complete: bool = T
     _reject(
         table, name, "pressure", np.isnan(pressure) & on_levels(table) & passed, "a pressure on every upper-air row"
     )
-    highest = np.nanmax(pressure, initial=0.0)
-    if 0 < highest <= _HIGHEST_IN_HECTOPASCAL:
-        raise ValueError(
-            f"{name}: column 'pressure': found no value above {highest:g}, expected Pa (these look like hPa)"
-        )
     _reject(table, name, "elevation", np.isinf(table["elevation"]), "metres, or NaN where unknown")
     values = table["observation"].to_numpy()
     _reject(table, name, "observation", np.isinf(values), "a finite value")
@@ -184,7 +214,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             table[column] = table[column].astype("str")
     validate(table, str(path))
     ordered = [*COLUMNS, *(c for c in table.columns if c not in DTYPES)]
-    return pd.DataFrame(table[ordered]).reset_index(drop=True)
+    return identified(pd.DataFrame(table[ordered]).reset_index(drop=True))
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -201,8 +231,6 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 def summary(table: pd.DataFrame) -> dict[str, Any]:
     """Counts of rows, stations, soundings, variables and flags.
 
-    A sounding is a distinct station, time and source among the upper-air rows.
-
     Returns:
         ``{"rows": int, "stations": int, "soundings": int, "variables": {id: count}, "flags": {label: count}}``, and
         ``"levels": {label: count}`` of rows where the table tells standard from significant levels.
@@ -214,8 +242,8 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     levels = {} if "level_type" not in table else {k: int((table["level_type"] == k).sum()) for k in LevelType}
     return {
         "rows": len(table),
-        "stations": int(table["station"].nunique()),
-        "soundings": int(upper.groupby(["station", "time", "source"], sort=False).ngroups) if len(upper) else 0,
+        "stations": int(identified(table)["station"].nunique()),
+        "soundings": np.unique(soundings(upper)).size,
         "variables": {v: int(variables[v]) for v in _KNOWN if v in variables.index},
         "flags": {known.get(int(q), f"flag {q}"): int(n) for q, n in zip(flags, flag_counts, strict=True)},
         **({"levels": {k.label: n for k, n in levels.items() if n}} if levels else {}),

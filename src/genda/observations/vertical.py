@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from genda.observations.conversions import saturation_vapour_pressure, specific_humidity
 from genda.observations.flags import Flag, LevelType
 from genda.observations.quality import set_flag
+from genda.observations.table import soundings
 from genda.variables import GAS_CONSTANT, STANDARD_GRAVITY
 
 Array = NDArray[np.float64]
@@ -219,24 +220,19 @@ def _profile(table: pd.DataFrame, variable: str, among: NDArray[np.bool_] | None
     """One variable's passing rows in order; of those ``among`` only, where given."""
     good = ((table["quality"] == Flag.PASS) & (table["variable"] == variable)).to_numpy()
     rows = np.flatnonzero(good if among is None else good & among)
-    sounding = _soundings(table)[rows]
+    sounding = soundings(table)[rows]
     log_pressure = np.log(table["pressure"].to_numpy()[rows])
     order = np.lexsort((-log_pressure, sounding))
     rows, sounding, log_pressure = rows[order], sounding[order], log_pressure[order]
     return _Profile(rows, sounding, log_pressure, table["observation"].to_numpy()[rows])
 
 
-def _soundings(table: pd.DataFrame) -> NDArray[np.intp]:
-    keys = ["station", "time", "source"]
-    return np.asarray(table.groupby(keys, sort=False).ngroup().to_numpy(), dtype=np.intp)
-
-
 def _pairs(table: pd.DataFrame) -> NDArray[np.bool_]:
     """Passing rows of u that have a passing v at their level, and the other way round."""
     wind = (table["variable"].isin(["u", "v"]) & (table["quality"] == Flag.PASS)).to_numpy()
-    keys = ["station", "time", "source", "pressure"]
     both = np.zeros(len(table), dtype=bool)
-    both[wind] = table[wind].groupby(keys, dropna=False)["variable"].transform("nunique").to_numpy() == 2
+    level = soundings(table[wind], "pressure")
+    both[wind] = table["variable"][wind].groupby(level).transform("nunique").to_numpy() == 2
     return both
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from genda.checkpoint import Architecture, Strict, first_complaint
+from genda.checkpoint import Architecture
 from genda.diffusion.loss import VALIDATION_SIGMAS
+from genda.documents import Strict, first_complaint, read_yaml
 from genda.latent_card import AutoencoderSpec, IncrementArchitecture
 from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS
 
@@ -218,10 +219,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         ValueError: naming file and key, what was found and what was expected.
     """
     path = Path(path)
-    try:
-        document = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: expected YAML ({' '.join(str(error).split())})") from error
+    document = read_yaml(path) or {}
     if not isinstance(document, dict):
         raise ValueError(f"{path}: found {type(document).__name__}, expected keys and values")
     for override in overrides:
@@ -230,7 +228,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
             raise ValueError(f"{override!r}: expected key=value, for example optimiser.lr=1e-3")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ValueError(f"{override!r}: expected a YAML value after '='") from error
         *parents, leaf = key.split(".")
         node = document
