@@ -500,3 +500,18 @@ def test_tables_of_any_layout_and_damaged_files_from_the_command(tmp_path, capsy
     for name in ("https://example.org/x.gz", tmp_path, tmp_path / "map.yaml"):
         code, out, err = run(capsys, "observations", "read", name, "--out", tmp_path / "n.parquet")
         assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_a_url_where_a_path_is_expected_is_refused_by_its_name(capsys, tmp_path):
+    for arguments, name in (
+        (("assimilate", "--field", "gs://bucket/a.zarr"), "field"),
+        (("data", "prepare", tmp_path, "s3://bucket/a.zarr"), "out"),
+        (("observations", "read", "https://host/a.parquet", "--out", tmp_path / "a.parquet"), "files"),
+        (("verify", "gs://bucket/a.zarr"), "analysis"),
+    ):
+        code, _, error = run(capsys, *arguments)
+        url = next(a for a in arguments if "://" in str(a))
+        assert (code, error) == (
+            2,
+            f"genda: {name}: found the URL {url}, expected a path on this machine (genda data reads stores behind URLs)\n",
+        )

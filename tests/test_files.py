@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 
 import numpy as np
@@ -128,18 +129,26 @@ def test_what_cannot_be_opened_is_named(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match=r"folder: found a folder without \.nc"):
         open_gridded(tmp_path / "folder")
-    (tmp_path / "text.nc").write_text("not netCDF")
-    with pytest.raises(ValueError, match=r"text\.nc: expected a netCDF or GRIB file"):
-        open_gridded(tmp_path / "text.nc")
-    (tmp_path / "cut.grib").write_bytes(b"GRIB\x00\x00")
-    with pytest.raises(ValueError, match=r"cut\.grib: expected"):
-        open_gridded(tmp_path / "cut.grib")
+    for name, content, found in (
+        ("text.nc", b"not netCDF\n", "found text that begins 'not netCDF'"),
+        ("empty.nc", b"", "found an empty file"),
+        ("packed.grib", gzip.compress(b"GRIB"), "found one packed by gzip"),
+        ("cut.grib", b"GRIB\x00\x00", "found the file cut off after 6"),
+        ("cut.nc", b"\x89HDF\r\n\x1a\n", "found a netCDF-4 file that cannot be opened"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: .*{found}"):
+            open_gridded(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         open_gridded(tmp_path / "absent.nc")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     monkeypatch.delitem(_registry, "gs", raising=False)  # where another test has had it
     with pytest.raises(ModuleNotFoundError, match=r"genda\[cloud\]"):
         open_gridded("gs://bucket/store.zarr")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="pip install s3fs"):
+        open_gridded("s3://bucket/store.zarr")
 
 
 def test_files_that_do_not_fit_together_are_named(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
-    {"variables", "grid", "linalg", "assets", "atomic", "documents"},
+    {"variables", "grid", "linalg", "assets", "atomic", "documents", "grib"},
     {"files"},
     {"state", "sphere", "nn", "observations", "regrid"},
     {"problem"},

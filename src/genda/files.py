@@ -16,7 +16,7 @@ over runs and steps, is put together when times are asked for, so that a folder 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,27 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from genda.grib import DamagedError, open_grib
 from genda.variables import STATIC_FIELDS
 
 Times = NDArray[np.datetime64]
 
 _ALIASES = {"lat": "latitude", "lon": "longitude", "member": "number", "realization": "number"}
 _PRESSURE_COORDINATES = ("level", "isobaricInhPa", "pressure_level", "plev", "isobaricInPa")
-_ENGINES = {b"\x89HDF": "h5netcdf", b"CDF\x01": "scipy", b"CDF\x02": "scipy", b"GRIB": "cfgrib"}
+_KINDS = {
+    b"\x89HDF": "netCDF-4 file",
+    b"CDF\x01": "netCDF-3 file",
+    b"CDF\x02": "netCDF-3 file",
+    b"GRIB": "GRIB file",
+}
+_ENGINES = {"netCDF-4 file": "h5netcdf", "netCDF-3 file": "scipy"}
+_PACKINGS = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+_CLIENTS = {
+    **dict.fromkeys(("gs", "gcs"), "gcsfs: pip install 'genda[cloud]'"),
+    **dict.fromkeys(("s3", "s3a"), "s3fs: pip install s3fs"),
+    **dict.fromkeys(("http", "https"), "aiohttp: pip install aiohttp requests"),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "adlfs: pip install adlfs"),
+}
 _ZARR_METADATA = ("zarr.json", ".zgroup", ".zmetadata")
 _SUFFIXES = (".nc", ".nc4", ".grib", ".grib2", ".grb", ".grb2", ".zarr")
 
@@ -262,24 +276,50 @@ def _with_levels(dataset: xr.Dataset, alias: str) -> xr.Dataset:
 def _cubes(location: str | Path, group: str | None) -> list[xr.Dataset]:
     """The hypercubes of one file or store, as they are."""
     path = Path(location)
+    if "://" in str(location):
+        kind = "URL of no Zarr store, or one"
+    elif not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    else:
+        kind = "Zarr store" if path.is_dir() else _kind(path)
     try:
         if "://" in str(location):
             return [_open_url(str(location), group)]
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file")
         if path.is_dir():
             consolidated = False if (path / "zarr.json").exists() else None  # of version 3 nothing is gained by looking
             return [xr.open_zarr(path, group=group, consolidated=consolidated, chunks=None)]
-        with path.open("rb") as file:
-            engine = _ENGINES.get(file.read(4))
-        if engine == "cfgrib":
-            return _open_grib(path)
-        return [xr.open_dataset(path, group=group, engine=engine or "h5netcdf")]
-    except (FileNotFoundError, ModuleNotFoundError):
+        if kind == "GRIB file":
+            return open_grib(path)
+        return [xr.open_dataset(path, group=group, engine=_ENGINES[kind])]
+    except (FileNotFoundError, ModuleNotFoundError, DamagedError):
         raise
     except Exception as error:  # h5py, zarr, cfgrib and xarray raise a dozen types for a damaged file
-        expected = "expected a netCDF or GRIB file or a Zarr store"
-        raise ValueError(f"{location}: {expected}, found something else ({error})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{location}: found a {kind} that cannot be opened ({reason}), expected a whole one"
+        ) from error
+
+
+def _kind(path: Path) -> str:
+    """What a file is by its first bytes.
+
+    Raises:
+        ValueError: where that is nothing gridded.
+    """
+    with path.open("rb") as file:
+        head = file.read(64)
+    for first, kind in _KINDS.items():
+        if head.startswith(first):
+            return kind
+    if not head:
+        found = "an empty file"
+    elif packing := next((name for first, name in _PACKINGS.items() if head.startswith(first)), None):
+        found = f"one packed by {packing} (unpack it first)"
+    elif all(byte in b"\t\n\r\f" or 0x20 <= byte < 0x7F for byte in head):
+        found = f"text that begins {head.decode('ascii').split(chr(10))[0][:40]!r}"
+    else:
+        found = f"one that begins with the bytes {head[:4].hex(' ')}"
+    raise ValueError(f"{path}: found {found}, expected a netCDF or GRIB file or a Zarr store")
 
 
 def _open_url(url: str, group: str | None) -> xr.Dataset:
@@ -292,24 +332,9 @@ def _open_url(url: str, group: str | None) -> xr.Dataset:
     except FileNotFoundError:
         raise FileNotFoundError(f"{url}: no such store") from None
     except ImportError as error:
-        needed = "expected the packages for stores in a cloud: pip install 'genda[cloud]'"
-        raise ModuleNotFoundError(f"{url}: {needed} ({error})") from error
-
-
-def _open_grib(path: Path) -> list[xr.Dataset]:
-    try:
-        import cfgrib
-    except ImportError:
-        raise ModuleNotFoundError(
-            f"{path}: found GRIB without the package cfgrib, expected it: pip install 'genda[grib]'"
-        ) from None
-    without_index = {"indexpath": ""}  # which would be written beside the data
-    with warnings.catch_warnings():  # of xarray to cfgrib
-        warnings.simplefilter("ignore", FutureWarning)
-        cubes: Sequence[xr.Dataset] = cfgrib.open_datasets(str(path), backend_kwargs=without_index)
-    if not cubes:
-        raise ValueError("no messages")
-    return list(cubes)
+        scheme = url.split("://")[0]
+        package = _CLIENTS.get(scheme, f"a package that gives fsspec {scheme}://")
+        raise ModuleNotFoundError(f"{url}: expected the client of such stores, {package} ({error})") from error
 
 
 def _is_zarr(path: Path) -> bool:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from genda.cli.shared import Json, Members, Seed, emit, progress
+from genda.cli.shared import Commands, Json, Members, Seed, emit, progress
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from genda.cli.shared import Json, emit, progress
+from genda.cli.shared import Commands, Json, emit, progress
 
-app = typer.Typer(help="Look at gridded files and make training data of them.", no_args_is_help=True)
+app = Commands(help="Look at gridded files and make training data of them.", no_args_is_help=True)
 Gridded = Annotated[str, typer.Argument(help="netCDF, GRIB, Zarr, a folder of them, or a URL such as gs://….")]
 Channels = Annotated[str, typer.Option(help="all, embedded, era5, or identifiers such as z500,t850,t2m.")]
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from genda.cli.shared import Seed
+from genda.cli.shared import Commands, Seed
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command("nature-run")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from genda.cli.shared import Json, emit
+from genda.cli.shared import Commands, Json, emit
 
-app = typer.Typer(help="Read and check observations.", no_args_is_help=True)
+app = Commands(help="Read and check observations.", no_args_is_help=True)
 
 
 @app.command("read")

@@ -1,18 +1,49 @@
-"""What commands share: options that several take, how a result is printed, and a bar on a terminal."""
+"""What commands share: a check of their paths, options that several take, how a result is printed, and a bar on a terminal."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Seed = Annotated[int, typer.Option(help="Members and simulated observations depend on it.")]
 Members = Annotated[int, typer.Option(min=1, help="Ensemble size.")]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.IGNORECASE)
+"""A path that was a URL: of two slashes only one is left."""
+
+
+class Commands(typer.Typer):
+    """Commands whose paths are on this machine: a URL is refused before anything is done."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Command], Command]:
+        """As of Typer."""
+        register = super().command(name, **options)
+
+        def registered(function: Command) -> Command:
+            @wraps(function)
+            def checked(**given: Any) -> Any:
+                for option, value in given.items():
+                    for path in value if isinstance(value, list) else [value]:
+                        if isinstance(path, Path) and (url := _URL.fullmatch(str(path))):
+                            found = f"{option.replace('_', ' ')}: found the URL {url[1]}://{url[2]}"
+                            expected = "expected a path on this machine (genda data reads stores behind URLs)"
+                            raise ValueError(f"{found}, {expected}")
+                return function(**given)
+
+            register(checked)
+            return function
+
+        return registered
 
 
 def emit(document: dict[str, Any], as_json: bool, text: str) -> None:
