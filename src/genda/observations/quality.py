@@ -120,22 +120,28 @@ def check_missing(table: pd.DataFrame) -> pd.DataFrame:
     return set_flag(table, table["observation"].isna(), Flag.MISSING)
 
 
+def level_bounds(variable: str, pressure: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Smallest and largest believable value of a variable at pressures in Pa, shape (2, pressure); None without a table of them."""
+    if variable not in LEVEL_BOUNDS:
+        return None
+    levels = np.log(100.0 * np.asarray(BOUNDS_HPA[::-1], dtype=np.float64))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_p = np.log(pressure)
+    low, high = np.asarray(LEVEL_BOUNDS[variable][::-1], dtype=np.float64).T
+    return np.stack([np.interp(log_p, levels, low), np.interp(log_p, levels, high)])
+
+
 def check_bounds(table: pd.DataFrame) -> pd.DataFrame:
     """``BOUNDS`` where a value is implausible for its variable, or at its pressure."""
     values, pressure = table["observation"].to_numpy(), table["pressure"].to_numpy()
     variables = table["variable"].to_numpy()
     wrong = np.zeros(len(table), dtype=bool)
-    levels = np.log(100.0 * np.asarray(BOUNDS_HPA[::-1], dtype=np.float64))
     for variable in table["variable"].unique():
         rows = variables == variable
         low, high = field(variable).bounds
         wrong[rows] = (values[rows] < low) | (values[rows] > high)
-        if variable in LEVEL_BOUNDS:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                log_p = np.log(pressure[rows])
-            bounds = np.asarray(LEVEL_BOUNDS[variable][::-1], dtype=np.float64)
-            wrong[rows] |= values[rows] < np.interp(log_p, levels, bounds[:, 0])
-            wrong[rows] |= values[rows] > np.interp(log_p, levels, bounds[:, 1])
+        if (bounds := level_bounds(variable, pressure[rows])) is not None:
+            wrong[rows] |= (values[rows] < bounds[0]) | (values[rows] > bounds[1])
     return set_flag(table, wrong, Flag.BOUNDS)
 
 
