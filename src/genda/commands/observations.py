@@ -23,7 +23,7 @@ from genda.observations.quality import (
 )
 from genda.observations.read import read_observations
 from genda.observations.stations import read_station_list
-from genda.observations.table import read_table, summary, validate, write_table
+from genda.observations.table import NOT_STORED, read_table, summary, validate, write_table
 from genda.state import State, read_state
 from genda.usable import with_background
 from genda.verify.innovations import error_entries
@@ -61,13 +61,16 @@ def read_observation_files(
         None if columns is None else read_column_map(columns),
         lost.append if keep_going else None,
     )
+    not_stored = table.attrs.pop(NOT_STORED, {})
     table = run_checks(table, [check_missing, check_bounds, check_duplicates])
     table = assign_errors(table)
     validate(table, ", ".join(map(str, files)), complete=True)
     write_table(table, out)
-    facts = summary(table) | ({"lost": lost} if keep_going else {})
+    facts = summary(table) | {NOT_STORED: not_stored} | ({"lost": lost} if keep_going else {})
     lines = [f"{out}: {facts['rows']} rows, {facts['stations']} stations, {facts['soundings']} soundings"]
     lines += [f"  {kind}: " + ", ".join(f"{k} {v}" for k, v in facts[kind].items()) for kind in ("variables", "flags")]
+    if not_stored:
+        lines += ["  not stored:", *(f"    {reason}: {number}" for reason, number in not_stored.items())]
     if lost:
         lines += [f"  lost: {len(lost)} parts", *(f"    {line}" for line in lost[:_SHOWN])]
         lines += [f"    … and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []
