@@ -184,6 +184,53 @@ def test_long_tables_pair_direction_and_speed_and_keep_duplicates(tmp_path):
     np.testing.assert_allclose(table["obs_error"], [0.5, 2 * KNOT, 20 * KNOT * math.radians(5), 0.5], atol=1e-9)
 
 
+def test_everything_reported_gives_a_row_or_is_counted(tmp_path):
+    surface = {k: v for k, v in MAP.items() if k not in ("pressure", "elevation", "quantities")} | {
+        "missing": [-9999, "M"]
+    }
+    quantities = {
+        "temperature": {"column": "t", "units": "degC", "error": "sd"},
+        "relative_humidity": {"column": "rh", "units": "%"},
+        "wind_speed": {"column": "ff", "units": "m/s"},
+    }
+    place = "A1,03.04.2020 12:00,50.0,-10.0"
+    rows = ["id,when,lat,lon,t,sd,rh,ff", f"{place},5,0,80,3", f"{place},M,1,70,0", f"{place},-9999,,,2", f"{place}"]
+    path = written(tmp_path / "s.csv", "\n".join(rows))
+    table = read_observations(path, columns=surface | {"quantities": quantities})
+    assert table["variable"].tolist() == ["t2m", "u10", "v10"]  # a calm has no direction
+    counts = {
+        "error of temperature: 0 says nothing": 1,
+        "temperature: empty or declared missing": 3,
+        "relative_humidity: empty or declared missing": 2,
+        "relative_humidity: needs a pressure": 2,
+        "wind_speed: empty or declared missing": 1,
+        "wind_speed: needs wind_direction": 2,
+    }
+    assert table.attrs["not_stored"] == counts
+    assert read_observations([path, path], columns=surface | {"quantities": quantities}).attrs["not_stored"] == {
+        reason: 2 * number for reason, number in counts.items()
+    }
+    humid = surface | {"quantities": {"relative_humidity": quantities["relative_humidity"]}}
+    with pytest.raises(ValueError, match=r"found no rows \(not stored: relative_humidity: needs a pressure \(2\)"):
+        read_observations(path, columns=humid)
+
+
+def test_rows_of_long_tables_that_give_nothing_are_counted(tmp_path):
+    rows = ["id,when,lat,lon,alt,p,what,value,sd"]
+    place = "A1,03.04.2020 12:00,50.0,-10.0,1000,850.0"
+    rows += [
+        f"{place},{what}" for what in ("SPD,20,2", "TMP,5.0,0.5", "RAIN,1,", "RAIN,M,", "TMP,M,", "TMP,,", "DIR,-9999,")
+    ]
+    table = read_observations(written(tmp_path / "l.csv", "\n".join(rows)), columns=LONG_MAP)
+    assert table["variable"].tolist() == ["t"]
+    assert table.attrs["not_stored"] == {
+        "element RAIN: not in the map": 2,
+        "TMP: empty or declared missing": 2,
+        "DIR: empty or declared missing": 1,
+        "wind_speed: needs wind_direction": 1,
+    }
+
+
 def test_surface_stations_constants_and_denied_values(tmp_path):
     given = {
         "source": "net", "station": {"value": "X"}, "time": "t", "latitude": {"value": 1.5}, "longitude": {"value": 2},
@@ -251,7 +298,7 @@ REFUSED = {
     "infinity": (CSV.replace(",5.0,3.0", ",inf,3.0"), "row 1: column 't': found 'inf', expected a number"),
     "date": (CSV.replace("03.04.2020 13:30", "31.04.2020 13:30"), r"row 3: found time '31\.04\.2020 13:30', expected %d"),
     "latitude": (CSV.replace("-30.0", "-130.0"), "row 3: found latitude -130, expected degrees within ±90"),
-    "kelvin": (CSV.replace(",5.0,3.0", ",278.0,3.0").replace(",-2.0", ",271.0"), "median of 547.65 K for temperature"),
+    "kelvin": (CSV.replace(",5.0,3.0", ",278.0,3.0").replace(",-2.0", ",271.0"), "found 551.15 K for temperature at 850 hPa"),
     "pascals": (CSV.replace(",850.0,", ",8.5,").replace(",500.0,", ",5,").replace(",700.0,", ",7,"), "these look like hPa"),
     "twice": (CSV.replace("remark", "t"), "found column 't' 2 times, expected it once"),
     "more": (CSV.replace("fine", "fine,5"), "row 1: found '5.*' beyond the last column, expected a cell for each name"),
@@ -260,7 +307,8 @@ REFUSED = {
     "no time": (CSV.replace("03.04.2020 13:30", ""), "row 3: found no time, expected %d"),
     "year": (CSV.replace("03.04.2020 13:30", "03.04.1020 13:30"), r"row 3: found time '03\.04\.1020 13:30', expected %d"),
     "quote": (CSV.replace("fine", '"fine'), "no readable CSV .*EOF inside string"),
-    "undeclared": (CSV.replace(",M,-9999", ",-8888,-9999").replace(",-2.0,", ",-8888,"), "median of -8614.85 K for temperature"),
+    "metres": (CSV.replace(",560,", ",5600,").replace(",150,", ",1500,"), "m2 s-2 for geopotential at .* in the map"),
+    "undeclared": (CSV.replace(",M,-9999", ",-8888,-9999").replace(",-2.0,", ",-8888,"), "found -8614.85 K for temperature at "),
     "other separator": (CSV.replace(",", ";"), "no column 'id'"),
     "error": (CSV.replace(",20,2,", ",20,-2,"), "row 1: found error 'ff_sd' -2, expected a standard deviation, not below 0"),
     "empty": ("id,when\n", "no column 'lat'"),
@@ -348,6 +396,9 @@ BAD_MAPS = {
     "found 'geopotential' and 'height', expected geopotential once": MAP
     | {"quantities": {"height": {"column": "h"}, "geopotential": {"column": "phi"}}},
     "station: found 2019, expected text": MAP | {"station": {"value": 0o3743}},
+    "pressure.error": MAP | {"pressure": {"column": "p", "units": "hPa", "error": -1}},
+    "quantities.temperature.error.constrained-float: input should be greater than 0, found 0": MAP
+    | {"quantities": {"temperature": {"column": "t", "error": 0}}},
     "quantities.temperature.error": MAP | {"quantities": {"temperature": {"column": "t", "error": -1.0}}},
     "latitude.error: unknown key": MAP | {"latitude": {"column": "lat", "error": 1.0}},
     "month must be in": "a: 2020-13-45",

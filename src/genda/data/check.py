@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from genda.files import Gridded, Times, open_gridded
 from genda.grid import LatLonGrid
-from genda.observations.quality import level_bounds
+from genda.observations.quality import bounds_at
 from genda.state import present_channels, read_field, spellings, variable_name
 from genda.variables import FIELDS, STATIC_FIELDS, Field
 
@@ -165,9 +165,9 @@ def _check_field(files: Gridded, item: Field, times: Times, found: Inventory) ->
 
 def _check_levels(item: Field, levels: NDArray[Any], low: NDArray[Any], high: NDArray[Any], found: Inventory) -> None:
     """The believable range at each level, that of observations; but humidity of a model may be beyond what sondes recorded."""
-    bounds = None if item.nonnegative else level_bounds(item.id, 100.0 * levels)
-    if bounds is None:
+    if item.nonnegative:
         return
+    bounds = bounds_at(item.id, 100.0 * levels)
     wrong = np.flatnonzero((low < bounds[0]) | (high > bounds[1]))
     if wrong.size:
         i = wrong[0]

@@ -33,6 +33,17 @@ class Cells:
         """Numbers of a column, NaN where missing; of a constant where there is no column."""
         if column is None:
             return np.full(len(self.frame), float(value))
+        numbers, empty = self._numbers(column)
+        cells = self.frame[column]
+        for row in self.frame.index[~empty & ~np.isfinite(numbers)]:
+            self.reject(row, f"column {column!r}: found {str(cells[row])[:40]!r}, expected a number")
+        return np.where(empty, np.nan, numbers)
+
+    def empty(self, column: str) -> NDArray[np.bool_]:
+        """Which cells are empty or hold what the map declares missing."""
+        return self._numbers(column)[1]
+
+    def _numbers(self, column: str) -> tuple[Array, NDArray[np.bool_]]:
         cells = self.frame[column]
         if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "fiu":
             numbers = cells.to_numpy(dtype=np.float64)
@@ -42,11 +53,7 @@ class Cells:
             numbers = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
             empty = (cells.isna() | cells.isin(self._missing)).to_numpy()
         declared = [value for value in self._missing if not isinstance(value, str)]
-        if declared:
-            empty = empty | np.isin(numbers, declared)
-        for row in self.frame.index[~empty & ~np.isfinite(numbers)]:
-            self.reject(row, f"column {column!r}: found {str(cells[row])[:40]!r}, expected a number")
-        return np.where(empty, np.nan, numbers)
+        return numbers, empty | np.isin(numbers, declared) if declared else empty
 
     def text(self, column: str | None, value: Any = None) -> pd.Series:
         if column is None:

@@ -25,12 +25,13 @@ from genda.observations.column_map import BLANKS, ColumnMap, Long, Reported, shi
 from genda.observations.files import DamagedArchive, OnLoss, open_binary, refuse
 from genda.observations.places import Places, observation_table
 from genda.observations.plausibility import refuse_wrong_units
-from genda.observations.table import joined
+from genda.observations.table import count_not_stored, joined
 from genda.variables import STANDARD_GRAVITY
 
 Array = NDArray[np.float64]
 _BLOCK = 100_000
 _EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+_EMPTY_CELL = "empty or declared missing"
 _MORE = "cells beyond the last name"
 _LARGEST = 50_000_000
 """Places at most of a netCDF file, which is read at once."""
@@ -262,6 +263,7 @@ def _table(
         frame = frame[frame[_MORE].isna()]
     quantities = columns.quantities
     if columns.long is not None:
+        not_stored = _not_stored_of_long(frame, columns, columns.long)
         frame, quantities = _widened(frame, columns, columns.long)
     values = Cells(frame, columns.missing, units, str(path))
     coordinates = {
@@ -304,7 +306,22 @@ def _table(
         pressure=coordinates["pressure"][keep] if "pressure" in coordinates else None,
     )
     kept = [{name: array[keep] for name, array in part.items()} for part in (reported, errors)]
-    return observation_table(places, kept[0], columns.source, kept[1], {k: v[keep] for k, v in denied.items()})
+    table = observation_table(places, kept[0], columns.source, kept[1], {k: v[keep] for k, v in denied.items()})
+    if columns.long is None:
+        not_stored = {f"{name}: {_EMPTY_CELL}": np.isnan(values).sum() for name, values in kept[0].items()}
+    return count_not_stored(table, not_stored)
+
+
+def _not_stored_of_long(frame: pd.DataFrame, columns: ColumnMap, long: Long) -> dict[str, int]:
+    """Rows of elements that the map doesn't have, and of those that it has the ones without a value."""
+    known = frame[long.name].isin(list(long.quantities))
+    empty = known & Cells(frame, columns.missing, {}, "").empty(long.value)
+    groups = (("element {}: not in the map", ~known), (f"{{}}: {_EMPTY_CELL}", empty))
+    return {
+        text.format(str(name)[:40]): int(number)
+        for text, rows in groups
+        for name, number in frame.loc[rows, long.name].value_counts(dropna=False).items()
+    }
 
 
 def _widened(frame: pd.DataFrame, columns: ColumnMap, long: Long) -> tuple[pd.DataFrame, dict[str, Reported]]:
