@@ -306,7 +306,7 @@ WRONG_CHECKS = {
     "checks: [5]": "found check 5, expected one of missing",
     "checks: [[bounds]]": r"found check \['bounds'\], expected one of missing",
     "checks: [{missing, bounds}]": "found check {'missing': None, 'bounds': None}, expected one of missing",
-    "checks: [{bounds: [1]}]": "bounds: document: input should be a valid dictionary",
+    "checks: [{bounds: [1]}]": "bounds: document: expected entries of the form",
     "checks: [{hydrostatic: {tolerence: 3}}]": "hydrostatic: tolerence: unknown key, expected some of tolerance",
     "checks: [{hydrostatic: {tolerance: high}}]": "hydrostatic: tolerance: input should be a valid number",
     "checks: [{hydrostatic: {tolerance: -1}}]": "hydrostatic: tolerance: found -1",

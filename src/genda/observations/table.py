@@ -116,9 +116,14 @@ def identified(table: pd.DataFrame) -> pd.DataFrame:
     if not unnamed.size:
         return table
     station = table["station"].to_numpy(dtype=object, copy=True)
-    places = zip(table["latitude"].to_numpy()[unnamed], table["longitude"].to_numpy()[unnamed], strict=True)
-    station[unnamed] = [f"{latitude:.4f},{longitude:.4f}" for latitude, longitude in places]
+    station[unnamed] = place_names(table["latitude"].to_numpy()[unnamed], table["longitude"].to_numpy()[unnamed])
     return table.assign(station=pd.Series(station, index=table.index, dtype="str"))
+
+
+def place_names(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> list[str]:
+    """What places without a name are called: degrees north and degrees east in [0, 360), to 10 m."""
+    east = np.mod(np.round(longitude, 4), 360.0)
+    return [f"{north:.4f},{degrees:.4f}" for north, degrees in zip(latitude, east, strict=True)]
 
 
 def soundings(table: pd.DataFrame, *also: str) -> NDArray[np.intp]:
