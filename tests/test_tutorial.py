@@ -92,6 +92,16 @@ def test_every_command_and_every_piece_of_code(tmp_path, capsys, monkeypatch):
     assert found["B", "msl"] == pytest.approx(100900)
     assert (stations["quality"] != 0).sum() == 1
     assert pd.isna(found["B", "t2m"])
+    good = "A,2001-03-01T12:00,50,-10,100,10.5,1013"
+    for bad in (
+        good.replace("-03-", "-13-"),
+        good + ",7",
+        good.replace("10.5", "x"),
+        good.replace("2001-03-01T12:00", "now"),
+    ):
+        (tmp_path / "bad.csv").write_text(f"{good}\n{bad}\n")
+        with pytest.raises(ValueError, match=r"^bad\.csv: found (?!operation).*, expected lines of station, time"):
+            names["read_stations"]("bad.csv")
 
 
 def test_the_operator_takes_15_lines_and_the_reader_30():
