@@ -18,7 +18,7 @@ from genda.checkpoint import Model, StateModel
 from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, check_suffix, iso
 from genda.diffusion.sampler import Sampler
 from genda.guidance.sda import default_gammas, stable_gammas
-from genda.latent_methods import DETERMINISTIC, usual_sampler
+from genda.latent_methods import usual_sampler
 from genda.latent_model import LatentModel
 from genda.observations.checks import make_checks, read_checks
 from genda.observations.climate import ClimateMapping
@@ -32,9 +32,6 @@ from genda.sources import field_source, point_source
 from genda.state import State, read_state, to_dataset, write_dataset
 from genda.state_methods import default_sampler
 from genda.usable import as_reported, in_observed_climate, usable_observations
-
-ANALYTIC = (*DETERMINISTIC, "optimal-interpolation")
-"""Methods that sample nothing."""
 
 
 def assimilate_files(
@@ -82,7 +79,7 @@ def assimilate_files(
         )
     if method in library.UNOBSERVING and (observations or fields):
         raise ValueError(f"method {method}: found observations, expected none where the prior alone is drawn from")
-    if steps is not None and method in ANALYTIC:
+    if steps is not None and method in library.UNSAMPLED:
         raise ValueError(f"steps: found {steps} with method {method}, expected none where nothing is sampled")
     check_outputs(
         (out, report, observations_out), [*observations, *fields, *(p for p in (background, checks, errors) if p)]
@@ -122,7 +119,7 @@ def assimilate_files(
         if isinstance(prior, LatentModel)
         else default_sampler(prior, **changes)
     )
-    samples = method not in ANALYTIC
+    samples = method not in library.UNSAMPLED
     sources: list[Source] = []
     used, compared, mapping = None, None, None
     if table is not None:
