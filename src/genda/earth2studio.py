@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from genda.assimilation import UNSAMPLED, assimilate
 from genda.checkpoint import Model
+from genda.foreign_climate import foreign_climate
 from genda.grid import LatLonGrid
 from genda.latent_model import LatentModel
 from genda.observations.flags import Flag
@@ -163,6 +164,8 @@ class Earth2StudioModel:
             used = checked[checked["quality"] == Flag.PASS]
             level = logging.WARNING if checked["quality"].isin(_FAULTS).any() else logging.INFO
             log.log(level, "%s: %s", np.datetime_as_string(time, "m"), used_of(checked))
+            if foreign := foreign_climate(self._model, checked, time):
+                log.warning("%s", foreign)
             sources = [point_source(self._model, used, time)] if len(used) else []
         analysis = assimilate(
             self._model, sources, time, members=self._members, seed=self._seed, background=state, **self._settings

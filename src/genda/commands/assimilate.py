@@ -17,6 +17,7 @@ from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
 from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, check_suffix, iso
 from genda.diffusion.sampler import Sampler
+from genda.foreign_climate import foreign_climate
 from genda.guidance.sda import default_gammas, stable_gammas
 from genda.latent_methods import usual_sampler
 from genda.latent_model import LatentModel
@@ -31,7 +32,7 @@ from genda.report import ReportCase, write_report
 from genda.sources import field_source, point_source
 from genda.state import State, read_state, to_dataset, write_dataset
 from genda.state_methods import default_sampler
-from genda.usable import as_reported, in_observed_climate, usable_observations
+from genda.usable import as_reported, in_observed_climate, usable_observations, used_of
 
 
 def assimilate_files(
@@ -150,6 +151,8 @@ def assimilate_files(
         sources.append(field_source(prior, state, field_error, name=str(path)))
     about = torch.zeros(1, len(prior.channels), *prior.grid.shape)
     gammas, warnings = _gammas(sampler, sources, about, gamma) if method == "fusion-sda" else ({}, [])
+    if table is not None and mapping is None and (foreign := foreign_climate(prior, table, when)):
+        warnings.append(f"{foreign}: expected {'' if latent else '--map-climate, or '}a prior of their climate")
     settings = {
         "sampler": sampler if samples else None,
         "iterations": iterations,
@@ -226,7 +229,8 @@ def assimilate_files(
     counted = "1 member" if drawn == 1 else f"{drawn} members"
     done_line = f"{out}: {counted} at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
     mapped = [] if mapping is None else [f"observations mapped to the model's climate, {mapping}"]
-    text = "\n".join([*warnings, *mapped, done_line])
+    used_line = [] if table is None else [used_of(table)]
+    text = "\n".join([*mapped, *used_line, done_line])
     document = {
         "out": str(out),
         "time": iso(when),
