@@ -94,6 +94,15 @@ def test_help_is_asked_for_or_given_where_nothing_is_said(capsys):
         assert "Usage" in out + err
 
 
+def test_a_report_without_matplotlib_is_refused_with_what_to_install(case, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, out, err = assimilate(case, capsys, "--report", case / "none.html", out="never.nc")
+    assert (code, out) == (2, "")
+    assert "matplotlib" in err
+    assert "pip install -c constraints.txt '.[plot]' in genda's folder" in err
+    assert not list(case.glob("never*"))
+
+
 def test_inspect_says_what_a_checkpoint_is(case, capsys):
     code, out, _ = run(capsys, "inspect", case / "model", "--json")
     assert code == 0

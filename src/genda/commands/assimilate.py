@@ -17,6 +17,7 @@ from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
 from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, check_suffix, iso
 from genda.diffusion.sampler import Sampler
+from genda.extras import require
 from genda.foreign_climate import foreign_climate
 from genda.guidance.sda import default_gammas, stable_gammas
 from genda.latent_methods import usual_sampler
@@ -87,7 +88,7 @@ def assimilate_files(
     )
     check_suffix(out)
     if report is not None:
-        import matplotlib  # noqa: F401  # the extra, before anything is computed
+        require("matplotlib", "plot", "a report")
     first_checks = read_checks(checks) if checks else make_checks(("missing", "bounds", "duplicates"))
     entries = read_errors(errors) if errors else ()
     unresolved = _representativeness(representativeness)
