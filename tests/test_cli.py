@@ -94,6 +94,15 @@ def test_help_is_asked_for_or_given_where_nothing_is_said(capsys):
         assert "Usage" in out + err
 
 
+def test_a_report_without_matplotlib_is_refused_with_what_to_install(case, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, out, err = assimilate(case, capsys, "--report", case / "none.html", out="never.nc")
+    assert (code, out) == (2, "")
+    assert "matplotlib" in err
+    assert "pip install -c constraints.txt '.[plot]' in genda's folder" in err
+    assert not list(case.glob("never*"))
+
+
 def test_inspect_says_what_a_checkpoint_is(case, capsys):
     code, out, _ = run(capsys, "inspect", case / "model", "--json")
     assert code == 0
@@ -330,6 +339,27 @@ def test_departures_are_written_back_and_give_errors(case, capsys):
     assert row["count"] == len(used)
     code, _, err = assimilate(case, capsys, "--errors", case / "errors.yaml", "--method", "optimal-interpolation")
     assert code == 0, err
+
+
+def test_what_was_used_is_counted_and_observations_of_another_climate_are_warned_of(case, capsys, tmp_path):
+    """One station lies beyond the window; 20 K in the mean are no weather."""
+    table = read_table(case / "columns.parquet")
+    table = table[table["variable"].isin(["t", "t2m"])].reset_index(drop=True)
+    late = table["station"] == table["station"].iloc[0]
+    table["time"] += pd.to_timedelta(np.where(late, 24, 0), unit="h")
+    write_table(table, tmp_path / "late.parquet")
+    write_table(table.assign(observation=table["observation"] + 20.0), tmp_path / "warm.parquet")
+    texts = {}
+    for name in ("late", "warm"):
+        files = ["--model", case / "model", "--observations", tmp_path / f"{name}.parquet", "--out", tmp_path / "a.nc"]
+        common = ["--time", "2001-01-01", "--method", "optimal-interpolation"]
+        code, out, texts[name] = run(capsys, "assimilate", *files, *common)
+        assert code == 0, texts[name]
+        if name == "late":
+            assert f"{len(table) - late.sum():,} of {len(table):,} observations used (domain {late.sum():,}" in out
+    assert "climate" not in texts["late"]
+    assert "genda: warning: the observations are not of the model's climate" in texts["warm"]
+    assert "--map-climate" in texts["warm"]
 
 
 def test_observations_come_back_from_the_mapped_climate_as_they_went_in(case, capsys):

@@ -123,6 +123,25 @@ def test_requested_times_and_lead_times_are_analysed_and_no_observations_sample_
     )
 
 
+def test_a_method_that_samples_nothing_gives_one_analysis(model):
+    adapter = genda.Earth2StudioModel(model, members=2, method="optimal-interpolation")
+    (announced,) = adapter.output_coords(adapter.input_coords())
+    (analysis,) = adapter(observations())
+    assert analysis.sizes["ensemble"] == len(announced["ensemble"]) == 1
+
+
+def test_faulty_values_and_places_are_counted_aloud_and_other_times_are_not(adapter, caplog):
+    table = observations().iloc[[0, 1, 2, 0, 1, 2]].reset_index(drop=True)
+    table.attrs["request_time"] = TIME
+    table.loc[3:, "lon"] = [30.0, 40.0, 50.0]
+    table.loc[3, "lat"], table.loc[4, "observation"], table.loc[5, "observation"] = 95.0, 2.0, np.nan
+    adapter(table)
+    assert "2001-01-03T12:00: 3 of 6 observations used (missing 1, bounds 2)" in caplog.text
+    caplog.clear()
+    adapter(table.iloc[:3].assign(time=[TIME, TIME, TIME + np.timedelta64(2, "D")]))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_a_prior_of_errors_takes_the_background_first(tmp_path):
     truth = small_model.states(1)
     model = genda.load(small_latent.saved(tmp_path))
@@ -151,7 +170,7 @@ def test_a_prior_of_errors_takes_the_background_first(tmp_path):
     [
         (lambda t: t.drop(columns="lat"), "found no column lat"),
         (lambda t: t.to_numpy(), "found ndarray, expected a DataFrame"),
-        (lambda t: None, "request_time"),
+        (lambda t: None, "found None, expected a table, if empty, with .* 'request_time'"),
     ],
 )
 def test_bad_requests_are_named(adapter, change, message):

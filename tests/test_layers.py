@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "genda"
 LAYERS = (
-    {"variables", "grid", "linalg", "assets", "atomic", "documents", "grib"},
+    {"variables", "grid", "linalg", "assets", "atomic", "documents", "extras", "grib"},
     {"files"},
     {"state", "sphere", "nn", "observations", "regrid"},
     {"problem"},
@@ -20,7 +20,7 @@ LAYERS = (
     {"latent_methods", "sources"},
     {"state_methods"},
     {"assimilation", "cycle", "sample", "verify"},
-    {"report", "train", "usable"},
+    {"foreign_climate", "report", "train", "usable"},
     {"benchmark"},
     {"demo", "commands", "earth2studio"},
     {"cli"},

@@ -86,6 +86,8 @@ def test_every_command_and_every_piece_of_code(tmp_path, capsys, monkeypatch):
     assert not region.grid.periodic
     assert bool(torch.isfinite(region.values).all())
     assert names["analysis"].members.values.shape[:2] == (1, 4)
+    assert names["ensemble"].dims == ("ensemble", "time", "variable", "lat", "lon")
+    assert bool(np.isfinite(names["surface"]).all())
     stations = read_table("stations.parquet")
     found = stations.set_index(["station", "variable"])["observation"]
     assert found["A", "t2m"] == pytest.approx(283.65)

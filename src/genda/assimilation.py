@@ -35,6 +35,8 @@ from genda.state_methods import make_method
 
 UNOBSERVING = ("unconditional", "latent-prior")
 """Those that draw from the prior, whatever is observed."""
+UNSAMPLED = (*latent_methods.DETERMINISTIC, "optimal-interpolation")
+"""Those that sample nothing: one analysis, whatever ensemble is asked for."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from genda import assimilation as library
 from genda.assets import DEMO_OBSERVATIONS
 from genda.checkpoint import Model
 from genda.diffusion.noise import derived_seed
+from genda.extras import require
 from genda.methods.interpolation import interpolate
 from genda.observations.flags import Flag
 from genda.observations.networks import columns_table, station_network
@@ -82,6 +83,7 @@ def run_demo(
     out: Path, *, members: int = 16, seed: int = 0, steps: int = 10, progress: Callable[[int, int], None] | None = None
 ) -> DemoResult:
     """Analyse the shipped case and write ``analysis.nc`` and ``report.html`` into ``out``, and what went in beside them."""
+    require("matplotlib", "plot", "the demonstration's report")
     out.mkdir(parents=True, exist_ok=True)
     model = library.load_prior("embedded")
     table = run_checks(read_table(DEMO_OBSERVATIONS), [check_missing, check_bounds, check_duplicates])

@@ -27,15 +27,16 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from genda.assimilation import assimilate
+from genda.assimilation import UNSAMPLED, assimilate
 from genda.checkpoint import Model
+from genda.foreign_climate import foreign_climate
 from genda.grid import LatLonGrid
 from genda.latent_model import LatentModel
 from genda.observations.flags import Flag
 from genda.observations.table import DTYPES, identified
 from genda.sources import point_source
 from genda.state import State
-from genda.usable import usable_observations
+from genda.usable import usable_observations, used_of
 from genda.variables import channel, field
 
 Coordinates = OrderedDict[str, NDArray[Any]]
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 _THEIRS = {"u10": "u10m", "v10": "v10m"}
 _COLUMNS = {"lat": "latitude", "lon": "longitude", "pres": "pressure", "elev": "elevation"}
 _REQUIRED = ("time", "lat", "lon", "observation", "variable")
+_FAULTS = (Flag.MISSING, Flag.BOUNDS, Flag.OPERATOR_FAILED, Flag.BACKGROUND)
+"""Flags that a sender should hear of; observations of other times and levels, and doubles, are nothing out of the ordinary."""
 
 
 class Earth2StudioModel:
@@ -54,7 +57,7 @@ class Earth2StudioModel:
 
     Args:
         model: from :func:`genda.load`.
-        members: of the ensemble.
+        members: of the ensemble; a method that samples nothing gives one all the same.
         seed: member i of a time depends on (seed, time, i) alone.
         window_hours: half-width of the observation window about each requested time.
         settings: further ones of :func:`genda.assimilate`, such as ``method``.
@@ -68,14 +71,16 @@ class Earth2StudioModel:
         window_hours: float = 3.0,
         **settings: Any,
     ) -> None:
-        self._model, self._members, self._seed, self._settings = model, members, seed, settings
+        self._model, self._seed, self._settings = model, seed, settings
+        self._members = 1 if settings.get("method") in UNSAMPLED else members
         self._hours = window_hours
 
     def __call__(self, *args: Input) -> tuple[xr.DataArray, ...]:
         """Analyses at the requested times.
 
         Args:
-            args: the table of observations (None for none), after the background where the prior is one of background errors.
+            args: the table of observations, after the background where the prior is one of background errors. For none, an
+                empty table with its request, or None where a background tells the time.
 
         Raises:
             ValueError: for a table without request or columns, or a background that does not fit.
@@ -84,6 +89,7 @@ class Earth2StudioModel:
         times = _requested(background, table)
         analyses = [self._analysed(time, background, table) for time in times]
         (coordinates,) = self.output_coords(self.input_coords(), request_time=times)
+        coordinates["ensemble"] = np.arange(len(analyses[0]))
         return (xr.DataArray(np.stack(analyses, axis=1), dims=list(coordinates), coords=coordinates),)
 
     def create_generator(self) -> Generator[tuple[xr.DataArray, ...] | None, Any, None]:
@@ -156,6 +162,10 @@ class Earth2StudioModel:
         if table is not None and len(table):
             checked, _ = usable_observations(self._model, _table(table), time, self._hours)
             used = checked[checked["quality"] == Flag.PASS]
+            level = logging.WARNING if checked["quality"].isin(_FAULTS).any() else logging.INFO
+            log.log(level, "%s: %s", np.datetime_as_string(time, "m"), used_of(checked))
+            if foreign := foreign_climate(self._model, checked, time):
+                log.warning("%s", foreign)
             sources = [point_source(self._model, used, time)] if len(used) else []
         analysis = assimilate(
             self._model, sources, time, members=self._members, seed=self._seed, background=state, **self._settings
@@ -173,7 +183,8 @@ def _requested(background: xr.DataArray | None, table: pd.DataFrame | None) -> N
         return np.asarray((times[:, None] + leads.astype("timedelta64[ns]")).ravel())
     if background is not None:
         return _valid_times(background)
-    raise ValueError("observations: found no attribute 'request_time', expected the times to analyse")
+    found = "None" if table is None else "no attribute 'request_time'"
+    raise ValueError(f"observations: found {found}, expected a table, if empty, with the times as 'request_time'")
 
 
 def _valid_times(background: xr.DataArray) -> NDArray[np.datetime64]:
@@ -193,6 +204,8 @@ def _valid_times(background: xr.DataArray) -> NDArray[np.datetime64]:
 
 def _table(table: pd.DataFrame) -> pd.DataFrame:
     """Earth2Studio's columns as those of :mod:`genda.observations.table`; variables may be fields (t) or channels (t850).
+
+    What is at no place on Earth is flagged, what is of an unknown variable left out and counted.
 
     Raises:
         ValueError: for missing columns.
@@ -215,11 +228,13 @@ def _table(table: pd.DataFrame) -> pd.DataFrame:
     given = found["variable"].map(levels).astype(float)
     for name, value in {"elevation": np.nan, "obs_error": np.nan, "station": "", "source": "earth2studio"}.items():
         found[name] = found[name] if name in found else pd.Series([value] * len(found), found.index)
+    latitude, longitude = found["latitude"].astype(float), found["longitude"].astype(float)
+    somewhere = latitude.between(-90.0, 90.0) & np.isfinite(longitude)
     complete = found.assign(
-        longitude=np.mod(found["longitude"].astype(float), 360.0),
+        longitude=np.mod(longitude, 360.0),
         pressure=given.where(given.notna(), pressure),
         variable=found["variable"].map(identifiers),
-        quality=np.int16(Flag.PASS),
+        quality=np.where(somewhere, Flag.PASS, Flag.BOUNDS),
     )
     return identified(complete[list(DTYPES)].astype(DTYPES))
 

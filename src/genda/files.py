@@ -27,6 +27,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from genda.extras import installing
 from genda.grib import DamagedError, open_grib
 from genda.variables import STATIC_FIELDS
 
@@ -43,7 +44,7 @@ _KINDS = {
 _ENGINES = {"netCDF-4 file": "h5netcdf", "netCDF-3 file": "scipy"}
 _PACKINGS = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 _CLIENTS = {
-    **dict.fromkeys(("gs", "gcs"), "gcsfs: pip install 'genda[cloud]'"),
+    **dict.fromkeys(("gs", "gcs"), f"gcsfs: {installing('cloud')}"),
     **dict.fromkeys(("s3", "s3a"), "s3fs: pip install s3fs"),
     **dict.fromkeys(("http", "https"), "aiohttp: pip install aiohttp requests"),
     **dict.fromkeys(("abfs", "abfss", "az", "adl"), "adlfs: pip install adlfs"),

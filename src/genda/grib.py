@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 import xarray as xr
 
+from genda.extras import installing
+
 _CHUNK = 4096
 """Bytes read at a time between messages."""
 _BULLETIN = bytes([*range(0x20), *range(0x20, 0x7F)])
@@ -37,7 +39,7 @@ def open_grib(path: Path) -> list[xr.Dataset]:
         import cfgrib
     except ImportError:
         raise ModuleNotFoundError(
-            f"{path}: found GRIB without the package cfgrib, expected it: pip install 'genda[grib]'"
+            f"{path}: found GRIB without the package cfgrib, expected it: {installing('grib')}"
         ) from None
     check_messages(path)
     without_index = {"indexpath": ""}  # which would be written beside the data

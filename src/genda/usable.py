@@ -30,6 +30,7 @@ from genda.observations.quality import (
     set_flag,
 )
 from genda.observations.soundings import select_levels
+from genda.observations.table import summary
 from genda.sources import add_representativeness, climatology, observe, observe_std, point_operator
 from genda.state import State, nonnegative
 from genda.variables import channels as parse_channels
@@ -132,6 +133,14 @@ def usable_observations(
     for column in _REPORTED:
         table.loc[mapped.index, column] = mapped[column]
     return table, mapping
+
+
+def used_of(table: pd.DataFrame) -> str:
+    """How much of a checked table is used, and what becomes of the rest, in words."""
+    flags = summary(table)["flags"]
+    used = flags.pop(Flag.PASS.label, 0)
+    rest = ", ".join(f"{name} {count:,}" for name, count in flags.items())
+    return f"{used:,} of {len(table):,} observations used" + (f" ({rest})" if rest else "")
 
 
 def _compares(check: Check) -> bool:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from genda.extras import installing
+
 T = TypeVar("T")
 
 PATIENCE = 15.0
@@ -111,7 +113,7 @@ def _client(address: str) -> Iterator[Any]:
         from distributed import Client
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "dask: found no package distributed, expected it for a cluster: pip install 'genda[dask]'"
+            f"dask: found no package distributed, expected it for a cluster: {installing('dask')}"
         ) from None
     try:
         with ThreadPoolExecutor(1) as thread:  # an event loop may be running in this one

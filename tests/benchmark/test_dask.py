@@ -140,5 +140,5 @@ def test_what_is_no_address_is_refused(address, suite, tmp_path):
 
 def test_without_the_package_the_extra_is_named(suite, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'genda\[dask\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install .*'\.\[dask\]'"):
         run_suite(suite, tmp_path / "runs", dask="tcp://127.0.0.1:1")

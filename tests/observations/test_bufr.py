@@ -177,7 +177,7 @@ def test_one_line_for_files_that_are_not_whole_radiosonde_bufr(tmp_path):
 def test_says_what_to_install_without_eccodes(tmp_path, monkeypatch):
     path = written(tmp_path / "t.bufr", encoded())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"genda\[bufr\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install .*\.\[bufr\]"):
         read_bufr(path)
 
 

@@ -171,7 +171,7 @@ def test_the_page_shows_the_picture_beside_it_or_says_why_not(tmp_path, monkeypa
     monkeypatch.delitem(sys.modules, "genda.report.style")
     said = benchmark._pictures(ONE, tmp_path / "none.md")
     assert "matplotlib" in said
-    assert "genda[plot]" in said
+    assert ".[plot]" in said
     assert not (tmp_path / "none.png").exists()
 
 

@@ -47,7 +47,9 @@ class Commands(typer.Typer):
 
 
 def emit(document: dict[str, Any], as_json: bool, text: str) -> None:
-    """Print a result as text or as its document."""
+    """Print a result as text or as its document; the warnings in it go to standard error, too."""
+    for warning in document.get("warnings", ()):
+        print(f"genda: warning: {warning}", file=sys.stderr)
     print(json.dumps(document, indent=2, allow_nan=False) if as_json else text)
 
 

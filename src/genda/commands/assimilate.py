@@ -17,8 +17,10 @@ from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
 from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, check_suffix, iso
 from genda.diffusion.sampler import Sampler
+from genda.extras import require
+from genda.foreign_climate import foreign_climate
 from genda.guidance.sda import default_gammas, stable_gammas
-from genda.latent_methods import DETERMINISTIC, usual_sampler
+from genda.latent_methods import usual_sampler
 from genda.latent_model import LatentModel
 from genda.observations.checks import make_checks, read_checks
 from genda.observations.climate import ClimateMapping
@@ -31,10 +33,7 @@ from genda.report import ReportCase, write_report
 from genda.sources import field_source, point_source
 from genda.state import State, read_state, to_dataset, write_dataset
 from genda.state_methods import default_sampler
-from genda.usable import as_reported, in_observed_climate, usable_observations
-
-ANALYTIC = (*DETERMINISTIC, "optimal-interpolation")
-"""Methods that sample nothing."""
+from genda.usable import as_reported, in_observed_climate, usable_observations, used_of
 
 
 def assimilate_files(
@@ -82,14 +81,14 @@ def assimilate_files(
         )
     if method in library.UNOBSERVING and (observations or fields):
         raise ValueError(f"method {method}: found observations, expected none where the prior alone is drawn from")
-    if steps is not None and method in ANALYTIC:
+    if steps is not None and method in library.UNSAMPLED:
         raise ValueError(f"steps: found {steps} with method {method}, expected none where nothing is sampled")
     check_outputs(
         (out, report, observations_out), [*observations, *fields, *(p for p in (background, checks, errors) if p)]
     )
     check_suffix(out)
     if report is not None:
-        import matplotlib  # noqa: F401  # the extra, before anything is computed
+        require("matplotlib", "plot", "a report")
     first_checks = read_checks(checks) if checks else make_checks(("missing", "bounds", "duplicates"))
     entries = read_errors(errors) if errors else ()
     unresolved = _representativeness(representativeness)
@@ -123,7 +122,7 @@ def assimilate_files(
         if isinstance(prior, LatentModel)
         else default_sampler(prior, **changes)
     )
-    samples = method not in ANALYTIC
+    samples = method not in library.UNSAMPLED
     sources: list[Source] = []
     used, compared, mapping = None, None, None
     if table is not None:
@@ -155,6 +154,8 @@ def assimilate_files(
     about = torch.zeros(1, len(prior.channels), *prior.grid.shape)
     gammas, warnings = _gammas(sampler, sources, about, gamma) if method == "fusion-sda" else ({}, [])
     warnings = left_out + warnings
+    if table is not None and mapping is None and (foreign := foreign_climate(prior, table, when)):
+        warnings.append(f"{foreign}: expected {'' if latent else '--map-climate, or '}a prior of their climate")
     settings = {
         "sampler": sampler if samples else None,
         "iterations": iterations,
@@ -231,7 +232,8 @@ def assimilate_files(
     counted = "1 member" if drawn == 1 else f"{drawn} members"
     done_line = f"{out}: {counted} at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
     mapped = [] if mapping is None else [f"observations mapped to the model's climate, {mapping}"]
-    text = "\n".join([*warnings, *mapped, done_line])
+    used_line = [] if table is None else [used_of(table)]
+    text = "\n".join([*mapped, *used_line, done_line])
     document = {
         "out": str(out),
         "time": iso(when),

@@ -10,6 +10,7 @@ from typing import Any
 from genda.atomic import replacing
 from genda.benchmark import read_results, read_suite, run_suite
 from genda.commands.outcome import Outcome, Progress, check_outputs, check_writable
+from genda.extras import installing
 from genda.report import benchmark_png, ranks_png
 
 
@@ -70,7 +71,7 @@ def _pictures(document: Mapping[str, Any], page: Path) -> str:
         try:
             png = draw(document)
         except ModuleNotFoundError as missing:
-            return f"{shown}No picture: {missing.name} is not installed (`pip install 'genda[plot]'`).\n\n"
+            return f"{shown}No picture: {missing.name} is not installed ({installing('plot')}).\n\n"
         if png is None:
             continue
         with replacing(path) as partial_file:

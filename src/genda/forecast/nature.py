@@ -7,7 +7,7 @@ pressure is scaled by 0.983 so that the global mean meets Earth's 985 hPa. Molte
 A model of ``members`` members advances them together: one compiled function, vectorised over members when there is
 more than one. Members never interact.
 
-jax and jcm are imported when a model is made, not with this module; both come with ``pip install 'genda[nature]'``.
+jax and jcm are imported when a model is made, not with this module; both come with the extra ``nature``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genda.extras import installing
 from genda.forecast.pressure import SigmaFields
 from genda.forecast.sigma import Ground, SigmaChange
 from genda.grid import LatLonGrid
@@ -77,7 +78,7 @@ def optional(module: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as missing:
         raise ModuleNotFoundError(
-            f"the nature run needs {missing.name}, which is not installed: pip install 'genda[nature]'"
+            f"the nature run needs {missing.name}, which is not installed: {installing('nature')}"
         ) from None
 
 

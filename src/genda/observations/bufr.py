@@ -2,12 +2,11 @@
 
 The messages' framing is checked here, section by section, so that a truncated or foreign file is refused by name and
 byte; :mod:`genda.observations.bufr_decode` decodes what is whole, in a process of its own, and
-:mod:`genda.observations.bufr_tables` makes a table of it. Needs the extra ``genda[bufr]``.
+:mod:`genda.observations.bufr_tables` makes a table of it. Needs the extra ``bufr``.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from genda.extras import require
 from genda.observations import bufr_decode
 from genda.observations.bufr_decode import AIRCRAFT, SOUNDINGS, SURFACE
 from genda.observations.bufr_tables import report_tables
@@ -44,8 +44,7 @@ def read_bufr(path: str | os.PathLike[str], on_loss: OnLoss = None) -> pd.DataFr
         ImportError: without ecCodes, or where it does not start.
         FileNotFoundError: where there is no such file.
     """
-    if importlib.util.find_spec("eccodes") is None:
-        raise ModuleNotFoundError("reading BUFR needs ecCodes: install the extra with  pip install 'genda[bufr]'")
+    require("eccodes", "bufr", f"{path}: reading BUFR")
     tables: list[pd.DataFrame] = []
     with open_binary(path, on_loss) as stream:
         first = 1

@@ -83,7 +83,7 @@ def read_observations(
     Raises:
         ValueError: one line naming the file, what was found and what was expected.
         FileNotFoundError: for a file that isn't there.
-        ModuleNotFoundError: for BUFR without the extra ``genda[bufr]``.
+        ModuleNotFoundError: for BUFR without the extra ``bufr``.
     """
     several = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not several:

@@ -21,7 +21,7 @@ def write_report(case: ReportCase, path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: where the folder does not exist.
-        ModuleNotFoundError: without matplotlib (``pip install genda[plot]``).
+        ModuleNotFoundError: without matplotlib (extra ``plot``).
     """
     from genda.report.page import write_report as write
 
@@ -41,7 +41,7 @@ def benchmark_png(document: Mapping[str, Any]) -> bytes | None:
     """The JSON document of ``genda benchmark`` drawn, as PNG bytes; None where no method compares with the reference.
 
     Raises:
-        ModuleNotFoundError: without matplotlib (``pip install genda[plot]``).
+        ModuleNotFoundError: without matplotlib (extra ``plot``).
     """
     from genda.report.benchmark import benchmark_figure, comparable
     from genda.report.style import finish, style
@@ -56,7 +56,7 @@ def ranks_png(document: Mapping[str, Any]) -> bytes | None:
     """Rank histograms of the ensembles in the JSON document of ``genda benchmark``, as PNG bytes; None where there are none.
 
     Raises:
-        ModuleNotFoundError: without matplotlib (``pip install genda[plot]``).
+        ModuleNotFoundError: without matplotlib (extra ``plot``).
     """
     from genda.report.ranks import ranks_figure
     from genda.report.style import finish
