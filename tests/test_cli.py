@@ -389,7 +389,7 @@ def test_observations_come_back_from_the_mapped_climate_as_they_went_in(case, ca
     assert back["quality"].iloc[[by_file, t500[4], gross, departing, out_of_bounds]].tolist() == [1, 1, 19, 19, 12]
     for column in ("observation", "obs_error"):
         np.testing.assert_allclose(back[column], table[column], rtol=1e-12)
-    assert not {"reported", "reported_error"} & set(back)
+    assert not {"reported", "error_before_mapping"} & set(back)
 
 
 def test_an_analysis_says_what_it_was_made_of(case, capsys, tmp_path):
@@ -544,13 +544,19 @@ def test_tables_of_any_layout_and_damaged_files_from_the_command(tmp_path, capsy
     (tmp_path / "o.parquet").unlink()
     for bounds, complaint in (
         (("--since", "2021-01-01"), "found 30 rows outside 2021-01-01T00:00 to …"),
-        (("--since", "yesterdayish"), "since: found 'yesterdayish', expected an ISO date"),
+        (("--since", "yesterdayish"), "since: found 'yesterdayish', expected a time such as 2020-01-31T12:00"),
+        (("--until", "now"), "until: found 'now', expected a time such as"),
+        (("--until", "10:30"), "until: found '10:30', expected a time such as"),
+        (("--since", "2500-01-01"), "since: found '2500-01-01', expected a time from 1678 to 2261"),
         (("--since", "2020-01-02", "--until", "2020-01-01"), "expected the first time before the last"),
     ):
         code, out, err = run(capsys, *command, *bounds)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert complaint in err
         assert not (tmp_path / "o.parquet").exists()
+    code, out, err = run(capsys, *command[:-1], tmp_path / "map.yaml")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert (tmp_path / "map.yaml").read_text().startswith("{source")
     for name in ("https://example.org/x.gz", tmp_path, tmp_path / "map.yaml"):
         code, out, err = run(capsys, "observations", "read", name, "--out", tmp_path / "n.parquet")
         assert (code, out, err.count("\n")) == (2, "", 1)

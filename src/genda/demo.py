@@ -23,7 +23,7 @@ from genda.extras import require
 from genda.methods.interpolation import interpolate
 from genda.observations.flags import Flag
 from genda.observations.networks import columns_table, station_network
-from genda.observations.quality import check_bounds, check_duplicates, check_missing, run_checks
+from genda.observations.quality import BASIC_CHECKS, run_checks
 from genda.observations.table import read_table, write_table
 from genda.report import ReportCase, overview_png, write_report
 from genda.sample import read_sample
@@ -86,7 +86,7 @@ def run_demo(
     require("matplotlib", "plot", "the demonstration's report")
     out.mkdir(parents=True, exist_ok=True)
     model = library.load_prior("embedded")
-    table = run_checks(read_table(DEMO_OBSERVATIONS), [check_missing, check_bounds, check_duplicates])
+    table = run_checks(read_table(DEMO_OBSERVATIONS), BASIC_CHECKS)
     time = np.datetime64(table["time"].iloc[0].to_datetime64(), "ns")
     sample = read_sample(channels=model.channels)
     i = int(np.flatnonzero(sample.truth.times == time)[0])

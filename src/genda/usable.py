@@ -19,12 +19,10 @@ from genda.observations.climate import ClimateMapping
 from genda.observations.errors import Entry, assign_errors, inflate_errors
 from genda.observations.flags import Flag
 from genda.observations.quality import (
+    BASIC_CHECKS,
     Check,
     check_background,
-    check_bounds,
     check_domain,
-    check_duplicates,
-    check_missing,
     check_window,
     run_checks,
     set_flag,
@@ -37,7 +35,7 @@ from genda.variables import channels as parse_channels
 
 Array = NDArray[np.float64]
 
-_REPORTED = {"observation": "reported", "obs_error": "reported_error"}
+_REPORTED = {"observation": "reported", "obs_error": "error_before_mapping"}
 """Columns that a mapping changes, and those that keep what they were."""
 
 
@@ -51,7 +49,7 @@ def usable_observations(
     amplitude: float = 1.0,
     mapping: ClimateMapping | None = None,
     gross_factor: float = 5.0,
-    checks: Iterable[Check] = (check_missing, check_bounds, check_duplicates),
+    checks: Iterable[Check] = BASIC_CHECKS,
     errors: Sequence[Entry] = (),
     background: State | None = None,
     background_error: Tensor | None = None,
@@ -87,7 +85,7 @@ def usable_observations(
 
     Returns:
         the table, and the mapping that was applied to it; where there is one, the columns ``reported`` and
-        ``reported_error`` hold what :func:`as_reported` puts back.
+        ``error_before_mapping`` hold what :func:`as_reported` puts back.
 
     Raises:
         ValueError: for a background, which is in the model's climate, with a mapping from another, or a negative fraction.
@@ -182,7 +180,7 @@ def _with_climatology(
         return table
     if not isinstance(mapping, ClimateMapping):
         rows = table[table["hx_b"].notna() & (table["quality"] == Flag.PASS)]
-        rows = run_checks(rows, (check_missing, check_bounds, check_duplicates))
+        rows = run_checks(rows, BASIC_CHECKS)
         rows = rows[rows["quality"] == Flag.PASS]
         if rows.empty:
             return table
@@ -257,7 +255,7 @@ def observable(
     time: np.datetime64,
     window_hours: float,
     exact: bool = False,
-    checks: Iterable[Check] = (check_missing, check_bounds, check_duplicates),
+    checks: Iterable[Check] = BASIC_CHECKS,
 ) -> pd.DataFrame:
     """The whole table with flags for what a model or state cannot be seen through at a time.
 

@@ -63,6 +63,13 @@ def test_superobservations_are_means_with_smaller_errors():
     assert t["hx_b"] == 1.0
 
 
+def test_columns_that_means_know_nothing_of_are_left_empty_there():
+    table = stations().assign(note="mine", hx_spread=1.0)
+    means = passing(superob(table))
+    assert means[["note", "hx_spread"]].isna().all(axis=None)
+    assert list(means) == list(table)
+
+
 def test_means_are_a_sounding_on_the_levels_that_its_parts_share():
     """Linear in ln p as the profiles are in u, and equal at every station: means at any mean pressure are on the line."""
     means = passing(superob(stations()))
@@ -89,7 +96,6 @@ def test_a_box_gives_a_model_one_value_a_level_and_variable(exact):
 def test_real_ascents_become_fewer():
     table = assign_errors(read_observations(shared("temp.bufr")))
     table = run_checks(table, [check_bounds, check_duplicates])
-    counts = []
     for exact in (False, True):
         select = partial(select_levels, levels=MODEL, exact=exact)
         every = len(passing(select(table)))

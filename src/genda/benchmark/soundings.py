@@ -31,12 +31,13 @@ from genda.latent_methods import LATENT_METHODS
 from genda.latent_model import LatentModel
 from genda.methods import Method
 from genda.observations.climate import ClimateMapping
+from genda.observations.flags import Flag
 from genda.observations.read import read_observations
 from genda.problem import Source
 from genda.sources import add_representativeness, climatology, observe, point_source
 from genda.state import State
 from genda.state_methods import make_method
-from genda.usable import usable_observations
+from genda.usable import as_reported, usable_observations
 from genda.variables import channels as parse_channels
 from genda.verify import Statistics, station_statistics
 from genda.verify.scores import Array
@@ -229,16 +230,15 @@ def _parted(
     order = np.random.default_rng(seed).permutation(raw["station"].unique())
     held = raw["station"].isin(set(order[part::PARTS]))
     table, mapping = usable_observations(model, raw[~held], time, window, map_climate=True, amplitude=amplitude)
-    used = table[table["quality"] == 0].reset_index(drop=True)
+    used = table[table["quality"] == Flag.PASS].reset_index(drop=True)
     if used.empty or mapping is None:
         raise ValueError(
             f"{data or DEMO_OBSERVATIONS}: found no ascent to use at {time}, expected some at the model's levels"
         )
     unit = replace(mapping, amplitude=1.0)  # the same values are withheld whatever the amplitude
     judged, _ = usable_observations(model, raw[held], time, window, mapping=unit)
-    withheld = judged[judged["quality"] == 0].reset_index(drop=True)
+    withheld = as_reported(judged[judged["quality"] == Flag.PASS]).reset_index(drop=True)
     mean = observe(model, climatology(model, time), withheld).numpy()
-    withheld["observation"] = unit.to_earth(withheld, withheld["observation"].to_numpy(), mean)
     withheld = add_representativeness(model, withheld, fraction * amplitude)
     parts = [set(order[(part + 1 + k) % PARTS :: PARTS]) for k in range(first)]
     early = used["station"].isin(set().union(*parts))

@@ -24,6 +24,7 @@ from genda.latent_methods import usual_sampler
 from genda.latent_model import LatentModel
 from genda.observations.checks import make_checks, read_checks
 from genda.observations.climate import ClimateMapping
+from genda.observations.conditions import utc
 from genda.observations.errors import read_errors
 from genda.observations.flags import Flag
 from genda.observations.read import read_observations
@@ -312,13 +313,7 @@ def _mapped_back(model: StateModel, analysis: library.Analysis, mapping: Climate
 
 def _analysis_time(time: str | None, states: Mapping[Path, State], table: pd.DataFrame | None) -> np.datetime64:
     if time is not None:
-        try:
-            stamp = pd.Timestamp(time)
-            if pd.isna(stamp):
-                raise ValueError(time)
-            return np.datetime64(stamp.tz_convert(None) if stamp.tzinfo else stamp, "ns")
-        except ValueError:
-            raise ValueError(f"time: found {time!r}, expected an ISO date such as 2008-12-08T12") from None
+        return utc(time, name="time").to_datetime64()
     for path, state in states.items():
         if len(state.times) > 1:
             found = f"{len(state.times)} times, {iso(state.times[0])} to {iso(state.times[-1])}"
@@ -377,5 +372,8 @@ def _with_flags(used: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
     """The whole table with hx_b and hx_a where observations were compared; elsewhere hx_b is what a check compared with, if any."""
     full = table.assign(hx_a=np.nan) if "hx_b" in table else table.assign(hx_b=np.nan, hx_a=np.nan)
     if used is not None:
+        if "hx_b_error" in full:  # that of another background says nothing of this one
+            other = ~np.isclose(full.loc[used.index, "hx_b"], used["hx_b"], rtol=1e-6)
+            full.loc[used.index[other], "hx_b_error"] = np.nan
         full.loc[used.index, ["hx_b", "hx_a"]] = used[["hx_b", "hx_a"]]
     return full

@@ -17,9 +17,7 @@ from genda.observations.errors import assign_errors, read_errors
 from genda.observations.flags import Flag
 from genda.observations.period import Period
 from genda.observations.quality import (
-    check_bounds,
-    check_duplicates,
-    check_missing,
+    BASIC_CHECKS,
     run_checks,
 )
 from genda.observations.read import read_observations
@@ -57,7 +55,7 @@ def read_observation_files(
     Raises:
         ValueError: naming the file, what was found and what was expected; nothing is written then.
     """
-    check_outputs([out], files)
+    check_outputs([out], [*files, *(path for path in (columns, stations) if path is not None)])
     lost: list[str] = []
     period = None if since is None and until is None else Period.of(since, until)
     table = read_observations(
@@ -68,7 +66,7 @@ def read_observation_files(
         period,
     )
     not_stored = table.attrs.pop(NOT_STORED, {})
-    table = run_checks(table, [check_missing, check_bounds, check_duplicates])
+    table = run_checks(table, BASIC_CHECKS)
     table = assign_errors(table)
     validate(table, ", ".join(map(str, files)), complete=True)
     write_table(table, out)
@@ -101,7 +99,7 @@ def check_observation_files(
     Raises:
         ValueError: naming the file or check, what was found and what was expected; nothing is written then.
     """
-    check_outputs([out], files)
+    check_outputs([out], [*files, *(path for path in (checks, background, errors) if path is not None)])
     listed = read_checks(checks)
     table = assign_errors(read_observations(files), read_errors(errors) if errors else ())
     if background is not None:

@@ -85,7 +85,7 @@ def superob(
     new["time"] = new["_column"].map(times)
     thinned = table["quality"].to_numpy(copy=True)
     thinned[passed] = Flag.THINNED
-    return pd.concat([table.assign(quality=thinned), new[table.columns]], ignore_index=True)
+    return pd.concat([table.assign(quality=thinned), new.reindex(columns=table.columns)], ignore_index=True)
 
 
 def _means(parts: pd.DataFrame, cell: list[str], correlation: float) -> pd.DataFrame:

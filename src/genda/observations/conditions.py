@@ -34,7 +34,7 @@ def utc(given: Any, *, name: str = "") -> pd.Timestamp:
     """A time as tables have them: UTC, without a zone. Text is ISO 8601; a bare date is its start.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for anything else, or a time that nanoseconds can't hold.
     """
     try:
         if isinstance(given, (bool, int, float)):
@@ -44,12 +44,16 @@ def utc(given: Any, *, name: str = "") -> pd.Timestamp:
         raise ValueError(f"{_of(name)}found {given!r:.40}, expected a time such as 2020-01-31T12:00") from None
     if pd.isna(stamp):
         raise ValueError(f"{_of(name)}found no time, expected one such as 2020-01-31T12:00")
-    return stamp if stamp.tzinfo is None else stamp.tz_convert(None)
+    stamp = stamp if stamp.tzinfo is None else stamp.tz_convert(None)
+    try:
+        return stamp.as_unit("ns")
+    except ValueError:
+        raise ValueError(f"{_of(name)}found {given!r:.40}, expected a time from 1678 to 2261") from None
 
 
-def end(given: Any) -> pd.Timestamp:
+def end(given: Any, *, name: str = "") -> pd.Timestamp:
     """As :func:`utc`, but a bare date is its end."""
-    stamp = utc(given)
+    stamp = utc(given, name=name)
     bare = len(given) <= len("2020-01-31") if isinstance(given, str) else type(given) is date
     return stamp + pd.Timedelta(1, "D") - _NANOSECOND if bare else stamp
 

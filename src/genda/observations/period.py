@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from genda.observations.conditions import end, utc
+
 
 @dataclass
 class Period:
@@ -36,10 +38,9 @@ class Period:
         Raises:
             ValueError: for what is no date, or a first after the last.
         """
-        last = _time("until", until)
-        if until is not None and len(until.strip()) <= len("2001-01-01"):
-            last = np.datetime64(pd.Period(until.strip()).end_time, "ns")
-        return Period(_time("since", since), last)
+        first = pd.NaT if since is None else utc(since, name="since")
+        last = pd.NaT if until is None else end(until, name="until")
+        return Period(first.to_datetime64(), last.to_datetime64())
 
     def within(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows inside; the others are counted."""
@@ -47,15 +48,3 @@ class Period:
         outside = (times < self.first) | (times > self.last)  # nothing is before or after NaT
         self.left_out += int(outside.sum())
         return table[~outside] if outside.any() else table
-
-
-def _time(name: str, given: str | None) -> np.datetime64:
-    if given is None:
-        return np.datetime64("NaT", "ns")
-    try:
-        stamp = pd.Timestamp(given)
-        if pd.isna(stamp):
-            raise ValueError(given)
-    except ValueError:
-        raise ValueError(f"{name}: found {given!r}, expected an ISO date such as 2008-12-08T12") from None
-    return np.datetime64(stamp.tz_convert(None) if stamp.tzinfo else stamp, "ns")

@@ -69,11 +69,12 @@ _WRONG_VALUE = (Flag.BOUNDS, Flag.BACKGROUND, Flag.BUDDY, Flag.PROFILE)
 
 
 def run_checks(table: pd.DataFrame, checks: Iterable[Check]) -> pd.DataFrame:
-    """Apply filters in order, each followed by :func:`flag_companions`.
+    """Apply filters in order; what was reported with a wrong value gets its flag, see :func:`flag_companions`.
 
     Raises:
         ValueError: if a filter changes the number of rows or an earlier flag.
     """
+    table = flag_companions(table)
     for check in checks:
         before = table["quality"].to_numpy()
         table = check(table)
@@ -83,7 +84,8 @@ def run_checks(table: pd.DataFrame, checks: Iterable[Check]) -> pd.DataFrame:
             raise ValueError(f"check {name}: found {after.size} rows, expected the {before.size} it was given")
         if (after[: before.size] != before)[before != Flag.PASS].any():
             raise ValueError(f"check {name}: found an earlier flag changed, expected flags on passing rows only")
-        table = flag_companions(table)
+        if np.isin(after[: before.size][before == Flag.PASS], _WRONG_VALUE).any():
+            table = flag_companions(table)
     return table
 
 
@@ -215,6 +217,10 @@ def check_window(table: pd.DataFrame, time: Any, half_width: Any) -> pd.DataFram
     """
     centre, width = utc(time, name="time"), duration(half_width, name="half_width")
     return set_flag(table, (table["time"] - centre).abs() > width, Flag.DOMAIN)
+
+
+BASIC_CHECKS: tuple[Check, ...] = (check_missing, check_bounds, check_duplicates)
+"""What every table goes through where nothing else is asked for."""
 
 
 def check_domain(table: pd.DataFrame, grid: LatLonGrid) -> pd.DataFrame:
