@@ -200,8 +200,32 @@ BAD_FIELDS = {
     ),
     "no known variable": (lambda d: d.rename({n: f"x{i}" for i, n in enumerate(d.data_vars)}), "no known variable"),
     "another time": (lambda d: d.assign_coords(time=d.time + np.timedelta64(1, "D")), "expected 2001-01-01"),
-    "another level": (lambda d: d.assign_coords(level=[700, 400]), "not in the model"),
+    "another level": (
+        lambda d: d.drop_vars("2m_temperature").assign_coords(level=[700, 400]),
+        "found channels z700, z400, .* expected some of the model's",
+    ),
 }
+
+
+def test_levels_of_a_field_that_the_model_lacks_are_left_out_and_said(case, capsys):
+    """The analysis is that of the field without them."""
+    with xr.open_dataset(case / "coarse.nc") as field:
+        field.assign_coords(level=[400 if v == 500 else v for v in field.level.values]).to_netcdf(
+            case / "more.nc", engine="h5netcdf"
+        )
+        field.sel(level=[850]).drop_vars(["u_component_of_wind", "v_component_of_wind"]).to_netcdf(
+            case / "less.nc", engine="h5netcdf"
+        )
+    documents = []
+    for name in ("more", "less"):
+        options = ("--method", "optimal-interpolation", "--field", case / f"{name}.nc")
+        code, out, err = assimilate(case, capsys, *options, out=f"{name}-analysis.nc")
+        assert code == 0, err
+        documents.append(json.loads(out))
+    assert any("z400, t400" in w and "left out" in w for w in documents[0]["warnings"])
+    assert not any("left out" in w for w in documents[1]["warnings"])
+    with xr.open_dataset(case / "more-analysis.nc") as one, xr.open_dataset(case / "less-analysis.nc") as other:
+        xr.testing.assert_equal(one, other)
 
 
 @pytest.mark.parametrize("name", BAD_FIELDS)

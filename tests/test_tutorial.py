@@ -22,7 +22,12 @@ from genda.variables import EMBEDDED_CHANNELS, channels
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), flags=re.DOTALL)
 GRID = LatLonGrid.gaussian(16, 32)
-TYPICAL = {"z": (4e4, 500.0), "t": (260.0, 5.0), "u": (5.0, 8.0), "v": (0.0, 8.0), "q": (3e-3, 5e-4)}
+HEIGHT = {850: 1457, 700: 3012, 500: 5574, 300: 9164, 200: 11784}  # m, and K, of the standard atmosphere
+TEMPERATURE = {850: 278.7, 700: 268.6, 500: 251.9, 300: 228.6, 200: 216.7}
+LEVELS = {f"z{p}": (9.80665 * z, 500.0) for p, z in HEIGHT.items()} | {
+    f"t{p}": (t, 4.0) for p, t in TEMPERATURE.items()
+}
+TYPICAL = {"u": (5.0, 8.0), "v": (0.0, 8.0), "q": (3e-3, 5e-4)}
 SURFACE = {"t2m": (285.0, 5.0), "u10": (0.0, 4.0), "v10": (0.0, 4.0), "msl": (1.01e5, 800.0)}
 SMALLER = {"gaussian-48x96": "gaussian-16x32", "--members 16": "--members 2", " --workers 2": ""}
 NETWORK = "network.base=8 network.multipliers=[1,1,1] network.blocks=1"
@@ -37,7 +42,8 @@ def stand_in(path):
     smooth = transform.synthesis(
         transform.analysis(noise) * (1 + torch.arange(transform.lmax) / 4.0).pow(-2).view(-1, 1)
     )
-    typical = [(TYPICAL | SURFACE)[c.field.id] for c in channels(EMBEDDED_CHANNELS)]
+    known = LEVELS | TYPICAL | SURFACE
+    typical = [known.get(c.id) or known[c.field.id] for c in channels(EMBEDDED_CHANNELS)]
     mean, std = (torch.tensor([row[k] for row in typical]).view(-1, 1, 1) for k in (0, 1))
     times = np.datetime64("2001-01-01", "ns") + np.arange(300) * np.timedelta64(12, "h")
     dataset = to_dataset(State(mean + std * smooth / smooth.std(), EMBEDDED_CHANNELS, GRID, times))
@@ -88,6 +94,16 @@ def test_every_command_and_every_piece_of_code(tmp_path, capsys, monkeypatch):
     assert found["B", "msl"] == pytest.approx(100900)
     assert (stations["quality"] != 0).sum() == 1
     assert pd.isna(found["B", "t2m"])
+    good = "A,2001-03-01T12:00,50,-10,100,10.5,1013"
+    for bad in (
+        good.replace("-03-", "-13-"),
+        good + ",7",
+        good.replace("10.5", "x"),
+        good.replace("2001-03-01T12:00", "now"),
+    ):
+        (tmp_path / "bad.csv").write_text(f"{good}\n{bad}\n")
+        with pytest.raises(ValueError, match=r"^bad\.csv: found (?!operation).*, expected lines of station, time"):
+            names["read_stations"]("bad.csv")
 
 
 def test_the_operator_takes_15_lines_and_the_reader_30():

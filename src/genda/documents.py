@@ -79,4 +79,6 @@ def first_complaint(error: ValidationError) -> str:
         return f"{place}: {complaint['ctx']['error']}" if place else str(complaint["ctx"]["error"])
     key = ".".join(map(str, complaint["loc"])) or "document"
     found = "" if complaint["type"] in ("missing", "json_invalid") else f", found {complaint['input']!r:.80}"
+    if complaint["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{key}: expected entries of the form 'name: value'{found}"
     return f"{key}: {complaint['msg'].lower()}{found}"

@@ -95,14 +95,13 @@ class Gridded:
     @cached_property
     def _times_of(self) -> dict[str, pd.Index]:
         """The times that each variable has, of all files together; without those that do not depend on time."""
-        found: dict[str, pd.Index] = {}
+        found: dict[str, list[Times]] = {}
         for part in self.parts:
-            if "time" in part.dims:
-                own = pd.Index(part["time"].values.astype("datetime64[ns]"))
-                for name in part.data_vars:
-                    if "time" in part[name].dims:
-                        found[str(name)] = found[str(name)].union(own) if str(name) in found else own
-        return found
+            own = part["time"].values.astype("datetime64[ns]") if "time" in part.dims else None
+            for name in part.data_vars:
+                if own is not None and "time" in part[name].dims:
+                    found.setdefault(str(name), []).append(own)
+        return {name: pd.Index(np.unique(np.concatenate(held))) for name, held in found.items()}
 
     def times_with(self, names: Iterable[str]) -> Times:
         """Valid times that every variable of these names has, ascending, leaving out names that no file has."""

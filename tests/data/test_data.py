@@ -20,14 +20,22 @@ from genda.grid import LatLonGrid
 from genda.regrid import regrid, regridder
 from genda.state import read_state, to_dataset
 from genda.train.data import select_times, static_maps
+from shared_data import shared
 from small_model import CHANNELS, states
 
 COARSE = LatLonGrid.gaussian(8, 16)
 
 
+def weather(count):
+    """States with geopotential as it is at its levels, 850 and 500 hPa."""
+    state = states(count)
+    state.values[:, :2] += torch.tensor([14e3, 55e3]).view(-1, 1, 1) - 30e3
+    return state
+
+
 @pytest.fixture
 def source(tmp_path):
-    state = states(40)
+    state = weather(40)
     dataset = to_dataset(state)
     dataset["land_sea_mask"] = (("latitude", "longitude"), np.random.default_rng(0).random(state.grid.shape))
     dataset.to_zarr(tmp_path / "source.zarr", consolidated=False)
@@ -83,7 +91,7 @@ def test_hours_between_times_are_counted_from_the_first_midnight(source, tmp_pat
 
 def test_times_that_a_channel_lacks_are_left_out_and_counted(tmp_path, capsys):
     """Geopotential lacks one time of forty in the middle, wherever it is asked for alone, with others, or not at all."""
-    state = states(40)
+    state = weather(40)
     dataset = to_dataset(state)
     (tmp_path / "in").mkdir()
     dataset[["geopotential"]].drop_isel(time=17).to_netcdf(tmp_path / "in" / "z.nc", engine="h5netcdf")
@@ -185,7 +193,7 @@ def test_splits_by_date_leave_gaps():
     split = split_times(times, ("2000-02-29", "2000-03-20"), np.timedelta64(5, "D"))
     assert [(split == name).sum() for name in ("train", "validation", "test", "gap")] == [60, 15, 15, 10]
     assert times[split == "validation"].min() == np.datetime64("2000-03-06")
-    with pytest.raises(ValueError, match="no time for validation"):
+    with pytest.raises(ValueError, match="no time for validation by --train-until 2000-03-20"):
         split_times(times, ("2000-03-20", "2000-02-29"), np.timedelta64(0, "D"))
 
 
@@ -243,6 +251,67 @@ def test_bad_options_end_in_one_line(source, tmp_path, capsys):
         (("--start", "2002-01-01"), "time: found none from 2002-01-01"),
         (("--channels", "r500"), "unknown channel 'r500'"),
         (("--train-until", "2001-01-10"), "expected both or neither"),
+        (("--start", "2024-13-01"), "--start: found '2024-13-01', expected an ISO date"),
+        (("--end", "now"), "--end: found 'now'"),
+        (("--train-until", "2001-02-30", "--validation-until", "2001-03-01"), "--train-until: found '2001-02-30'"),
+        (("--train-until", "2001-01-10", "--validation-until", "x"), "--validation-until: found 'x'"),
+        (
+            ("--train-until", "2001-01-10", "--validation-until", "2001-01-11", "--gap-days", 9),
+            "and --gap-days 9, expected",
+        ),
     ):
         code, _, error = run(capsys, "data", "prepare", source, out, "--gap-days", 0, *options)
         assert (code, message in error, out.exists()) == (2, True, False), error
+
+
+def test_geopotential_height_in_the_units_of_geopotential_is_no_weather(source, tmp_path, capsys):
+    """Divided by 9.81 it is within all that geopotential can be, but not at its levels; °C for K is not either."""
+    good = xr.open_zarr(source, consolidated=False).load().drop_encoding()
+    for name, changed in (("geopotential", good["geopotential"] / 9.81), ("temperature", good["temperature"] - 70)):
+        attributes = good[name].attrs
+        good.assign({name: changed.assign_attrs(attributes)}).to_netcdf(tmp_path / "bad.nc", engine="h5netcdf")
+        code, text, _ = run(capsys, "data", "check", tmp_path / "bad.nc")
+        assert code == 2
+        assert f"{name}: found values from" in text
+        assert "hPa and on 1 other levels, expected" in text
+    good["geopotential"].attrs["units"] = ""
+    good.to_netcdf(tmp_path / "bare.nc", engine="h5netcdf")
+    found = check_files(tmp_path / "bare.nc")
+    assert (found.problems, found.remarks) == ([], ["geopotential: found no units, taken for m2 s-2"])
+
+
+@pytest.mark.parametrize(
+    ("hours", "step", "gaps", "remark"),
+    [
+        ((0, 12, 48), 12, 1, "time: found 1 gaps, 2 times missing, the first after 2001-01-01T12:00"),
+        ((0, 6, 12, 15, 18, 24), 6, 0, "time: found uneven steps, from 3 to 6 h"),
+        ((0, 6, 12, 24, 30), 6, 1, "time: found 1 gaps, 1 times missing, the first after 2001-01-01T12:00"),
+        ((0, 744, 1416, 2160), 744, 0, "time: found uneven steps, from 672 to 744 h"),  # months
+    ],
+)
+def test_steps_and_gaps_are_one_account(source, tmp_path, hours, step, gaps, remark):
+    times = np.datetime64("2001-01-01", "ns") + np.array(hours) * np.timedelta64(1, "h")
+    dataset = xr.open_zarr(source, consolidated=False).load().drop_encoding().isel(time=slice(0, len(hours)))
+    dataset.assign_coords(time=times).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    found = check_files(tmp_path / "a.nc")
+    assert (found.times["step_hours"], found.times["gaps"], found.remarks) == (step, gaps, [remark])
+
+
+def test_members_are_counted(capsys):
+    pytest.importorskip("cfgrib")
+    path = shared("era5-levels-members.grib")
+    assert "\n  members: 10\n" in run(capsys, "data", "check", path)[1]
+    assert "4 times of 10 members, 30 differences over 12 h" in run(capsys, "data", "stats", path)[1]
+
+
+def test_a_series_too_short_for_splits_is_all_for_training(source, tmp_path, capsys):
+    short = xr.open_zarr(source, consolidated=False).load().drop_encoding().isel(time=slice(0, 4))
+    short.to_netcdf(tmp_path / "short.nc", engine="h5netcdf")
+    code, text, error = run(capsys, "data", "prepare", tmp_path / "short.nc", tmp_path / "out.zarr")
+    assert code == 0, error
+    assert (
+        "train 4, validation 0, test 0, gap 0; too few times for three splits with gaps of 10 days (--gap-days)" in text
+    )
+    assert len(select_times(tmp_path / "out.zarr", "train")) == 4
+    code, _, error = run(capsys, "data", "stats", tmp_path / "out.zarr", "--split", "foo")
+    assert (code, "split: found no time of 'foo', expected one of train" in error) == (2, True)

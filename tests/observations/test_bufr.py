@@ -16,6 +16,7 @@ from tests.shared_data import shared
 from genda.observations import Flag, LevelType, check_duplicates, read_observations, summary, validate
 from genda.observations.bufr import _messages, read_bufr
 from genda.observations.files import open_binary
+from genda.observations.table import identified
 
 eccodes = pytest.importorskip("eccodes")
 
@@ -320,6 +321,9 @@ def test_surface_reports_on_land_and_at_sea(tmp_path):
     ]
     ships = read_bufr(written(tmp_path / "m.bufr", *masked))
     assert set(check_duplicates(ships)["quality"]) == {Flag.PASS}  # two ships that won't say who they are
+    assert ships["station"].unique().tolist() == ["50.0000,352.5000", "51.0000,352.5000"]
+    unnamed = ships.assign(station=pd.Series("", index=ships.index, dtype="str"))
+    assert ships["station"].equals(identified(unnamed)["station"])  # as places of any other source are called
     older = encoded_report(
         307005, 0, {"blockNumber": 11, "stationNumber": 35, "latitude": 48.25, "longitude": 16.36,
                     "airTemperatureAt2M": 291.4, "windDirectionAt10M": 270, "windSpeedAt10M": 4.1}, [1],

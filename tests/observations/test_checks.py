@@ -161,6 +161,8 @@ def test_buddies_condemn_the_stranger_whether_or_not_there_is_a_background():
     table, row = changed(table, "t", 500, 15.0)
     assert flagged(check_buddies(table)) == [row]
     assert flagged(check_buddies(table.assign(hx_b=truth), background_error=1.0)) == [row]
+    (named,) = make_checks([{"buddies": {"variables": ["temperature"]}}]).values()
+    assert flagged(named(table)) == [row] == flagged(check_buddies(table, variables=("temperature",)))
     with pytest.raises(ValueError, match="assign_errors"):
         check_buddies(table.assign(obs_error=np.nan))
 
@@ -306,7 +308,7 @@ WRONG_CHECKS = {
     "checks: [5]": "found check 5, expected one of missing",
     "checks: [[bounds]]": r"found check \['bounds'\], expected one of missing",
     "checks: [{missing, bounds}]": "found check {'missing': None, 'bounds': None}, expected one of missing",
-    "checks: [{bounds: [1]}]": "bounds: document: input should be a valid dictionary",
+    "checks: [{bounds: [1]}]": "bounds: document: expected entries of the form",
     "checks: [{hydrostatic: {tolerence: 3}}]": "hydrostatic: tolerence: unknown key, expected some of tolerance",
     "checks: [{hydrostatic: {tolerance: high}}]": "hydrostatic: tolerance: input should be a valid number",
     "checks: [{hydrostatic: {tolerance: -1}}]": "hydrostatic: tolerance: found -1",
@@ -316,6 +318,7 @@ WRONG_CHECKS = {
     "checks: [{window: {time: 2020-01-01, half_width: 6}}]": "window: half_width: found 6, expected a duration such as 6h",
     "checks: [{window: {time: 2020-01-01, half_width: six}}]": "window: half_width: found 'six', expected a duration such as 6h",
     "checks: [{window: {time: 2020-01-01, half_width: -6h}}]": "window: half_width: found '-6h', expected a duration of 0 or more",
+    "checks: [{buddies: {variables: [warmth]}}]": r"buddies: variables: unknown variable 'warmth'",
     "checks: [levels]": "levels: levels: field required",
     "checks: [departures]": "departures: found no column 'hx_b'",
     "checks: [{departures: {background_error: {t: 1}}}]": "departures: found no column 'hx_b'",

@@ -126,7 +126,7 @@ def test_stations_without_a_name_are_not_one_station(tmp_path):
         .replace(",700.", ",850.")
     )
     table = check_duplicates(read_observations(written(tmp_path / "t.csv", text), columns=MAP))
-    assert set(table["station"]) == {"50.00,-10.00", "-30.00,-350.00"}
+    assert set(table["station"]) == {"50.0000,350.0000", "-30.0000,10.0000"}
     assert Flag.DUPLICATE not in set(table["quality"])
 
 
@@ -137,7 +137,7 @@ def test_whole_numbers_name_stations_and_flags_though_some_are_missing(tmp_path)
     frame = pd.read_csv(written(tmp_path / "t.csv", CSV), na_values=["M"])
     frame.assign(id=[11035.0, 11035.0, np.nan], flag=[1.0, np.nan, 2.0]).to_parquet(tmp_path / "t.parquet")
     table = read_observations(tmp_path / "t.parquet", columns=MAP | good)
-    assert table["station"].tolist() == ["11035", "-30.00,-350.00"]
+    assert table["station"].tolist() == ["11035", "-30.0000,10.0000"]
     assert table["quality"].tolist() == [Flag.PASS, Flag.DENIED]
 
 
@@ -182,6 +182,53 @@ def test_long_tables_pair_direction_and_speed_and_keep_duplicates(tmp_path):
     assert table["variable"].tolist() == ["t", "u", "v", "t"]
     np.testing.assert_allclose(table["observation"], [278.15, 20 * KNOT, 0, 279.15], atol=1e-9)
     np.testing.assert_allclose(table["obs_error"], [0.5, 2 * KNOT, 20 * KNOT * math.radians(5), 0.5], atol=1e-9)
+
+
+def test_everything_reported_gives_a_row_or_is_counted(tmp_path):
+    surface = {k: v for k, v in MAP.items() if k not in ("pressure", "elevation", "quantities")} | {
+        "missing": [-9999, "M"]
+    }
+    quantities = {
+        "temperature": {"column": "t", "units": "degC", "error": "sd"},
+        "relative_humidity": {"column": "rh", "units": "%"},
+        "wind_speed": {"column": "ff", "units": "m/s"},
+    }
+    place = "A1,03.04.2020 12:00,50.0,-10.0"
+    rows = ["id,when,lat,lon,t,sd,rh,ff", f"{place},5,0,80,3", f"{place},M,1,70,0", f"{place},-9999,,,2", f"{place}"]
+    path = written(tmp_path / "s.csv", "\n".join(rows))
+    table = read_observations(path, columns=surface | {"quantities": quantities})
+    assert table["variable"].tolist() == ["t2m", "u10", "v10"]  # a calm has no direction
+    counts = {
+        "error of temperature: 0 says nothing": 1,
+        "temperature: empty or declared missing": 3,
+        "relative_humidity: empty or declared missing": 2,
+        "relative_humidity: needs a pressure": 2,
+        "wind_speed: empty or declared missing": 1,
+        "wind_speed: needs wind_direction": 2,
+    }
+    assert table.attrs["not_stored"] == counts
+    assert read_observations([path, path], columns=surface | {"quantities": quantities}).attrs["not_stored"] == {
+        reason: 2 * number for reason, number in counts.items()
+    }
+    humid = surface | {"quantities": {"relative_humidity": quantities["relative_humidity"]}}
+    with pytest.raises(ValueError, match=r"found no rows \(not stored: relative_humidity: needs a pressure \(2\)"):
+        read_observations(path, columns=humid)
+
+
+def test_rows_of_long_tables_that_give_nothing_are_counted(tmp_path):
+    rows = ["id,when,lat,lon,alt,p,what,value,sd"]
+    place = "A1,03.04.2020 12:00,50.0,-10.0,1000,850.0"
+    rows += [
+        f"{place},{what}" for what in ("SPD,20,2", "TMP,5.0,0.5", "RAIN,1,", "RAIN,M,", "TMP,M,", "TMP,,", "DIR,-9999,")
+    ]
+    table = read_observations(written(tmp_path / "l.csv", "\n".join(rows)), columns=LONG_MAP)
+    assert table["variable"].tolist() == ["t"]
+    assert table.attrs["not_stored"] == {
+        "element RAIN: not in the map": 2,
+        "TMP: empty or declared missing": 2,
+        "DIR: empty or declared missing": 1,
+        "wind_speed: needs wind_direction": 1,
+    }
 
 
 def test_surface_stations_constants_and_denied_values(tmp_path):
@@ -239,19 +286,52 @@ def test_madis_files_need_no_map(tmp_path):
     assert table["quality"].tolist() == [0, 0, 0, 0, Flag.DENIED, 0, 0, 0, 0]
     assert table["station"].unique().tolist() == ["KABQ", "E1234"]
     xr.Dataset({"t": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
-    with pytest.raises(
-        ValueError, match=r"other\.nc: found netCDF variables \['t'.*, expected MADIS's or a column map"
-    ):
+    with pytest.raises(ValueError, match=r"other\.nc: found netCDF variables 't', expected MADIS's or a column map"):
         read_observations(tmp_path / "other.nc")
 
 
+def test_units_of_a_file_are_kept_to(tmp_path):
+    """A quarter turn is 90°; what the map says otherwise than the file is refused, what only one of them says is believed."""
+    given = {k: MAP[k] for k in ("source", "station")} | {
+        "time": {"column": "t", "units": "hours since 1970-01-01"}, "latitude": "lat", "longitude": "lon",
+        "quantities": {"temperature": {"column": "tas", "units": "degC"}},
+    }  # fmt: skip
+
+    def read(**units: str | None) -> pd.DataFrame:
+        values = {"id": b"A", "t": 24.0, "lat": math.pi / 4, "lon": -math.pi / 2, "tas": 7.0}
+        attributes = {name: {"units": text} for name, text in units.items() if text is not None}
+        records = {name: ("n", np.array([value]), attributes.get(name, {})) for name, value in values.items()}
+        xr.Dataset(records).to_netcdf(tmp_path / "u.nc", engine="h5netcdf")
+        return read_observations(tmp_path / "u.nc", columns=given)
+
+    turned = read(lat="radians", lon="radian", tas="°C", t="hours since 1970-1-1 00:00")
+    assert turned[["latitude", "longitude"]].to_numpy()[0] == pytest.approx([45.0, 270.0])
+    assert turned["observation"].tolist() == [280.15]
+    assert turned["time"].tolist() == [pd.Timestamp("1970-01-02")]
+    assert read(lat="degrees_north", tas="of our own")["latitude"].tolist() == [math.pi / 4]
+    for units, message in (
+        ({"tas": "K"}, "column 'tas': found units 'K' in the file, expected 'degC' as in the map"),
+        (
+            {"t": "days since 1970-01-01"},
+            "time: found units 'days since 1970-01-01' in the file, expected 'hours since",
+        ),
+        ({"lat": "m"}, "column 'lat': found units 'm' for latitude, expected one of degree, radians"),
+    ):
+        with pytest.raises(ValueError, match=rf"u\.nc: {message}"):
+            read(**units)
+    path = tmp_path / "u.nc"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"u\.nc: found no readable netCDF \(.*\), expected a whole table"):
+        read_observations(path, columns=given)
+
+
 REFUSED = {
-    "no column": (CSV.replace("dir,", "direction,"), "no column 'dir'"),
+    "no column": (CSV.replace("dir,", "direction,"), "no column 'dir' among 'id', 'when', .* and 1 more, expected"),
     "text": (CSV.replace(",5.0,3.0", ",warm,3.0"), "row 1: column 't': found 'warm', expected a number"),
     "infinity": (CSV.replace(",5.0,3.0", ",inf,3.0"), "row 1: column 't': found 'inf', expected a number"),
     "date": (CSV.replace("03.04.2020 13:30", "31.04.2020 13:30"), r"row 3: found time '31\.04\.2020 13:30', expected %d"),
     "latitude": (CSV.replace("-30.0", "-130.0"), "row 3: found latitude -130, expected degrees within ±90"),
-    "kelvin": (CSV.replace(",5.0,3.0", ",278.0,3.0").replace(",-2.0", ",271.0"), "median of 547.65 K for temperature"),
+    "kelvin": (CSV.replace(",5.0,3.0", ",278.0,3.0").replace(",-2.0", ",271.0"), "found 551.15 K for temperature at 850 hPa"),
     "pascals": (CSV.replace(",850.0,", ",8.5,").replace(",500.0,", ",5,").replace(",700.0,", ",7,"), "these look like hPa"),
     "twice": (CSV.replace("remark", "t"), "found column 't' 2 times, expected it once"),
     "more": (CSV.replace("fine", "fine,5"), "row 1: found '5.*' beyond the last column, expected a cell for each name"),
@@ -260,8 +340,9 @@ REFUSED = {
     "no time": (CSV.replace("03.04.2020 13:30", ""), "row 3: found no time, expected %d"),
     "year": (CSV.replace("03.04.2020 13:30", "03.04.1020 13:30"), r"row 3: found time '03\.04\.1020 13:30', expected %d"),
     "quote": (CSV.replace("fine", '"fine'), "no readable CSV .*EOF inside string"),
-    "undeclared": (CSV.replace(",M,-9999", ",-8888,-9999").replace(",-2.0,", ",-8888,"), "median of -8614.85 K for temperature"),
-    "other separator": (CSV.replace(",", ";"), "no column 'id'"),
+    "metres": (CSV.replace(",560,", ",5600,").replace(",150,", ",1500,"), "m2 s-2 for geopotential at .* in the map"),
+    "undeclared": (CSV.replace(",M,-9999", ",-8888,-9999").replace(",-2.0,", ",-8888,"), "found -8614.85 K for temperature at "),
+    "other separator": (CSV.replace(",", ";"), r"no column 'id' among 'id;when;lat;lon;.*separator is ','\)"),
     "error": (CSV.replace(",20,2,", ",20,-2,"), "row 1: found error 'ff_sd' -2, expected a standard deviation, not below 0"),
     "empty": ("id,when\n", "no column 'lat'"),
     "blank": ("\n\n", "no readable CSV"),
@@ -315,7 +396,19 @@ def test_one_line_for_what_cannot_be_read(tmp_path, name):
 
 @pytest.mark.parametrize(
     "text",
-    ["2020", "1585915200", "04/03/2020 12:00", "2020-04-31", "2020-04-03T25:00", "1020-04-03", "2520-04-03", "M", ""],
+    [
+        "2020",
+        "1585915200",
+        "04/03/2020 12:00",
+        "2020-04-31",
+        "2020-04-03T25:00",
+        "1020-04-03",
+        "2520-04-03",
+        "M",
+        "",
+        "now",
+        "today",
+    ],
 )
 def test_times_are_never_guessed(tmp_path, text):
     given = MAP | {"time": "when"}
@@ -324,6 +417,9 @@ def test_times_are_never_guessed(tmp_path, text):
         ValueError, match=r"row 3: found (no )?time.*, expected an ISO 8601 time, or its format in the map"
     ):
         read_observations(path, columns=given)
+    formatted = written(tmp_path / "f.csv", CSV.replace("03.04.2020 13:30", "today"))
+    with pytest.raises(ValueError, match="row 3: found time 'today', expected %d"):
+        read_observations(formatted, columns=MAP)
 
 
 def test_nothing_readable_says_why(tmp_path):
@@ -348,6 +444,9 @@ BAD_MAPS = {
     "found 'geopotential' and 'height', expected geopotential once": MAP
     | {"quantities": {"height": {"column": "h"}, "geopotential": {"column": "phi"}}},
     "station: found 2019, expected text": MAP | {"station": {"value": 0o3743}},
+    "pressure.error": MAP | {"pressure": {"column": "p", "units": "hPa", "error": -1}},
+    "quantities.temperature.error: found 0, expected a standard deviation above 0 or the name": MAP
+    | {"quantities": {"temperature": {"column": "t", "error": 0}}},
     "quantities.temperature.error": MAP | {"quantities": {"temperature": {"column": "t", "error": -1.0}}},
     "latitude.error: unknown key": MAP | {"latitude": {"column": "lat", "error": 1.0}},
     "month must be in": "a: 2020-13-45",
@@ -356,6 +455,12 @@ BAD_MAPS = {
     "expected either quantities or long": MAP | {"quantities": {}},
     "missing": MAP | {"missing": "M"},
     "latitudes": MAP | {"latitudes": "lat"},
+    "quantities.temperature: expected entries of the form 'name: value', found 't'": MAP
+    | {"quantities": {"temperature": "t"}},
+    "document: expected entries of the form": "[1, 2]",
+    "lattitude: unknown key, expected some of": {k: v for k, v in MAP.items() if k != "latitude"}
+    | {"lattitude": "lat"},
+    "delimiter: unknown key, expected some of": MAP | {"delimiter": ";"},
     "either a column or a value": MAP | {"latitude": {}},
 }
 

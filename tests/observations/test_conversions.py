@@ -49,6 +49,28 @@ def test_first_order_errors_match_perturbed_reports(name):
         assert expected[variable] == pytest.approx(spread[variable], rel=0.02)
 
 
+@pytest.mark.parametrize("direction", [0.0, 90.0, 225.0, 270.0, 300.0])
+def test_an_error_of_speed_alone_is_one_of_both_components(direction):
+    """What nobody knows across the wind is not 0, which an analysis would take for certainty."""
+    wind = {"wind_direction": np.array([direction]), "wind_speed": np.array([10.0])}
+    for turn in ({}, {"wind_direction": np.array([0.0])}, {"wind_direction": np.array([np.nan])}):
+        found = table(wind, np.array([5e4]), turn | {"wind_speed": np.array([1.5])})
+        np.testing.assert_allclose(found["obs_error"], 1.5)
+    for speed in ({}, {"wind_speed": np.array([0.0])}):
+        found = table(wind, np.array([5e4]), speed | {"wind_direction": np.array([5.0])})
+        assert found["obs_error"].isna().all()  # the default will do
+
+
+def test_a_wind_weaker_than_its_error_has_no_direction():
+    """Speeds from 0 up: errors never fall below the smaller of the speed's and what the direction makes of that speed."""
+    speed = np.array([0.0, 1e-6, 0.4, 0.5, 0.6])
+    wind = {"wind_direction": np.full(5, 360.0), "wind_speed": speed}
+    found = table(wind, np.full(5, 5e4), {"wind_direction": np.full(5, 5.0), "wind_speed": np.full(5, 0.5)})
+    u, v = (found.loc[found["variable"] == name, "obs_error"].to_numpy() for name in "uv")
+    np.testing.assert_allclose(v, 0.5)
+    np.testing.assert_allclose(u, [0.5, 0.5, 0.5, 0.5, 0.6 * np.radians(5.0)])
+
+
 def test_slope_of_saturation_is_its_derivative():
     t = np.linspace(200.0, 310.0, 23)
     step = 1e-3

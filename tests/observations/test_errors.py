@@ -45,7 +45,7 @@ WRONG = {
     "errors: [{variable: t, source: 03743, error: 1}]": "entry 1: source: found 2019, expected text: quote it",
     "errors: [{variable: t, error: -1}]": "greater than 0",
     "errors: [{variable: t, error: .inf}]": "finite",
-    "errors: [{variable: t, error: 1}, 1]": "entry 2: document: input should be a valid dictionary",
+    "errors: [{variable: t, error: 1}, 1]": "entry 2: document: expected entries of the form",
     "- 1": "expected a list under 'errors'",
     "{errors: [], error: []}": "expected a list under 'errors'",
     "a: 2020-13-45": "expected YAML .*month must be in",

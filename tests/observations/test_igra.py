@@ -282,6 +282,12 @@ def test_station_list_by_hand(tmp_path):
     assert stations.loc[2, ["latitude", "longitude", "elevation"]].isna().all()
     assert stations["last_year"].tolist() == [2024, 1973, 1991]
     assert stations["soundings"].tolist() == [67890, 19791, 717]
+    here = written(tmp_path / "s.txt", sounding())
+    counts = read_igra(here, stations).attrs["not_stored"]
+    assert counts == {"wind_direction: needs wind_speed": 1}
+    unlisted = read_igra(here, stations[1:])
+    assert unlisted["elevation"].isna().all()
+    assert unlisted.attrs["not_stored"] == counts | {"elevation of a station: not in the list of stations": 1}
     with pytest.raises(ValueError, match=r"list.txt: line 2"):
         read_station_list(written(tmp_path / "list.txt", lines[:89] + lines[:50]))
 

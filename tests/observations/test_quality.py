@@ -72,6 +72,14 @@ def test_bounds_depend_on_the_level():
     assert flags(check_bounds(ascent({850: {"t": 280.0}, 300: {"t": 280.0}}))) == [Flag.PASS, Flag.BOUNDS]
 
 
+def test_strong_winds_blow_aloft():
+    """154 m/s is a jet's extreme and no wind at the ground; a hurricane's 85 m/s is one at 900 hPa."""
+    wind = {1011: {"u": -154.0}, 900: {"v": 85.0}, 250: {"u": 130.0}, 5: {"v": -154.0}, 700: {"u": 125.0}}
+    expected = {101100.0: Flag.BOUNDS, 90000.0: 0, 25000.0: 0, 500.0: 0, 70000.0: Flag.BOUNDS}
+    found = check_bounds(ascent(wind))
+    assert dict(zip(found["pressure"], found["quality"], strict=True)) == expected
+
+
 def test_only_the_first_of_equals_passes():
     table = ascent({500: {"t": 250.0}, 500.0001: {"t": 250.0}})
     table = pd.concat([table, table, table.assign(station="b")], ignore_index=True)

@@ -13,6 +13,7 @@ from genda import verify
 from genda.grid import LatLonGrid
 from genda.verify.metrics import all_channels
 from genda.verify.stations import assign_channels
+from genda.verify.table import format_estimate
 
 GRID = LatLonGrid.gaussian(16, 32)
 CHANNELS = ("z500", "t2m", "q700")
@@ -310,3 +311,18 @@ def test_pairs_that_cancel_in_part_or_not_at_all_are_scored_by_what_is_left():
             members, truth, times=times, channels=CHANNELS, grid=GRID, antithetic=True
         ).means()
         assert means["squared_spread"] == pytest.approx(means["squared_error"], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("mean", "stderr", "shown"),
+    [
+        (0.43214, 0.0056, "0.4321 ± 0.0056"),
+        (-0.3, 20.0, "0 ± 20"),
+        (-1.514e-4, 1.3e-4, "-1.5e-04 ± 1.3e-04"),
+        (-2.164e-6, 1.1e-4, "-2e-06 ± 1.1e-04"),
+        (3.21987e-6, 2.4e-8, "3.220e-06 ± 2.4e-08"),
+        (1234567.0, 5.0, "1.235e+06 ± 5.0e+00"),
+    ],
+)
+def test_a_mean_is_shown_as_well_as_it_is_known(mean, stderr, shown):
+    assert format_estimate(mean, stderr) == shown

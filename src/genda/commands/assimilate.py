@@ -124,7 +124,8 @@ def assimilate_files(
     if background is not None and forecast is not None:
         forecasts = library.background_members(prior, at(forecast, when, background), when)
         forecast = State(forecasts.unsqueeze(0), prior.channels, prior.grid, np.array([when]))
-    coarse = [at(state, when, path) for path, state in zip(fields, coarse, strict=True)]
+    left_out: list[str] = []
+    coarse = [_known(at(s, when, path), prior.channels, path, left_out) for path, s in zip(fields, coarse, strict=True)]
     method = method or library.usual_method(prior)
     changes = {} if steps is None else {"steps": steps}
     sampler = (
@@ -163,6 +164,7 @@ def assimilate_files(
         sources.append(field_source(prior, state, field_error, name=str(path)))
     about = torch.zeros(1, len(prior.channels), *prior.grid.shape)
     gammas, warnings = _gammas(sampler, sources, about, gamma) if method == "fusion-sda" else ({}, [])
+    warnings = left_out + warnings
     if table is not None and mapping is None and (foreign := foreign_climate(prior, table, when)):
         warnings.append(f"{foreign}: expected {'' if latent else '--map-climate, or '}a prior of their climate")
     settings = {
@@ -276,6 +278,21 @@ def _error(prior: Model | LatentModel, forecast: State | None, lead: int | None)
     if forecast is None or forecast.values.shape[1] > 1 or not isinstance(prior, LatentModel):
         return None
     return prior.error_std(prior.lead_or_first(lead)) * prior.normalisation.std.view(-1, 1, 1)
+
+
+def _known(state: State, channels: Sequence[str], path: Path, left_out: list[str]) -> State:
+    """The channels of a field that a model has; a sentence on the others is added to ``left_out``.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    known = [name for name in state.channels if name in channels]
+    others = ", ".join(name for name in state.channels if name not in channels)
+    if not known:
+        raise ValueError(f"{path}: found channels {others}, expected some of the model's: {', '.join(channels)}")
+    if others:
+        left_out.append(f"{path}: {others} left out, which the model does not have")
+    return state.select(known)
 
 
 def _gammas(

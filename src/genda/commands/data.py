@@ -59,21 +59,27 @@ def prepare_data(
         raise ValueError("split: found one of --train-until and --validation-until, expected both or neither")
     if method not in get_args(RegridMethod):
         raise ValueError(f"method: found {method!r}, expected one of {', '.join(get_args(RegridMethod))}")
+    names = None if channels == "all" else _channels(channels)
+    dates = {"--start": start, "--end": end, "--train-until": train_until, "--validation-until": validation_until}
+    start, end, train_until, validation_until = (_date(option, given) for option, given in dates.items())
     check_writable(out.absolute().parent)
     files = open_gridded(source)
-    names = None if channels == "all" else _channels(channels)
     there = _chosen_times(_finished(files), start, end, every)
     times = there[np.isin(there, files.times_with(_variables(names)))]
     if not times.size:
         raise ValueError(f"time: found none of {there.size} that all of {channels} have, expected at least one")
-    own = files.coordinate("split")
+    first = read_times(files, names, times[:1])
+    target = _target(grid, area, first.grid)
+    own, remark = files.coordinate("split"), ""
     if own is not None and train_until is None:
         split = own[np.isin(files.times, times)]
     else:
         until = None if train_until is None or validation_until is None else (train_until, validation_until)
         split = split_times(times, until, np.timedelta64(round(gap_days * 24), "h"))
-    first = read_times(files, names, times[:1])
-    target = _target(grid, area, first.grid)
+        if (split == "train").all():
+            remark = (
+                f"; too few times for three splits with gaps of {gap_days:g} days (--gap-days), all are for training"
+            )
     what = Preparation(
         source if "://" in source else str(Path(source).absolute()),
         out.absolute(),
@@ -99,7 +105,7 @@ def prepare_data(
         "split": counts,
     }
     text = f"{out}: {len(times)} frames of {len(first.channels)} channels at {shape[0]} x {shape[1]}, {frames} written now; "
-    text += ", ".join(f"{name} {count}" for name, count in counts.items())
+    text += ", ".join(f"{name} {count}" for name, count in counts.items()) + remark
     left_out = len(there) - len(times)
     if left_out:
         text += f"; {left_out} of {len(there)} times left out, which not all channels have"
@@ -118,7 +124,11 @@ def data_stats(
         own = files.coordinate("split")
         if own is None:
             raise ValueError(f"{location}: found no coordinate 'split', expected one for --split {split}")
-        times = times[np.isin(times, files.times[own == split])]
+        chosen = times[np.isin(times, files.times[own == split])]
+        if not chosen.size:
+            held = ", ".join(dict.fromkeys(own[np.isin(files.times, times)])) or "none"
+            raise ValueError(f"{location}: split: found no time of {split!r}, expected one of {held}")
+        times = chosen
     files.close()
     step = None if interval is None else np.timedelta64(round(interval * 3600), "s")
     found = data_statistics(location, names, times, step, progress)
@@ -127,11 +137,18 @@ def data_stats(
         name: {column: _number(float(getattr(found, column)[i])) for column in columns}
         for i, name in enumerate(found.channels)
     }
-    lines = [f"{location}: {found.times} times, {found.pairs} differences over {found.interval:g} h"]
+    members = "" if found.members is None else f" of {found.members} members"
+    lines = [f"{location}: {found.times} times{members}, {found.pairs} differences over {found.interval:g} h"]
     lines += [f"{'':8}" + "".join(f"{c.replace('_', ' '):>18}" for c in columns)]
     for name, row in rows.items():
         lines.append(f"{name:8}" + "".join(f"{'-' if row[c] is None else format(row[c], '.6g'):>18}" for c in columns))
-    document = {"times": found.times, "pairs": found.pairs, "interval_hours": found.interval, "channels": rows}
+    document = {
+        "times": found.times,
+        "members": found.members,
+        "pairs": found.pairs,
+        "interval_hours": found.interval,
+        "channels": rows,
+    }
     return Outcome("\n".join(lines), document)
 
 
@@ -147,10 +164,12 @@ def _lines(location: str, found: Inventory) -> list[str]:
             f", {key.replace('_', ' ')} {times[key]}" for key in ("step_hours", "gaps", "written") if key in times
         )
         lines.append(f"  times: {times['count']}, {times['first']} to {times['last']}{rest}")
+    if found.members:
+        lines.append(f"  members: {found.members}")
     for name, entry in found.variables.items():
         levels = f", levels {' '.join(map(str, entry['levels']))}" if "levels" in entry else ""
         span = f", {entry['min']:g} to {entry['max']:g}" if "min" in entry else ""
-        lines.append(f"  {name} ({entry.get('name', '?')}, {entry.get('units', '?')}){levels}{span}")
+        lines.append(f"  {name} ({entry.get('name', '?')}, {entry.get('units') or 'no units'}){levels}{span}")
     for label in ("static", "unknown"):
         if getattr(found, label):
             lines.append(f"  {label}: {', '.join(getattr(found, label))}")
@@ -174,12 +193,26 @@ def _variables(names: Sequence[str] | None) -> list[str]:
     return [name for item in fields for name in spellings(item)]
 
 
+def _date(option: str, given: str | None) -> str | None:
+    """A date as given, a year or a month too; one of another zone in UTC.
+
+    Raises:
+        ValueError: naming the option, for what is no date.
+    """
+    if given is None:
+        return None
+    try:
+        stamp = pd.Timestamp(given)
+        if not given[:4].isdigit() or pd.isna(stamp):  # pandas reads "now" too
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise ValueError(f"{option}: found {given!r}, expected an ISO date such as 2008-12-08T12") from None
+    return given if stamp.tzinfo is None else stamp.tz_convert(None).isoformat()
+
+
 def _chosen_times(times: Times, start: str | None, end: str | None, every: float | None) -> Times:
     """Times of a range of dates, both included, at whole multiples of a number of hours from the midnight before the first."""
-    try:
-        chosen = times[pd.DatetimeIndex(times).slice_indexer(start, end)]
-    except ValueError as error:
-        raise ValueError(f"time: found {start!r} to {end!r}, expected ISO dates ({error})") from None
+    chosen = times[pd.DatetimeIndex(times).slice_indexer(start, end)]
     if every is not None and chosen.size:
         seconds = (chosen - chosen[0].astype("datetime64[D]")) / np.timedelta64(1, "s")
         chosen = chosen[np.mod(seconds, every * 3600) == 0]

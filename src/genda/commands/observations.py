@@ -24,7 +24,7 @@ from genda.observations.quality import (
 )
 from genda.observations.read import read_observations
 from genda.observations.stations import read_station_list
-from genda.observations.table import read_table, summary, validate, write_table
+from genda.observations.table import NOT_STORED, read_table, summary, validate, write_table
 from genda.state import State, read_state
 from genda.usable import with_background
 from genda.verify.innovations import error_entries
@@ -68,16 +68,19 @@ def read_observation_files(
         lost.append if keep_going else None,
         period,
     )
+    not_stored = table.attrs.pop(NOT_STORED, {})
     table = run_checks(table, [check_missing, check_bounds, check_duplicates])
     table = assign_errors(table)
     validate(table, ", ".join(map(str, files)), complete=True)
     write_table(table, out)
-    facts = summary(table) | ({"lost": lost} if keep_going else {})
+    facts = summary(table) | {NOT_STORED: not_stored} | ({"lost": lost} if keep_going else {})
     facts |= {} if period is None else {"outside_period": period.left_out}
     lines = [f"{out}: " + ", ".join(counted(facts[f"{thing}s"], thing) for thing in ("row", "station", "sounding"))]
     lines += [f"  {kind}: " + ", ".join(f"{k} {v}" for k, v in facts[kind].items()) for kind in ("variables", "flags")]
     if period is not None:
         lines.append(f"  outside {period}: {counted(period.left_out, 'row')}")
+    if not_stored:
+        lines += ["  not stored:", *(f"    {reason}: {number}" for reason, number in not_stored.items())]
     if lost:
         lines += [f"  lost: {counted(len(lost), 'part')}", *(f"    {line}" for line in lost[:_SHOWN])]
         lines += [f"    … and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []

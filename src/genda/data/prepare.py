@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from genda.data.store import consolidate, coordinates_of, create_fields, levels_of
@@ -125,27 +126,36 @@ def prepare_store(
 def split_times(times: Times, until: tuple[str, str] | None, gap: np.timedelta64) -> NDArray[np.str_]:
     """The split of each time: train, then validation, then test, with a gap at the start of the latter two.
 
+    Times that are too few for that, where no dates are given, are all for training.
+
     Args:
         times: ascending.
         until: last days of training and of validation; without them the first 80 and the next 10 % of all times.
         gap: how long after the last training (validation) time nothing is used, so that splits do not share weather.
 
     Raises:
-        ValueError: for dates in the wrong order, or splits that stay empty.
+        ValueError: for dates in the wrong order, or that leave nothing to train on or to validate with.
     """
     if until is None:
         train, validation = (times[int(share * (len(times) - 1))] for share in (0.8, 0.9))
     else:
-        train, validation = (np.datetime64(day, "D") + np.timedelta64(24 * 3600 - 1, "s") for day in until)
+        train, validation = (
+            np.datetime64(pd.Timestamp(day), "D") + np.timedelta64(24 * 3600 - 1, "s") for day in until
+        )
     split = np.where(times <= train, "train", np.where(times <= validation, "validation", "test"))
     for end in (train, validation):
         before = times[times <= end]
         if before.size:
             split[(times > end) & (times <= before[-1] + gap)] = "gap"
-    for name in ("train", "validation"):
-        if not (split == name).any():
-            found = f"found {times[0]} to {times[-1]} split at {train} and {validation} with gaps of {gap}"
-            raise ValueError(f"split: {found}, which leaves no time for {name}, expected some")
+    empty = [name for name in ("train", "validation") if not (split == name).any()]
+    if empty and until is None:
+        return np.full(len(times), "train")
+    if empty and until is not None:
+        first, last = (np.datetime_as_string(time, unit="m") for time in (times[0], times[-1]))
+        options = (
+            f"--train-until {until[0]}, --validation-until {until[1]} and --gap-days {gap / np.timedelta64(1, 'D'):g}"
+        )
+        raise ValueError(f"split: found {first} to {last} with no time for {empty[0]} by {options}, expected some")
     return np.asarray(split)
 
 

@@ -54,14 +54,16 @@ class DataStatistics:
     Attributes:
         channels: identifiers.
         times: how many were read.
+        members: in each of them; None where there is no ensemble.
         mean, std: over area and time.
         interval: hours between the times of a difference.
-        pairs: how many differences were taken.
+        pairs: how many differences were taken, of every member.
         difference_mean, difference_std: of the later minus the earlier; NaN without pairs.
     """
 
     channels: tuple[str, ...]
     times: int
+    members: int | None
     mean: Tensor
     std: Tensor
     interval: float
@@ -119,6 +121,7 @@ def data_statistics(
     return DataStatistics(
         state.channels,
         int(times.size),
+        state.values.shape[1] if state.values.ndim == 5 else None,
         torch.as_tensor(values.mean),
         values.std,
         float(interval / np.timedelta64(1, "h")),

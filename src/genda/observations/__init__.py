@@ -16,6 +16,7 @@ from genda.observations.networks import (
     station_network,
     withhold,
 )
+from genda.observations.period import Period
 from genda.observations.quality import (
     check_background,
     check_bounds,
@@ -36,6 +37,7 @@ __all__ = [
     "ColumnMap",
     "Flag",
     "LevelType",
+    "Period",
     "Rule",
     "assign_errors",
     "check_background",

@@ -25,8 +25,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genda.grid import EARTH_RADIUS
+from genda.observations.conditions import Variables
 from genda.observations.flags import Flag, LevelType
 from genda.observations.quality import set_flag
+from genda.variables import field
 
 Array = NDArray[np.float64]
 _LAYER = 0.25
@@ -47,7 +49,7 @@ def check_buddies(
     length_km: float = 600.0,
     depth: float = 0.3,
     hours: float = 6.0,
-    variables: tuple[str, ...] = ("z", "t", "u", "v", "t2m", "u10", "v10", "msl"),
+    variables: Variables = ("z", "t", "u", "v", "t2m", "u10", "v10", "msl"),
 ) -> pd.DataFrame:
     """``BUDDY`` where a value is further from what its neighbours let expect than ``factor`` standard deviations.
 
@@ -58,7 +60,7 @@ def check_buddies(
         length_km: L of ρ = (1 + r/L) exp(−r/L).
         depth: standard deviation of the correlation in ln p.
         hours: standard deviation of the correlation in time.
-        variables: to check; humidity varies by itself as much as by error.
+        variables: to check, by any of their names; humidity varies by itself as much as by error.
 
     Raises:
         ValueError: for a passing row without ``obs_error``, or a scale that is not positive.
@@ -66,7 +68,9 @@ def check_buddies(
     for name, value in (("factor", factor), ("length_km", length_km), ("depth", depth), ("hours", hours)):
         if not value > 0:
             raise ValueError(f"{name}: found {value}, expected a number above 0")
-    passed = (table["quality"] == Flag.PASS).to_numpy() & table["variable"].isin(variables).to_numpy()
+    passed = (table["quality"] == Flag.PASS).to_numpy() & table["variable"].isin(
+        [field(name).id for name in variables]
+    ).to_numpy()
     if table["obs_error"].to_numpy()[passed].size and np.isnan(table["obs_error"].to_numpy()[passed]).any():
         raise ValueError("obs_error: found NaN on a passing row, expected assigned errors (assign_errors)")
     wrong = np.zeros(len(table), dtype=bool)

@@ -154,7 +154,7 @@ def _report(eccodes: Any, handle: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"found no pressure on {count} levels")
     heights = [first(key) for key in ELEVATIONS]
     report["elevation"] = next((h for h in heights if h == h), float("nan"))
-    report["station"] = _station(eccodes, handle, first, report)
+    report["station"] = _station(eccodes, handle, first)
     return report | {"levels": count, "category": category}, levels
 
 
@@ -175,8 +175,8 @@ def _displace(raw: dict[str, Any], array: Any, report: dict[str, Any], count: in
             raw[f"{key}Displacement"] = values[1:] - report[key]
 
 
-def _station(eccodes: Any, handle: Any, first: Any, report: dict[str, Any]) -> str:
-    """WMO number, else WIGOS identifier, else call sign, else number of the platform, else position."""
+def _station(eccodes: Any, handle: Any, first: Any) -> str:
+    """WMO number, else WIGOS identifier, else call sign, else number of the platform, else nothing."""
 
     def text(key: str) -> str:
         try:
@@ -197,7 +197,7 @@ def _station(eccodes: Any, handle: Any, first: Any, report: dict[str, Any]) -> s
     for platform in map(first, _PLATFORMS):
         if platform == platform:
             return f"{platform:.0f}"
-    return f"{report['latitude']:.2f},{report['longitude']:.2f}"
+    return ""
 
 
 def main() -> int:

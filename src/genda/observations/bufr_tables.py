@@ -18,7 +18,7 @@ from genda.observations.bufr_decode import AIRCRAFT, LEVELS, SOUNDINGS
 from genda.observations.conversions import standard_pressure
 from genda.observations.files import OnLoss, refuse
 from genda.observations.places import Places, observation_table
-from genda.observations.table import empty
+from genda.observations.table import empty, place_names
 from genda.variables import STANDARD_GRAVITY
 
 _SOURCES = {0: "bufr-synop", 1: "bufr-ship", SOUNDINGS: "bufr-temp", AIRCRAFT: "bufr-aircraft"}
@@ -34,6 +34,8 @@ def report_tables(data: dict[str, Any], path: str | os.PathLike[str], on_loss: O
     # BUFR's finest resolution is 1e-5 degrees; its scaling turns the pole into -90.00000000000001.
     latitude, longitude = np.round(data["latitude"], 5), np.round(data["longitude"], 5)
     good = np.ones(date.size, dtype=bool)
+    # By the report's position: the levels of a sounding drift.
+    names = np.where(data["station"] == "", place_names(latitude, longitude), data["station"])
     for name, wrong in (
         ("date", np.isnat(date)),
         ("latitude", np.abs(latitude) > 90),
@@ -43,12 +45,12 @@ def report_tables(data: dict[str, Any], path: str | os.PathLike[str], on_loss: O
             found = "/".join(f"{data[part][k]:g}" for part in ("year", "month", "day", "hour", "minute"))
             found = found if name == "date" else f"{data[name][k]:g}"
             refuse(
-                f"{path}: report of station {data['station'][k]}: found {name} {found}, expected one that exists",
+                f"{path}: report of station {names[k]}: found {name} {found}, expected one that exists",
                 on_loss,
             )
         good &= ~wrong
     report = np.repeat(np.arange(data["levels"].size), data["levels"])
-    stations, station = np.unique(data["station"], return_inverse=True)
+    stations, station = np.unique(names, return_inverse=True)
     at_latitude = latitude[report] + np.nan_to_num(data["latitudeDisplacement"])
     at_longitude = longitude[report] + np.nan_to_num(data["longitudeDisplacement"])
     over_pole = np.abs(at_latitude) > 90

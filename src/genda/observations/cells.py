@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from genda.observations.units import conversion
 Array = NDArray[np.float64]
 _SINCE = re.compile(r"(second|minute|hour|day)s? since (.+)")
 _SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+_NOW = ("now", "today")
+"""What pandas takes for the time at which it reads."""
 _SHORTEST_DATE = len("2020-1-1")
 _EARLIEST, _LATEST = pd.Timestamp("1800", tz="UTC"), pd.Timestamp("2200", tz="UTC")
 _FURTHEST = 9e9
@@ -33,6 +36,17 @@ class Cells:
         """Numbers of a column, NaN where missing; of a constant where there is no column."""
         if column is None:
             return np.full(len(self.frame), float(value))
+        numbers, empty = self._numbers(column)
+        cells = self.frame[column]
+        for row in self.frame.index[~empty & ~np.isfinite(numbers)]:
+            self.reject(row, f"column {column!r}: found {str(cells[row])[:40]!r}, expected a number")
+        return np.where(empty, np.nan, numbers)
+
+    def empty(self, column: str) -> NDArray[np.bool_]:
+        """Which cells are empty or hold what the map declares missing."""
+        return self._numbers(column)[1]
+
+    def _numbers(self, column: str) -> tuple[Array, NDArray[np.bool_]]:
         cells = self.frame[column]
         if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "fiu":
             numbers = cells.to_numpy(dtype=np.float64)
@@ -42,11 +56,7 @@ class Cells:
             numbers = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
             empty = (cells.isna() | cells.isin(self._missing)).to_numpy()
         declared = [value for value in self._missing if not isinstance(value, str)]
-        if declared:
-            empty = empty | np.isin(numbers, declared)
-        for row in self.frame.index[~empty & ~np.isfinite(numbers)]:
-            self.reject(row, f"column {column!r}: found {str(cells[row])[:40]!r}, expected a number")
-        return np.where(empty, np.nan, numbers)
+        return numbers, empty | np.isin(numbers, declared) if declared else empty
 
     def text(self, column: str | None, value: Any = None) -> pd.Series:
         if column is None:
@@ -59,12 +69,12 @@ class Cells:
     def coordinate(self, name: str, given: Column) -> Array:
         """SI values of a coordinate; a pressure altitude becomes the pressure of the standard atmosphere."""
         values = self.of(given.column, given.value)
-        limit = {"latitude": 90.0, "longitude": 360.0}.get(name)
-        if limit is None:
-            kind, (factor, _) = self.conversion(name, given.units, given.column)
-            return standard_pressure(factor * values) if (name, kind) == ("pressure", "length") else factor * values
-        self._reject_where(np.abs(values) > limit, values, name, f"degrees within ±{limit:g}")
-        return values
+        kind, (factor, _) = self.conversion(name, given.units, given.column)
+        values = factor * values
+        if kind == "angle":
+            limit = {"latitude": 90.0, "longitude": 360.0}[name]
+            self._reject_where(np.abs(values) > limit, values, name, f"degrees within ±{limit:g}")
+        return standard_pressure(values) if (name, kind) == ("pressure", "length") else values
 
     def error(self, given: float | str) -> Array:
         """Standard deviations of a column, or one for all rows; what is 0 says nothing."""
@@ -86,8 +96,23 @@ class Cells:
         return 0.5 * error * (standard_pressure(altitude - 1.0) - standard_pressure(altitude + 1.0))
 
     def conversion(self, quantity: str, units: str | None, column: str | None) -> tuple[str, tuple[float, float]]:
+        """As :func:`genda.observations.units.conversion`, of the map's units or else those that the file gives the column.
+
+        Raises:
+            ValueError: for units that the quantity does not come in, or two that differ.
+        """
         where = f"{self.path}: column {column!r}" if column else f"{self.path}: {quantity}"
-        return conversion(quantity, units or self.units.get(column or ""), where)
+        own = self.units.get(column or "")
+        if units is None and own is None and quantity in ("latitude", "longitude"):
+            units = "degrees"
+        wanted = conversion(quantity, units or own, where)
+        if units is not None and own is not None:
+            wrong = False
+            with suppress(ValueError):  # what nobody knows contradicts nothing
+                wrong = conversion(quantity, own, where) != wanted
+            if wrong:
+                raise ValueError(f"{where}: found units {own!r} in the file, expected {units!r} as in the map")
+        return wanted
 
     def _reject_where(self, wrong: NDArray[np.bool_], values: Array, name: str, expected: str) -> None:
         for row, value in zip(self.frame.index[wrong], values[wrong], strict=True):
@@ -95,6 +120,13 @@ class Cells:
 
     def reject(self, row: Any, problem: str) -> None:
         self.wrong.setdefault(int(row), problem)
+
+
+def _count(units: str) -> tuple[pd.Timestamp, float] | None:
+    """The start and the step in seconds of "seconds since 1970-01-01"; None for anything else."""
+    match = _SINCE.fullmatch(units.strip())
+    start = pd.to_datetime([match[2] if match and match[2] not in _NOW else ""], errors="coerce", utc=True)[0]
+    return None if match is None or pd.isna(start) else (start, _SECONDS[match[1]])
 
 
 def times(values: Cells, given: Column) -> NDArray[np.datetime64]:
@@ -108,17 +140,21 @@ def times(values: Cells, given: Column) -> NDArray[np.datetime64]:
     if cells.dtype.kind == "M":
         found = pd.to_datetime(cells, utc=True)
     elif units is not None:
-        match = _SINCE.fullmatch(units.strip())
-        start = pd.to_datetime([match[2] if match else ""], errors="coerce", utc=True)[0]
-        if match is None or pd.isna(start):
+        own = values.units.get(given.column or "")
+        count = _count(units)
+        if count is None:
             expected = "expected for example 'seconds since 1970-01-01'"
             raise ValueError(f"{values.path}: time: found units {units!r}, {expected}")
-        seconds = pd.Series(values.of(given.column, given.value) * _SECONDS[match[1]], index=cells.index)
+        if own is not None and _count(own) not in (None, count):
+            raise ValueError(f"{values.path}: time: found units {own!r} in the file, expected {units!r} as in the map")
+        start, length = count
+        seconds = pd.Series(values.of(given.column, given.value) * length, index=cells.index)
         near = seconds.abs() < _FURTHEST
         found = start + pd.to_timedelta(seconds.where(near), unit="s")
     else:
         # Without a format every cell is read as ISO 8601, never guessed: 03/04 is March to some.
         text = cells.astype("str").where(cells.notna())
+        text = text.mask(text.isin(_NOW))
         if given.format is None:
             text = text.where(text.str.len() >= _SHORTEST_DATE)
         found = pd.to_datetime(text, format=given.format or "ISO8601", errors="coerce", utc=True)

@@ -165,7 +165,7 @@ def _named(check: Callable[..., pd.DataFrame], given: Any, where: str) -> Check:
     Raises:
         ValueError: for a setting that it lacks, does not have or cannot read.
     """
-    hints = get_type_hints(check)
+    hints = get_type_hints(check, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
         for name, parameter in list(inspect.signature(check).parameters.items())[1:]

@@ -21,11 +21,12 @@ Quantities: those of :data:`genda.observations.places.QUANTITIES`, and height, e
 a column, in the units of the value; that of the pressure counts as far as humidity depends on it. A ``{value: …}`` in place of
 a column is a constant. ``good: {column: flag, values: [V, S]}`` denies the values of a quantity where another column says
 something else. ``encoding``, ``separator``, ``decimal`` and ``skip_rows`` (before the line of names) are for CSV. netCDF
-variables may say their own units.
+variables may say their own units, which those of the map must not contradict.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -33,15 +34,23 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from genda.documents import Strict, first_complaint, read_yaml
-from genda.observations.conditions import Positive
 from genda.observations.places import QUANTITIES
 
 REPORTED = (*QUANTITIES, "height")
 BLANKS = r"\s+"
-Error = Positive | str
+
+
+def _error(given: Any) -> Any:
+    """A standard deviation, or the name of a column of them."""
+    if isinstance(given, str) or (type(given) in (int, float) and 0 < given < math.inf):
+        return given
+    raise ValueError(f"found {given!r:.40}, expected a standard deviation above 0 or the name of a column")
+
+
+Error = Annotated[float | str, PlainValidator(_error)]
 
 
 class _Strict(Strict):

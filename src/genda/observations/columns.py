@@ -25,12 +25,14 @@ from genda.observations.column_map import BLANKS, ColumnMap, Long, Reported, shi
 from genda.observations.files import DamagedArchive, OnLoss, open_binary, refuse
 from genda.observations.places import Places, observation_table
 from genda.observations.plausibility import refuse_wrong_units
-from genda.observations.table import joined
+from genda.observations.table import count_not_stored, joined
 from genda.variables import STANDARD_GRAVITY
 
 Array = NDArray[np.float64]
 _BLOCK = 100_000
 _EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+_EMPTY_CELL = "empty or declared missing"
+_WHOLE = "expected a whole table of observations"
 _MORE = "cells beyond the last name"
 _LARGEST = 50_000_000
 """Places at most of a netCDF file, which is read at once."""
@@ -77,8 +79,7 @@ def read_netcdf(path: str | os.PathLike[str], on_loss: OnLoss = None) -> pd.Data
     for columns in shipped_maps().values():
         if found.issuperset(columns.columns):
             return _whole(_netcdf_blocks(dataset, columns, path), columns, path, on_loss)
-    names = ascii(sorted(found))[:100]  # a damaged file may have any name
-    raise ValueError(f"{path}: found netCDF variables {names}, expected MADIS's or a column map")
+    raise ValueError(f"{path}: found netCDF variables {_listed(sorted(found))}, expected MADIS's or a column map")
 
 
 def _whole(
@@ -128,7 +129,7 @@ def _csv_blocks(
         found = f"found text that is not {columns.encoding} ({' '.join(str(error).split())[:80]})"
         raise ValueError(f"{path}: {found}, expected an encoding in the column map") from None
     except (pd.errors.ParserError, csv.Error, OverflowError) as error:
-        raise ValueError(f"{path}: found no readable CSV ({' '.join(str(error).split())[:120]})") from None
+        raise ValueError(f"{path}: found no readable CSV ({' '.join(str(error).split())[:120]}), {_WHOLE}") from None
 
 
 class _Headed(io.TextIOBase):
@@ -147,17 +148,39 @@ def _heading(text: io.TextIOWrapper, columns: ColumnMap, path: str | os.PathLike
     """The names in the first line that is not blank, each of the map's once.
 
     Raises:
-        ValueError: for no such line, or one of the map's names twice.
+        ValueError: for no such line, or one of the map's names twice or not at all.
     """
     lines = iter(text.readline, "")
     line = next((line for line in lines if line.strip()), None)
     if line is None:
         raise ValueError(f"{path}: found no readable CSV (nothing but blank lines), expected a line of names")
     names = line.split() if columns.separator == BLANKS else next(csv.reader([line], delimiter=columns.separator))
+    _refuse_absent(names, columns, path)
     twice = [name for name in columns.columns if names.count(name) > 1]
     if twice:
         raise ValueError(f"{path}: found column {twice[0]!r} {names.count(twice[0])} times, expected it once")
     return names
+
+
+def _refuse_absent(names: Iterable[str], columns: ColumnMap, path: str | os.PathLike[str]) -> None:
+    """Refuse a file without a column that the map reads.
+
+    Raises:
+        ValueError: naming it and the columns that there are.
+    """
+    found = list(names)
+    absent = next((name for name in columns.columns if name not in found), None)
+    if absent is not None:
+        alone = f" (the map's separator is {columns.separator!r})" if len(found) == 1 else ""
+        raise ValueError(
+            f"{path}: found no column {absent!r} among {_listed(found)}{alone}, expected the columns of the map"
+        )
+
+
+def _listed(names: list[str], most: int = 12) -> str:
+    """Names for a message, each short and whole; a damaged file may have any."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(ascii(name if len(name) <= 60 else f"{name[:60]}…") for name in names[:most]) + more
 
 
 def _parquet_blocks(path: str | os.PathLike[str], columns: ColumnMap) -> Generator[pd.DataFrame, None, None]:
@@ -167,13 +190,15 @@ def _parquet_blocks(path: str | os.PathLike[str], columns: ColumnMap) -> Generat
     try:
         with open(path, "rb") as stream:
             file = pq.ParquetFile(stream)
-            known = [name for name in columns.columns if name in file.schema_arrow.names]
-            for batch in file.iter_batches(_BLOCK, columns=known):
+            names = file.schema_arrow.names
+            known = [name for name in columns.columns if name in names]
+            for batch in file.iter_batches(_BLOCK, columns=known) if len(known) == len(columns.columns) else ():
                 batch.validate(full=True)  # text that is no UTF-8 would show much later
                 yield pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         detail = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: found no readable Parquet table ({detail})") from None
+        raise ValueError(f"{path}: found no readable Parquet table ({detail}), {_WHOLE}") from None
+    _refuse_absent(names, columns, path)
 
 
 def _opened(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Any:
@@ -192,7 +217,7 @@ def _opened(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Any:
         return xr.open_dataset(io.BytesIO(data), engine=engine, decode_times=False).load()
     except Exception as error:  # the libraries below raise whatever a damaged file makes them stumble over
         detail = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: found no readable netCDF ({type(error).__name__}: {detail})") from None
+        raise ValueError(f"{path}: found no readable netCDF ({type(error).__name__}: {detail}), {_WHOLE}") from None
 
 
 _READ_ALL = """
@@ -219,13 +244,14 @@ def _try_hdf5(data: bytes, path: str | os.PathLike[str]) -> None:
     if process.returncode:
         lines = process.stderr.decode("utf-8", "replace").split("\n")
         detail = next((line for line in reversed(lines) if "Error" in line), f"status {process.returncode}")
-        raise ValueError(f"{path}: found no readable netCDF ({' '.join(detail.split())[:120]})")
+        raise ValueError(f"{path}: found no readable netCDF ({' '.join(detail.split())[:120]}), {_WHOLE}")
 
 
 def _netcdf_blocks(
     dataset: Any, columns: ColumnMap, path: str | os.PathLike[str]
 ) -> Generator[pd.DataFrame, None, None]:
-    known = dataset[[name for name in columns.columns if name in dataset.variables]]
+    _refuse_absent(map(str, dataset.variables), columns, path)
+    known = dataset[list(columns.columns)]
     size = int(np.prod([known.sizes[name] for name in known.sizes], dtype=np.float64))
     if size > _LARGEST:
         found = f"{size} places ({', '.join(f'{k} {v}' for k, v in known.sizes.items())})"
@@ -250,9 +276,6 @@ def _table(
     frame: pd.DataFrame, columns: ColumnMap, first: int, path: str | os.PathLike[str], on_loss: OnLoss
 ) -> pd.DataFrame:
     """The observation table of a block of rows, the first of which has the number ``first``."""
-    absent = [name for name in columns.columns if name not in frame]
-    if absent:
-        raise ValueError(f"{path}: found no column {absent[0]!r}, expected the columns of the map")
     units = {str(name): text for name, text in frame.attrs.items()}
     frame = frame.set_axis(pd.RangeIndex(first, first + len(frame)))
     if _MORE in frame:
@@ -262,6 +285,7 @@ def _table(
         frame = frame[frame[_MORE].isna()]
     quantities = columns.quantities
     if columns.long is not None:
+        not_stored = _not_stored_of_long(frame, columns, columns.long)
         frame, quantities = _widened(frame, columns, columns.long)
     values = Cells(frame, columns.missing, units, str(path))
     coordinates = {
@@ -288,10 +312,6 @@ def _table(
         refuse(f"{path}: row {row}: {problem}", on_loss)
     keep = ~frame.index.isin(list(values.wrong))
     names = values.text(columns.station.column, columns.station.value)
-    # The nameless go by their place, as in BUFR: they are not one station.
-    nameless = np.flatnonzero(names == "")
-    place = (coordinates["latitude"][nameless], coordinates["longitude"][nameless])
-    names.iloc[nameless] = [f"{latitude:.2f},{longitude:.2f}" for latitude, longitude in zip(*place, strict=True)]
     station, stations = pd.factorize(names)
     nothing = np.full(int(keep.sum()), np.nan)
     places = Places(
@@ -304,7 +324,22 @@ def _table(
         pressure=coordinates["pressure"][keep] if "pressure" in coordinates else None,
     )
     kept = [{name: array[keep] for name, array in part.items()} for part in (reported, errors)]
-    return observation_table(places, kept[0], columns.source, kept[1], {k: v[keep] for k, v in denied.items()})
+    table = observation_table(places, kept[0], columns.source, kept[1], {k: v[keep] for k, v in denied.items()})
+    if columns.long is None:
+        not_stored = {f"{name}: {_EMPTY_CELL}": np.isnan(values).sum() for name, values in kept[0].items()}
+    return count_not_stored(table, not_stored)
+
+
+def _not_stored_of_long(frame: pd.DataFrame, columns: ColumnMap, long: Long) -> dict[str, int]:
+    """Rows of elements that the map doesn't have, and of those that it has the ones without a value."""
+    known = frame[long.name].isin(list(long.quantities))
+    empty = known & Cells(frame, columns.missing, {}, "").empty(long.value)
+    groups = (("element {}: not in the map", ~known), (f"{{}}: {_EMPTY_CELL}", empty))
+    return {
+        text.format(str(name)[:40]): int(number)
+        for text, rows in groups
+        for name, number in frame.loc[rows, long.name].value_counts(dropna=False).items()
+    }
 
 
 def _widened(frame: pd.DataFrame, columns: ColumnMap, long: Long) -> tuple[pd.DataFrame, dict[str, Reported]]:

@@ -72,11 +72,17 @@ def wind_components(direction: Array, speed: Array) -> tuple[Array, Array]:
 def wind_component_errors(
     direction: Array, speed: Array, direction_error: Array, speed_error: Array
 ) -> tuple[Array, Array]:
-    """Errors of u and v, m/s, from those of direction (degrees) and speed; in a calm the speed's for both."""
-    angle, turn = np.radians(direction), speed * np.radians(direction_error)
-    u = np.hypot(np.sin(angle) * speed_error, np.cos(angle) * turn)
-    v = np.hypot(np.cos(angle) * speed_error, np.sin(angle) * turn)
-    return np.where(speed == 0, speed_error, u), np.where(speed == 0, speed_error, v)
+    """Errors of u and v, m/s, from those of direction (degrees) and speed; NaN where that of the speed is unknown.
+
+    The speed's error lies along the wind and the direction's across it. In a wind no stronger than the speed's error a direction
+    says nothing, and where the direction's error is unknown nothing says how large it is across: there the speed's counts for both.
+    """
+    angle, across = np.radians(direction), speed * np.radians(direction_error)
+    across = np.where((speed <= speed_error) | np.isnan(across), speed_error, across)
+    angle = np.where(speed == 0, 0.0, angle)  # a calm needs no direction
+    u = np.hypot(np.sin(angle) * speed_error, np.cos(angle) * across)
+    v = np.hypot(np.cos(angle) * speed_error, np.sin(angle) * across)
+    return u, v
 
 
 def standard_pressure(altitude: Array) -> Array:

@@ -24,7 +24,7 @@ from genda.observations.flags import LevelType
 from genda.observations.period import Period
 from genda.observations.soundings import Ascents, Levels, soundings_table
 from genda.observations.stations import shipped_stations
-from genda.observations.table import joined
+from genda.observations.table import count_not_stored, joined
 from genda.variables import STANDARD_GRAVITY
 
 Bytes = NDArray[np.uint8]
@@ -75,16 +75,19 @@ def read_igra(
         FileNotFoundError: where there is no such file.
     """
     elevations = (shipped_stations() if stations is None else stations).set_index("station")["elevation"]
+    listed = set(elevations.index)
     tables = []
+    unlisted: set[str] = set()
     with open_binary(path, on_loss) as stream:
         line = 1
         for block in _blocks(stream, path):
             for ascents, levels in _parsed(block, line, path, on_loss):
                 ascents.elevation[:] = elevations.reindex(ascents.station).to_numpy(dtype=np.float64)
+                unlisted |= set(np.unique(ascents.station)) - listed
                 table = soundings_table(ascents, levels, "igra")
                 tables.append(table if period is None else period.within(table))
             line += block.count(b"\n")
-    return joined(tables)
+    return count_not_stored(joined(tables), {"elevation of a station: not in the list of stations": len(unlisted)})
 
 
 def _blocks(stream: io.BufferedReader, path: str | os.PathLike[str]) -> Iterator[bytes]:

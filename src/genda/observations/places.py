@@ -8,6 +8,8 @@ its row and says why in ``quality``:
 - on a level without pressure, or a place without time or position: ``MISSING``;
 - not convertible (wind direction 925, pressure ≤ 0, vapour pressure above the pressure): NaN, ``BOUNDS``.
 
+What gives no row, a speed without its direction or humidity at the surface, is counted (``attrs["not_stored"]``).
+
 Humidity comes from the first of specific humidity, mixing ratio, dew point, dew-point depression and relative humidity that
 was reported, wind from its components or from direction and speed. Errors of what was reported become errors of what is
 stored, to first order (:mod:`genda.observations.conversions`); that of the pressure counts as far as humidity depends on it.
@@ -31,7 +33,7 @@ from genda.observations.conversions import (
     wind_components,
 )
 from genda.observations.flags import Flag
-from genda.observations.table import DTYPES, identified
+from genda.observations.table import DTYPES, count_not_stored, identified
 
 Array = NDArray[np.float64]
 QUANTITIES = (
@@ -39,6 +41,16 @@ QUANTITIES = (
     "dewpoint", "dewpoint_depression", "relative_humidity", "pressure_at_sea_level",
 )  # fmt: skip
 """m² s⁻², K, m/s, m/s, degrees, m/s, kg/kg, kg/kg, K, K, a fraction of saturation over water, Pa."""
+_STORED_AS = {
+    "geopotential": ("z", None), "temperature": ("t", "t2m"), "u": ("u", "u10"), "v": ("v", "v10"),
+    "wind_direction": ("u", "u10"), "wind_speed": ("u", "u10"), "pressure_at_sea_level": (None, "msl"),
+}  # fmt: skip
+"""Where a quantity goes on levels and at the surface; the others become q."""
+_PARTNERS = {
+    "wind_direction": "wind_speed", "wind_speed": "wind_direction", "dewpoint_depression": "temperature",
+    "relative_humidity": "temperature",
+}  # fmt: skip
+"""What a quantity is nothing without."""
 UPPER_AIR = ("z", "t", "u", "v", "q")
 SURFACE = ("t2m", "u10", "v10", "msl")
 
@@ -81,7 +93,7 @@ def observation_table(
         places: where and when.
         reported: arrays by the names of :data:`QUANTITIES`, (place,) each; what is absent was not reported.
         source: for the column of that name.
-        errors: standard deviations by the same names and units, and of "pressure" in Pa; NaN or absent where unknown.
+        errors: standard deviations by the same names and units, and of "pressure" in Pa; 0, NaN or absent where unknown.
         denied: what the source itself has rejected, by the same names; rows that need it are flagged ``DENIED``.
 
     Raises:
@@ -94,12 +106,15 @@ def observation_table(
     size = places.station.size
     raw = np.full(size, np.nan) if places.pressure is None else places.pressure
     pressure = np.where(raw > 0, raw, np.nan)
-    columns = _columns(reported, pressure, errors or {}, on_levels)
+    not_stored = {f"error of {name}: 0 says nothing": (given == 0).sum() for name, given in (errors or {}).items()}
+    errors = {name: np.where(given > 0, given, np.nan) for name, given in (errors or {}).items()}
+    columns = _columns(reported, pressure, errors, on_levels)
+    not_stored |= _not_stored(reported, columns, on_levels)
     known, value = (np.stack([column[k] for column in columns], axis=1) for k in (0, 1))
     usable = known
     if denied:
         left = {name: np.where(denied[name], np.nan, v) if name in denied else v for name, v in reported.items()}
-        columns = _columns(left, pressure, errors or {}, on_levels)
+        columns = _columns(left, pressure, errors, on_levels)
         usable = np.stack([column[0] for column in columns], axis=1)
         value = np.where(usable, np.stack([column[1] for column in columns], axis=1), value)
     place, variable = np.nonzero(known)
@@ -140,7 +155,23 @@ def observation_table(
     if places.level_type is not None:
         table["level_type"] = places.level_type[place]
     whole = pd.DataFrame(table, copy=False)
+    count_not_stored(whole, not_stored)
     return identified(whole) if any(not name.strip() for name in places.stations) else whole
+
+
+def _not_stored(reported: Mapping[str, Array], columns: Sequence[Column], on_levels: bool) -> dict[str, int]:
+    """How many values of every quantity gave no row, with the reason."""
+    known = dict(zip(UPPER_AIR if on_levels else SURFACE, (column[0] for column in columns), strict=True))
+    counts = {}
+    for name, values in reported.items():
+        stored = _STORED_AS.get(name, ("q", None))[0 if on_levels else 1]
+        if stored is None:
+            counts[f"{name}: needs {'a place at the surface' if on_levels else 'a pressure'}"] = (
+                ~np.isnan(values)
+            ).sum()
+        elif name in _PARTNERS:
+            counts[f"{name}: needs {_PARTNERS[name]}"] = (~np.isnan(values) & ~known[stored]).sum()
+    return counts
 
 
 def _names(names: Sequence[str], codes: NDArray[np.intp]) -> pd.Index:
@@ -173,7 +204,7 @@ def _wind(reported: Mapping[str, Array], errors: Mapping[str, Array], nothing: A
     sigmas = (nothing, nothing)
     if "wind_speed" in errors or "wind_direction" in errors:
         sigmas = wind_component_errors(
-            direction, speed, np.nan_to_num(errors.get("wind_direction", nothing)), errors.get("wind_speed", nothing)
+            direction, speed, errors.get("wind_direction", nothing), errors.get("wind_speed", nothing)
         )
     columns = []
     for name, value, sigma in zip(("u", "v"), from_speed, sigmas, strict=True):

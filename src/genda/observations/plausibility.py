@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genda.observations.flags import Flag
+from genda.observations.quality import bounds_at
 from genda.variables import STANDARD_GRAVITY, field
 
 _HIGHEST_IN_HECTOPASCAL = 1100.0
@@ -22,7 +23,8 @@ _STANDARD_TEMPERATURE = (214.65, 270.65, 270.65, 228.65, 216.65, 216.65, 288.15)
 
 
 def refuse_wrong_units(table: pd.DataFrame, name: str) -> None:
-    """Refuse a table most of whose values can't exist: wrong units, or missing values that nobody declared.
+    """Refuse a table most of whose values of a variable can't exist, at their pressures: wrong units, or missing values that
+    nobody declared.
 
     Args:
         table: observations.
@@ -36,13 +38,19 @@ def refuse_wrong_units(table: pd.DataFrame, name: str) -> None:
     middle = float(passing["pressure"].median())
     if middle > _HIGHEST:
         raise ValueError(f"{name}: found a median pressure of {middle:g} Pa, expected up to {_HIGHEST:g}: wrong units?")
-    for variable, middle in passing.groupby("variable")["observation"].median().items():
-        known = field(str(variable))
-        low, high = known.bounds
-        if not low <= middle <= high:
-            found = f"found a median of {middle:g} {known.units} for {known.name}"
+    for name_of, rows in passing.groupby("variable"):
+        known = field(str(name_of))
+        values, pressure = rows["observation"].to_numpy(), rows["pressure"].to_numpy()
+        low, high = bounds_at(known.id, pressure)
+        wrong = (values < low) | (values > high)
+        if 2 * np.count_nonzero(wrong) > wrong.size:
+            kth = np.flatnonzero(wrong)[np.argsort(values[wrong])[np.count_nonzero(wrong) // 2]]
+            at = f" at {pressure[kth] / 100:g} hPa" if known.on_levels else ""
+            found = (
+                f"found {values[kth]:g} {known.units} for {known.name}{at} and more than half of its values as wrong"
+            )
             raise ValueError(
-                f"{name}: {found}, expected {low:g} to {high:g}: wrong units or missing values in the map?"
+                f"{name}: {found}, expected {low[kth]:g} to {high[kth]:g}: wrong units or missing values in the map?"
             )
 
 

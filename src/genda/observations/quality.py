@@ -41,6 +41,7 @@ _HEIGHT = (
     (-2000, 200), (-1300, 900), (500, 1950), (2150, 3500), (4300, 6200), (7500, 10100), (10000, 13000),
     (14000, 17300), (17800, 21500), (27500, 33500), (40000, 51000),
 )  # fmt: skip
+_STRONGEST = (90, 90, 110, 110, 120, 150, 160, 140, 140, 170, 180)
 LEVEL_BOUNDS: dict[str, tuple[tuple[float, float], ...]] = {
     "z": tuple((STANDARD_GRAVITY * low, STANDARD_GRAVITY * high) for low, high in _HEIGHT),
     "t": (
@@ -51,10 +52,15 @@ LEVEL_BOUNDS: dict[str, tuple[tuple[float, float], ...]] = {
         (0, 0.040), (0, 0.036), (0, 0.030), (0, 0.022), (0, 0.012), (0, 2.5e-3), (0, 1e-3), (0, 5e-4), (0, 5e-4),
         (0, 2e-3), (0, 1e-2),
     ),
+    "u": tuple((-speed, speed) for speed in _STRONGEST),
+    "v": tuple((-speed, speed) for speed in _STRONGEST),
 }  # fmt: skip
 """Smallest and largest believable value at :data:`BOUNDS_HPA`, a few standard deviations beyond the records of the
 global radiosonde network, linear in log pressure between; every value is held to the field's overall bounds as well.
-Humidity is loose above 100 hPa, where a sonde's sensor sees little else than itself."""
+Humidity is loose above 100 hPa, where a sonde's sensor sees little else than itself. Components of
+the wind leave room above jets of 110 to 130 m/s, the polar night jet in the upper stratosphere and the walls of hurricanes' eyes,
+where dropsondes had 107 m/s near 900 hPa; among 100,000 ordinary reports the largest were 41 m/s below 1000 hPa, 90 at 200 hPa
+and 95 at 5 hPa."""
 
 
 COMPANIONS = (("u", "v"), ("v", "u"), ("u10", "v10"), ("v10", "u10"), ("t", "q"))
@@ -120,22 +126,29 @@ def check_missing(table: pd.DataFrame) -> pd.DataFrame:
     return set_flag(table, table["observation"].isna(), Flag.MISSING)
 
 
+def bounds_at(variable: str, pressure: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Smallest and largest believable values of a variable at pressures in Pa (ignored at the surface), SI units."""
+    low, high = (np.full(pressure.shape, limit) for limit in field(variable).bounds)
+    if variable in LEVEL_BOUNDS:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            log_p = np.log(pressure)
+        levels = np.log(100.0 * np.asarray(BOUNDS_HPA[::-1], dtype=np.float64))
+        bounds = np.asarray(LEVEL_BOUNDS[variable][::-1], dtype=np.float64)
+        # fmax, fmin: without a pressure the field's overall bounds remain.
+        low = np.fmax(low, np.interp(log_p, levels, bounds[:, 0]))
+        high = np.fmin(high, np.interp(log_p, levels, bounds[:, 1]))
+    return low, high
+
+
 def check_bounds(table: pd.DataFrame) -> pd.DataFrame:
     """``BOUNDS`` where a value is implausible for its variable, or at its pressure."""
     values, pressure = table["observation"].to_numpy(), table["pressure"].to_numpy()
     variables = table["variable"].to_numpy()
     wrong = np.zeros(len(table), dtype=bool)
-    levels = np.log(100.0 * np.asarray(BOUNDS_HPA[::-1], dtype=np.float64))
     for variable in table["variable"].unique():
         rows = variables == variable
-        low, high = field(variable).bounds
+        low, high = bounds_at(variable, pressure[rows])
         wrong[rows] = (values[rows] < low) | (values[rows] > high)
-        if variable in LEVEL_BOUNDS:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                log_p = np.log(pressure[rows])
-            bounds = np.asarray(LEVEL_BOUNDS[variable][::-1], dtype=np.float64)
-            wrong[rows] |= values[rows] < np.interp(log_p, levels, bounds[:, 0])
-            wrong[rows] |= values[rows] > np.interp(log_p, levels, bounds[:, 1])
     return set_flag(table, wrong, Flag.BOUNDS)
 
 

@@ -22,12 +22,16 @@ source tells standard levels of a sounding from significant ones, the int8 colum
 :class:`~genda.observations.flags.LevelType`.
 A row that passes is complete; a flagged row may lack its value, pressure or position. A sounding is what one station reports from
 one source under one time (:func:`soundings`).
+
+What was reported and gave no row is counted: readers leave ``attrs["not_stored"]``, a mapping from what and why to how many
+(:func:`count_not_stored`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,7 @@ DTYPES: dict[str, str] = {
 }
 """Columns, in order, and their dtypes."""
 COLUMNS = tuple(DTYPES)
+NOT_STORED = "not_stored"
 OPTIONAL_DTYPES = {"hx_b": "float64", "hx_b_error": "float64", "hx_a": "float64", "level_type": "int8"}
 
 PRESSURE_ROUNDING = 1.0
@@ -72,11 +77,24 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables one below the other; levels of a table that doesn't tell their type are ``UNKNOWN``."""
     filled = [table for table in tables if len(table)]
     if len(filled) < 2:
-        return filled[0].reset_index(drop=True) if filled else empty()
-    whole = pd.concat(filled, ignore_index=True)
-    if "level_type" in whole:
-        whole["level_type"] = whole["level_type"].fillna(LevelType.UNKNOWN).astype("int8")
+        whole = filled[0].reset_index(drop=True) if filled else empty()
+    else:
+        whole = pd.concat(filled, ignore_index=True)
+        if "level_type" in whole:
+            whole["level_type"] = whole["level_type"].fillna(LevelType.UNKNOWN).astype("int8")
+    whole.attrs = {}
+    for table in tables:
+        count_not_stored(whole, table.attrs.get(NOT_STORED, {}))
     return whole
+
+
+def count_not_stored(table: pd.DataFrame, counts: Mapping[str, int]) -> pd.DataFrame:
+    """The table with counts of what was reported and gave no row, such as ``{"relative_humidity: needs a pressure": 2}``, added
+    to those that it has. Like all ``attrs`` they go with a table through most of pandas, but not through ``pandas.concat``."""
+    total = Counter(table.attrs.get(NOT_STORED, {}))
+    total.update({reason: int(number) for reason, number in counts.items() if number})
+    table.attrs[NOT_STORED] = dict(total)
+    return table
 
 
 def on_levels(table: pd.DataFrame) -> pd.Series:
@@ -98,9 +116,14 @@ def identified(table: pd.DataFrame) -> pd.DataFrame:
     if not unnamed.size:
         return table
     station = table["station"].to_numpy(dtype=object, copy=True)
-    places = zip(table["latitude"].to_numpy()[unnamed], table["longitude"].to_numpy()[unnamed], strict=True)
-    station[unnamed] = [f"{latitude:.4f},{longitude:.4f}" for latitude, longitude in places]
+    station[unnamed] = place_names(table["latitude"].to_numpy()[unnamed], table["longitude"].to_numpy()[unnamed])
     return table.assign(station=pd.Series(station, index=table.index, dtype="str"))
+
+
+def place_names(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> list[str]:
+    """What places without a name are called: degrees north and degrees east in [0, 360), to 10 m."""
+    east = np.mod(np.round(longitude, 4), 360.0)
+    return [f"{north:.4f},{degrees:.4f}" for north, degrees in zip(latitude, east, strict=True)]
 
 
 def soundings(table: pd.DataFrame, *also: str) -> NDArray[np.intp]:
@@ -127,7 +150,9 @@ def validate(table: pd.DataFrame, name: str = "observations", complete: bool = T
         ValueError: naming the table, the column, what was found and what was expected.
     """
     if table.empty:
-        raise ValueError(f"{name}: found no rows, expected at least one observation")
+        reasons = ", ".join(f"{reason} ({number})" for reason, number in table.attrs.get(NOT_STORED, {}).items())
+        found = f"found no rows{f' (not stored: {reasons})' if reasons else ''}"
+        raise ValueError(f"{name}: {found}, expected at least one observation")
     _check_columns(table, name)
     passed = table["quality"] == Flag.PASS
     if table["time"].isna().any():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 Conversion = tuple[float, float]
 
+_DEGREES = ("degree", "degrees", "deg", "°")
+_WAYS = ("_north", "_east", "_N", "_E", "N", "E")
 _SPELLED: dict[str, dict[Conversion, tuple[str, ...]]] = {
     "temperature": {
         (1.0, 0.0): ("K", "kelvin"),
@@ -28,7 +32,11 @@ _SPELLED: dict[str, dict[Conversion, tuple[str, ...]]] = {
         (1000.0, 0.0): ("km",),
         (0.3048, 0.0): ("ft", "feet"),
     },
-    "direction": {(1.0, 0.0): ("degree", "degrees", "deg", "°", "degree_true", "degrees_true")},
+    "angle": {
+        (1.0, 0.0): (*_DEGREES, *(f"{name}{way}" for name in _DEGREES[:2] for way in _WAYS)),
+        (180.0 / math.pi, 0.0): ("radians", "radian", "rad"),
+    },
+    "direction": {(1.0, 0.0): (*_DEGREES, "degree_true", "degrees_true")},
     "fraction": {(1.0, 0.0): ("1",), (0.01, 0.0): ("%", "percent", "per cent")},
     "ratio": {(1.0, 0.0): ("kg/kg", "kg kg-1", "1"), (1e-3, 0.0): ("g/kg", "g kg-1")},
     "geopotential": {(1.0, 0.0): ("m2 s-2", "m2/s2", "m**2 s**-2", "J/kg")},
@@ -36,6 +44,8 @@ _SPELLED: dict[str, dict[Conversion, tuple[str, ...]]] = {
 KINDS: dict[str, tuple[str, ...]] = {
     "geopotential": ("geopotential",),
     "height": ("length",),
+    "latitude": ("angle",),
+    "longitude": ("angle",),
     "elevation": ("length",),
     "pressure": ("pressure", "length"),
     "temperature": ("temperature",),

@@ -166,11 +166,12 @@ def format_estimate(mean: float, stderr: float) -> str:
     if not math.isfinite(stderr) or stderr == 0:
         return f"{mean:#.4g}".rstrip(".") if 1e-3 <= abs(mean) < 1e5 or mean == 0 else f"{mean:.3e}"
     size = max(abs(mean), stderr)
+    decimals = 1 - math.floor(math.log10(stderr))
     if not 1e-3 <= size < 1e5:
-        return f"{mean:.3e} ± {stderr:.1e}"
-    decimals = max(0, 1 - math.floor(math.log10(stderr)))
-    decimals = min(decimals, max(0, 4 - math.floor(math.log10(size))))
-    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
+        digits = min(max(0, decimals + math.floor(math.log10(abs(mean) or stderr))), 3)
+        return f"{mean:.{digits}e} ± {stderr:.1e}"
+    decimals = min(max(0, decimals), max(0, 4 - math.floor(math.log10(size))))
+    return f"{round(mean, decimals) + 0.0:.{decimals}f} ± {stderr:.{decimals}f}"  # no minus before a zero
 
 
 def _number(value: float) -> float | None:
