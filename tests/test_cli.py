@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 
 import small_latent
@@ -101,6 +103,75 @@ def test_a_report_without_matplotlib_is_refused_with_what_to_install(case, capsy
     assert "matplotlib" in err
     assert "pip install -c constraints.txt '.[plot]' in genda's folder" in err
     assert not list(case.glob("never*"))
+
+
+def test_help_at_80_columns_has_the_whole_name_of_every_option(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command, names in {
+        ("assimilate",): (
+            "--climate-amplitude",
+            "--vertical-correlation",
+            "--observations-out",
+            "--representativeness",
+        ),
+        ("data", "prepare"): ("--validation-until", "--train-until"),
+        ("nature-run",): ("--validation-pairs",),
+    }.items():
+        _, out, _ = run(capsys, *command, "--help")
+        assert all(f"  {name} " in out for name in names)
+        assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert run(capsys, "--version") == (0, f"genda {version('genda')}\n", "")
+
+
+@pytest.mark.parametrize("hours", ["nan", "-1", "inf", "1e9"])
+def test_a_window_that_is_no_length_of_time_is_refused(case, capsys, hours):
+    code, out, err = assimilate(case, capsys, "--window-hours", hours, out="never.nc")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"window: found {float(hours):g} h, expected a half-width" in err
+    assert not list(case.glob("never*"))
+
+
+def test_a_table_is_not_written_under_the_name_of_another_format(case, capsys, tmp_path):
+    table = case / "columns.parquet"
+    for command in (
+        ("observations", "read", table, "--out", tmp_path / "o.csv"),
+        ("observations", "check", table, "--out", tmp_path / "o.csv"),
+        ("assimilate", "--model", case / "model", "--observations", table, "--observations-out", tmp_path / "o.csv"),
+    ):
+        code, out, err = run(capsys, *command)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "o.csv: found the suffix '.csv', expected .parquet" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_withheld_stations_are_counted_and_the_spread_there_is_judged(capsys, tmp_path):
+    """Truth and 20 members are draws of one distribution: e² / s² is F (1, 19) times 1 + 1/20, whose mean is 1.05 × 19/17."""
+    base = small_model.states(1, seed=9)
+    generator = np.random.default_rng(0)
+    drawn = base.values + 5.0 * torch.from_numpy(generator.standard_normal((21, *base.values.shape[1:]))).float()
+    members = State(drawn[:20].unsqueeze(0), base.channels, base.grid, base.times)
+    write_dataset(to_dataset(members), tmp_path / "a.nc")
+    table = simulate_columns(small_model.build(), base, seed=0)
+    table = table[table["variable"] != "z"].reset_index(drop=True)
+    table["observation"] = observe(base, drawn[20], table).numpy()
+    table["obs_error"] = 1e-3
+    write_table(table, tmp_path / "w.parquet")
+    code, out, err = run(capsys, "verify", tmp_path / "a.nc", "--withheld", tmp_path / "w.parquet", "--json")
+    assert code == 0, err
+    withheld = json.loads(out)["withheld"]
+    assert withheld["stations"] == table["station"].nunique()
+    by_channel = withheld["rows"][0]["metrics"]["departure_chi_square"].values()
+    assert np.mean([score["mean"] for score in by_channel]) == pytest.approx(1.05 * 19 / 17, abs=0.1)
+    code, out, _ = run(capsys, "verify", tmp_path / "a.nc", "--withheld", tmp_path / "w.parquet")
+    assert out.startswith(f"{withheld['stations']:,} stations, {len(table):,} observations\n")
+    assert "Squared departures / expected" in out
+    write_table(table[:1], tmp_path / "one.parquet")
+    code, out, err = run(capsys, "verify", tmp_path / "a.nc", "--withheld", tmp_path / "one.parquet")
+    assert code == 0, err
+    assert out.startswith("1 station, 1 observation\n")
 
 
 def test_inspect_says_what_a_checkpoint_is(case, capsys):

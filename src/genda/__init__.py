@@ -22,6 +22,7 @@ _PUBLIC = {
     "State": "state",
     "assimilate": "assimilation",
     "field_source": "sources",
+    "in_observed_climate": "usable",
     "load": "assimilation",
     "point_source": "sources",
     "quantity_operator": "sources",

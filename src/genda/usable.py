@@ -35,6 +35,8 @@ from genda.variables import channels as parse_channels
 
 Array = NDArray[np.float64]
 
+_LONGEST_WINDOW = 1e6
+"""Hours; beyond it times are no longer held in nanoseconds."""
 _REPORTED = {"observation": "reported", "obs_error": "error_before_mapping"}
 """Columns that a mapping changes, and those that keep what they were."""
 
@@ -262,7 +264,12 @@ def observable(
     Checks in order: those given, window, domain, variables and levels. Arguments as of :func:`usable_observations`; ``exact``
     keeps only values reported at the levels themselves. Passive rows that can be seen stay passive, the others get the flag
     that says why not.
+
+    Raises:
+        ValueError: for a window that is no length of time.
     """
+    if not 0 <= window_hours <= _LONGEST_WINDOW:
+        raise ValueError(f"window: found {window_hours:g} h, expected a half-width from 0 to {_LONGEST_WINDOW:g} h")
     levels: dict[str, list[float]] = {}
     for known in parse_channels(where.channels):
         if known.pressure is not None:

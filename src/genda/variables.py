@@ -152,6 +152,19 @@ EMBEDDED_LEVELS = (850, 700, 500, 300, 200)
 ERA5_CHANNELS = _level_channels(ERA5_LEVELS) + SURFACE_CHANNELS
 """The 69 channels of the ERA5 configuration: z t u v q on 13 levels, then t2m u10 v10 msl."""
 EMBEDDED_CHANNELS = _level_channels(EMBEDDED_LEVELS) + SURFACE_CHANNELS
+"""The 29 channels of the embedded experiment: z t u v q on 5 levels, then t2m u10 v10 msl."""
 HEADLINE_CHANNELS = ("z500", "t850", "t2m", "u10", "v10", "u500", "v500", "q700", "msl")
 """What tables and pictures show where there are too many channels for a page: those of the PhyDA paper's Table 1, and msl."""
-"""The 29 channels of the embedded experiment: z t u v q on 5 levels, then t2m u10 v10 msl."""
+
+
+def chosen_channels(text: str) -> tuple[str, ...]:
+    """Channels as a command or a configuration names them: embedded, era5, or identifiers separated by commas.
+
+    Raises:
+        ValueError: as :func:`channels`.
+    """
+    sets = {"embedded": EMBEDDED_CHANNELS, "era5": ERA5_CHANNELS}
+    try:
+        return tuple(c.id for c in channels(sets.get(text) or (name.strip() for name in text.split(","))))
+    except ValueError as error:
+        raise ValueError(f"{error} (or one of the sets {', '.join(sets)})") from None

@@ -66,6 +66,14 @@ def test_overrides_reach_nested_keys(tmp_path):
     assert config.data.train == ("2001-01-01", "2001-06-30")
 
 
+def test_channels_are_named_as_in_data_prepare_or_as_a_list(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("data: {channels: [z500, t850]}\n")
+    for override in ([], ["data.channels=z500,t850"], ["data.channels=[z500, t850]"]):
+        assert read_config(path, override).data.names == ("z500", "t850")
+    assert len(read_config(path, ["data.channels=era5"]).data.names) == 69
+
+
 @pytest.mark.parametrize(
     ("document", "override", "complaint"),
     [
@@ -74,6 +82,8 @@ def test_overrides_reach_nested_keys(tmp_path):
         ("batch: many", None, "batch: .*integer.*found 'many'"),
         ("batch: 4", "batch", "expected key=value"),
         ("batch: 4", "batch.size=3", "batch holds a value"),
+        ("batch: 4", "data.channels=embeded", "data.channels: unknown channel 'embeded'.*sets embedded, era5"),
+        ("batch: 4", "data.channels=[t850, t850]", "data.channels: .*more than once: t850"),
         ("- 1", None, "found list, expected keys"),
         ("a: [", None, "expected YAML"),
     ],

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from genda import __version__
 from genda.cli import analysis, data, nature, observations
 
 SPINS = "1000"
@@ -22,17 +23,34 @@ keeps its core busy for milliseconds at every operation: beside other work on th
 _UsageError: Any = typer.BadParameter.__base__
 """Whichever click typer stands on, its own or the package."""
 
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"genda {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="genda",
     help="Generative data assimilation: ensembles of atmospheric analyses from a background, observations and a learned prior.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's tables cut the names of options at 80 columns
 )
 app.add_typer(analysis.app)
 app.add_typer(nature.app)
 app.add_typer(observations.app, name="observations")
 app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which genda this is.")
+    ] = False,
+) -> None:
+    """What goes before any command; its help is that of the program."""
 
 
 def main() -> None:

@@ -15,7 +15,17 @@ from torch.nn.functional import interpolate
 
 from genda import assimilation as library
 from genda.checkpoint import Model, StateModel
-from genda.commands.outcome import PAIR, Outcome, Progress, at, check_outputs, check_suffix, iso
+from genda.commands.outcome import (
+    PAIR,
+    Outcome,
+    Progress,
+    at,
+    check_outputs,
+    check_suffix,
+    check_table_suffix,
+    counted,
+    iso,
+)
 from genda.diffusion.sampler import Sampler
 from genda.extras import require
 from genda.foreign_climate import foreign_climate
@@ -88,6 +98,7 @@ def assimilate_files(
         (out, report, observations_out), [*observations, *fields, *(p for p in (background, checks, errors) if p)]
     )
     check_suffix(out)
+    check_table_suffix(observations_out)
     if report is not None:
         require("matplotlib", "plot", "a report")
     first_checks = read_checks(checks) if checks else make_checks(("missing", "bounds", "duplicates"))
@@ -230,8 +241,7 @@ def assimilate_files(
         }
         write_report(_report_case(prior, analysis, coarse, table, files, options), report)
     spread = analysis.members.values[0].std(dim=0, correction=0).mean(dim=(-2, -1)) / prior.normalisation.std
-    counted = "1 member" if drawn == 1 else f"{drawn} members"
-    done_line = f"{out}: {counted} at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
+    done_line = f"{out}: {counted(drawn, 'member')} at {iso(when)}, {analysis.seconds:.1f} s, method {analysis.method}"
     mapped = [] if mapping is None else [f"observations mapped to the model's climate, {mapping}"]
     used_line = [] if table is None else [used_of(table)]
     text = "\n".join([*mapped, *used_line, done_line])

@@ -19,7 +19,7 @@ from genda.files import Gridded, Times, open_gridded
 from genda.grid import LatLonGrid
 from genda.regrid import RegridMethod
 from genda.state import read_times, spellings
-from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS, FIELDS
+from genda.variables import FIELDS, chosen_channels
 from genda.variables import channels as parse_channels
 
 _GRID = re.compile(r"(gaussian|regular)-(\d+)x(\d+)")
@@ -59,7 +59,7 @@ def prepare_data(
         raise ValueError("split: found one of --train-until and --validation-until, expected both or neither")
     if method not in get_args(RegridMethod):
         raise ValueError(f"method: found {method!r}, expected one of {', '.join(get_args(RegridMethod))}")
-    names = None if channels == "all" else _channels(channels)
+    names = None if channels == "all" else chosen_channels(channels)
     dates = {"--start": start, "--end": end, "--train-until": train_until, "--validation-until": validation_until}
     start, end, train_until, validation_until = (_date(option, given) for option, given in dates.items())
     check_writable(out.absolute().parent)
@@ -117,7 +117,7 @@ def data_stats(
 ) -> Outcome:
     """Per-channel mean, standard deviation and the same of differences in time."""
     files = open_gridded(location)
-    names = None if channels == "all" else _channels(channels)
+    names = None if channels == "all" else chosen_channels(channels)
     times = _finished(files)
     times = times[np.isin(times, files.times_with(_variables(names)))]
     if split is not None:
@@ -174,12 +174,6 @@ def _lines(location: str, found: Inventory) -> list[str]:
         if getattr(found, label):
             lines.append(f"  {label}: {', '.join(getattr(found, label))}")
     return lines + [f"  problem: {text}" for text in found.problems] + [f"  remark: {text}" for text in found.remarks]
-
-
-def _channels(names: str) -> tuple[str, ...]:
-    sets = {"embedded": EMBEDDED_CHANNELS, "era5": ERA5_CHANNELS}
-    chosen = sets.get(names) or tuple(name.strip() for name in names.split(","))
-    return tuple(c.id for c in parse_channels(chosen))
 
 
 def _finished(files: Gridded) -> Times:

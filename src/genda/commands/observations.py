@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from genda.atomic import replacing
-from genda.commands.outcome import Outcome, check_outputs
+from genda.commands.outcome import Outcome, check_outputs, check_table_suffix, counted
 from genda.observations.checks import read_checks
 from genda.observations.column_map import read_column_map
 from genda.observations.errors import assign_errors, read_errors
@@ -56,6 +56,7 @@ def read_observation_files(
         ValueError: naming the file, what was found and what was expected; nothing is written then.
     """
     check_outputs([out], [*files, *(path for path in (columns, stations) if path is not None)])
+    check_table_suffix(out)
     lost: list[str] = []
     period = None if since is None and until is None else Period.of(since, until)
     table = read_observations(
@@ -72,14 +73,14 @@ def read_observation_files(
     write_table(table, out)
     facts = summary(table) | {NOT_STORED: not_stored} | ({"lost": lost} if keep_going else {})
     facts |= {} if period is None else {"outside_period": period.left_out}
-    lines = [f"{out}: {facts['rows']} rows, {facts['stations']} stations, {facts['soundings']} soundings"]
+    lines = [f"{out}: " + ", ".join(counted(facts[f"{thing}s"], thing) for thing in ("row", "station", "sounding"))]
     lines += [f"  {kind}: " + ", ".join(f"{k} {v}" for k, v in facts[kind].items()) for kind in ("variables", "flags")]
     if period is not None:
-        lines.append(f"  outside {period}: {period.left_out} rows")
+        lines.append(f"  outside {period}: {counted(period.left_out, 'row')}")
     if not_stored:
         lines += ["  not stored:", *(f"    {reason}: {number}" for reason, number in not_stored.items())]
     if lost:
-        lines += [f"  lost: {len(lost)} parts", *(f"    {line}" for line in lost[:_SHOWN])]
+        lines += [f"  lost: {counted(len(lost), 'part')}", *(f"    {line}" for line in lost[:_SHOWN])]
         lines += [f"    … and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []
     return Outcome("\n".join(lines), facts)
 
@@ -100,6 +101,7 @@ def check_observation_files(
         ValueError: naming the file or check, what was found and what was expected; nothing is written then.
     """
     check_outputs([out], [*files, *(path for path in (checks, background, errors) if path is not None)])
+    check_table_suffix(out)
     listed = read_checks(checks)
     table = assign_errors(read_observations(files), read_errors(errors) if errors else ())
     if background is not None:
@@ -115,7 +117,7 @@ def check_observation_files(
     if out is not None:
         write_table(table, out)
     facts = summary(table) | {"checks": counts}
-    lines = [f"{rows} rows, {int((table['quality'] == Flag.PASS).sum())} pass"]
+    lines = [f"{counted(rows, 'row')}, {int((table['quality'] == Flag.PASS).sum())} pass"]
     lines += [f"  {k}: {sum(v.values())}" + (f" ({_counted(v)})" if v else "") for k, v in counts.items()]
     return Outcome("\n".join([*lines, f"  flags: {_counted(facts['flags'])}"]), facts)
 

@@ -13,6 +13,7 @@ import numpy as np
 from genda.state import NETCDF_SUFFIXES, ZARR_SUFFIX, State
 
 Progress = Callable[[int, int], None]
+TABLE_SUFFIXES = (".parquet", ".pq")
 PAIR = "pair"
 """Coordinate of an analysis file's members that come in pairs from opposite noise, one number for both; a last one may be alone."""
 
@@ -49,6 +50,17 @@ def check_suffix(out: Path) -> None:
     if out.suffix not in (*NETCDF_SUFFIXES, ZARR_SUFFIX):
         expected = ", ".join((*NETCDF_SUFFIXES, ZARR_SUFFIX))
         raise ValueError(f"{out}: found the suffix {out.suffix!r}, expected one of {expected}")
+
+
+def check_table_suffix(out: Path | None) -> None:
+    """Refuse the name of a table that says it is something else than the Parquet it will be."""
+    if out is not None and out.suffix not in TABLE_SUFFIXES:
+        raise ValueError(f"{out}: found the suffix {out.suffix!r}, expected {TABLE_SUFFIXES[0]}, as tables are written")
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things in words, one of which has no s."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def check_writable(folder: Path) -> None:

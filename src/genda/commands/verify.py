@@ -10,14 +10,24 @@ import pandas as pd
 from torch import Tensor
 
 from genda import assimilation as library
-from genda.commands.outcome import PAIR, Outcome, at, iso
+from genda.commands.outcome import PAIR, Outcome, at, counted, iso
 from genda.files import open_dataset
+from genda.observations.errors import assign_errors
 from genda.observations.flags import Flag
 from genda.observations.table import read_table
 from genda.sources import observe
 from genda.state import State, read_state
 from genda.usable import observable
-from genda.verify import BIAS, CRPS, RMSE, SPREAD_SKILL, ScoreTable, field_statistics, station_statistics
+from genda.verify import (
+    BIAS,
+    CRPS,
+    DEPARTURE_CHI_SQUARE,
+    RMSE,
+    SPREAD_SKILL,
+    ScoreTable,
+    field_statistics,
+    station_statistics,
+)
 
 WINDOW_HOURS = 3.0
 """Half-width of the window in which withheld observations are scored."""
@@ -50,12 +60,16 @@ def verify_files(analysis: Path, truth: Path | None, withheld: Path | None) -> O
         texts.append(table.by_channel("analysis", (RMSE, CRPS, SPREAD_SKILL)))
     if withheld is not None:
         stations = _scorable(read_table(withheld), state)
-        mean = state.values.mean(dim=1)[0] if state.values.ndim == 5 else state.values[0]
-        stations = stations.assign(hx_a=observe(state, mean, stations).numpy())
-        statistics = station_statistics(stations)
-        table = ScoreTable({"analysis": statistics})
-        document["withheld"] = table.to_dict()
-        texts.append(table.by_channel("analysis", (RMSE, BIAS)))
+        members = state.values[0] if state.values.ndim == 5 else state.values
+        seen = observe(state, members, stations).numpy()
+        stations = stations.assign(hx_a=seen.mean(axis=0))
+        if len(seen) > 1:
+            stations = assign_errors(stations).assign(hx_spread=seen.std(axis=0, ddof=1))
+        table = ScoreTable({"analysis": station_statistics(stations)})
+        there = int(stations["station"].nunique())
+        document["withheld"] = table.to_dict() | {"stations": there, "observations": len(stations)}
+        texts.append(f"{counted(there, 'station')}, {counted(len(stations), 'observation')}")
+        texts.append(table.by_channel("analysis", (RMSE, BIAS, DEPARTURE_CHI_SQUARE)))
     return Outcome("\n".join(texts), document)
 
 

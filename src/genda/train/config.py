@@ -13,24 +13,31 @@ from genda.checkpoint import Architecture
 from genda.diffusion.loss import VALIDATION_SIGMAS
 from genda.documents import Strict, first_complaint, read_yaml
 from genda.latent_card import AutoencoderSpec, IncrementArchitecture
-from genda.variables import EMBEDDED_CHANNELS, ERA5_CHANNELS
+from genda.variables import chosen_channels
 
 
 class DataConfig(Strict):
     """Where the training states come from.
 
-    ``train`` and ``validation`` are values of the coordinate ``split`` or [first, last] dates. ``normalisation`` is a model whose
-    climatology is taken over, so that both see states in the same units; without it, one is fitted.
+    ``channels`` are embedded, era5 or identifiers, as a list or separated by commas. ``train`` and ``validation`` are values of the
+    coordinate ``split`` or [first, last] dates. ``normalisation`` is a model whose climatology is taken over, so that both see
+    states in the same units; without it, one is fitted.
     """
 
     path: Path = Path("nature.zarr")
-    channels: Literal["embedded", "era5"] | tuple[str, ...] = "embedded"
+    channels: str | tuple[str, ...] = "embedded"
     train: str | tuple[str, str] = "train"
     validation: str | tuple[str, str] = "validation"
     harmonics: int = Field(default=2, ge=0)
     fit_samples: Annotated[int, Field(ge=2)] | None = None
     storage: Literal["float32", "float16", "disk"] = "float32"
     normalisation: str | None = None
+
+    @field_validator("channels")
+    @classmethod
+    def _known(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        chosen_channels(value if isinstance(value, str) else ",".join(value))
+        return value
 
     @field_validator("train", "validation", mode="before")
     @classmethod
@@ -40,9 +47,7 @@ class DataConfig(Strict):
 
     @property
     def names(self) -> tuple[str, ...]:
-        if isinstance(self.channels, str):
-            return EMBEDDED_CHANNELS if self.channels == "embedded" else ERA5_CHANNELS
-        return self.channels
+        return chosen_channels(self.channels) if isinstance(self.channels, str) else self.channels
 
 
 class OptimiserConfig(Strict):
