@@ -20,6 +20,12 @@ EARTH_RADIUS = 6.371229e6
 _TOLERANCE = 1e-3  # degrees: float32 files round coordinates at 1e-5, GRIB at 1e-3
 
 
+def unit_vectors(latitude: Array, longitude: Array) -> Array:
+    """Points on the unit sphere, shape (..., 3), of degrees north and east."""
+    lat, lon = np.radians(latitude), np.radians(longitude)
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+
+
 @dataclass(frozen=True)
 class LatLonGrid:
     """A tensor-product grid.

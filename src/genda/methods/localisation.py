@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from genda.grid import EARTH_RADIUS, LatLonGrid
+from genda.grid import EARTH_RADIUS, LatLonGrid, unit_vectors
 from genda.observations.operators import LinearOperator
 from genda.problem import Source
 
@@ -36,9 +36,8 @@ def gaspari_cohn(distance: Tensor, radius: float) -> Tensor:
 
 def sphere(grid: LatLonGrid) -> Array:
     """Coordinates of the points of a grid in m, shape (lat * lon, 3)."""
-    lat, lon = np.meshgrid(np.radians(grid.latitude), np.radians(grid.longitude), indexing="ij")
-    unit = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-    return np.asarray(EARTH_RADIUS * unit.reshape(-1, 3))
+    latitude, longitude = np.meshgrid(grid.latitude, grid.longitude, indexing="ij")
+    return np.asarray(EARTH_RADIUS * unit_vectors(latitude, longitude).reshape(-1, 3))
 
 
 def ring(size: int) -> Array:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genda.grid import EARTH_RADIUS
+from genda.grid import EARTH_RADIUS, unit_vectors
 from genda.observations.conditions import Variables
 from genda.observations.flags import Flag, LevelType
 from genda.observations.quality import set_flag
@@ -188,11 +188,7 @@ def _departures(part: pd.DataFrame) -> tuple[Array, Array]:
 
 
 def _points(part: pd.DataFrame) -> Array:
-    """Unit vectors, (row, 3)."""
-    latitude, longitude = np.radians(part["latitude"].to_numpy()), np.radians(part["longitude"].to_numpy())
-    return np.stack(
-        [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=1
-    )
+    return unit_vectors(part["latitude"].to_numpy(), part["longitude"].to_numpy())
 
 
 def _hours(part: pd.DataFrame) -> Array:

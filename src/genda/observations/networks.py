@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from genda.grid import EARTH_RADIUS, LatLonGrid
+from genda.grid import EARTH_RADIUS, LatLonGrid, unit_vectors
 from genda.observations.flags import Flag
 from genda.observations.stations import shipped_stations
 from genda.observations.table import DTYPES
@@ -173,14 +173,9 @@ def columns_table(
 def distance_to_sites(grid: LatLonGrid, sites: pd.DataFrame) -> NDArray[np.float64]:
     """Great-circle distance in m from every grid point to the nearest site (latitude, longitude), shape (lat, lon)."""
     latitude, longitude = np.meshgrid(grid.latitude, grid.longitude, indexing="ij")
-    points = _unit_vectors(latitude, longitude)
-    cosine = points @ _unit_vectors(sites["latitude"].to_numpy(), sites["longitude"].to_numpy()).T
+    points = unit_vectors(latitude, longitude)
+    cosine = points @ unit_vectors(sites["latitude"].to_numpy(), sites["longitude"].to_numpy()).T
     return np.asarray(np.arccos(np.clip(cosine.max(axis=-1), -1, 1)) * EARTH_RADIUS)
-
-
-def _unit_vectors(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    lat, lon = np.radians(latitude), np.radians(longitude)
-    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
 
 def withhold(table: pd.DataFrame, fraction: float, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
