@@ -95,14 +95,15 @@ def spectrum_picture(case: ReportCase, quantity: Quantity) -> Picture:
     if len(members) > 1:
         curves.append(("analysis mean", quantity.power(case.mean), ANALYSIS_COLOUR, "--"))
     truth = None if case.truth is None else quantity.power(case.truth)
-    figure = new_figure(4.5, 4.2 if truth is not None else 3.1)
+    height = 4.2 if truth is not None else 3.2
+    figure = new_figure(4.5, height)
     grid = {"height_ratios": (2.4, 1), "hspace": 0.08} if truth is not None else {}
     axes = list(figure.subplots(2 if truth is not None else 1, 1, sharex=True, gridspec_kw=grid, squeeze=False)[:, 0])
-    figure.subplots_adjust(left=0.15, right=0.97, top=0.9, bottom=0.11)
+    figure.subplots_adjust(left=0.15, right=0.97, top=1 - 0.5 / height, bottom=0.46 / height)
     k = np.arange(members.shape[-1], dtype=np.float64)
     resolved = triangular_limit(case.grid)
     _spectra_lines(axes[0], k, members, curves, truth, resolved)
-    axes[0].set_title(quantity.title[:1].upper() + quantity.title[1:], loc="left", y=1.06)
+    figure.text(0.15, 1 - 0.2 / height, quantity.title[:1].upper() + quantity.title[1:], fontsize=9.5)
     axes[0].set_ylabel(f"per wavenumber [{quantity.units}]")
     if truth is not None:
         _ratio_lines(axes[1], k, members, curves, truth, resolved)
