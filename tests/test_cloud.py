@@ -1,9 +1,9 @@
 """Stores behind URLs: a bucket served here by the protocol of Google's storage, read by the client that reads real ones."""
 
 import json
-import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -14,10 +14,7 @@ from genda.files import open_gridded
 from genda.state import read_state, to_dataset
 from small_model import states
 
-os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = (
-    "false"  # it asks for the kind of a bucket by gRPC, which nothing here speaks
-)
-pytest.importorskip("gcsfs", reason="the extra cloud is not installed")
+pytestmark = pytest.mark.skipif(find_spec("gcsfs") is None, reason="the extra cloud is not installed")
 
 
 class Bucket(BaseHTTPRequestHandler):

@@ -15,8 +15,11 @@ over runs and steps, is put together when times are asked for, so that a folder 
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -324,8 +327,13 @@ def _kind(path: Path) -> str:
 
 def _open_url(url: str, group: str | None) -> xr.Dataset:
     options: dict[str, Any] = {"token": "anon"} if url.startswith(("gs://", "gcs://")) else {}
+    # Else gcsfs first asks by gRPC of what kind a bucket is, for minutes where there is no network.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
-        with warnings.catch_warnings():  # that a store without consolidated metadata opens more slowly
+        with (
+            warnings.catch_warnings(),
+            _unlogged("gcsfs"),
+        ):  # that a store without consolidated metadata opens more slowly
             warnings.simplefilter("ignore", RuntimeWarning)
             dataset: xr.Dataset = xr.open_zarr(url, group=group, chunks=None, storage_options=options)
         return dataset
@@ -335,6 +343,18 @@ def _open_url(url: str, group: str | None) -> xr.Dataset:
         scheme = url.split("://")[0]
         package = _CLIENTS.get(scheme, f"a package that gives fsspec {scheme}://")
         raise ModuleNotFoundError(f"{url}: expected the client of such stores, {package} ({error})") from error
+
+
+@contextmanager
+def _unlogged(name: str) -> Iterator[None]:
+    """Without what a package logs of failures that it raises as well."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _is_zarr(path: Path) -> bool:
