@@ -19,7 +19,7 @@ LAYERS = (
     {"methods", "forecast"},
     {"latent_methods", "sources"},
     {"state_methods"},
-    {"assimilation", "cycle", "sample", "verify"},
+    {"assimilation", "cycle", "observable", "sample", "verify"},
     {"foreign_climate", "report", "train", "usable"},
     {"benchmark"},
     {"demo", "commands", "earth2studio"},

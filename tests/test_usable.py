@@ -13,10 +13,11 @@ import torch
 import small_model
 from genda.commands.observations import nearest_background
 from genda.demo import simulate_columns
+from genda.observable import with_background
 from genda.observations import Flag, assign_errors, check_bounds, check_duplicates, check_missing
 from genda.observations.checks import check_departures, make_checks
 from genda.state import State
-from genda.usable import as_reported, usable_observations, with_background
+from genda.usable import as_reported, usable_observations
 
 TIME = np.datetime64("2001-01-01", "ns")
 

@@ -11,6 +11,7 @@ import yaml
 
 from genda.atomic import replacing
 from genda.commands.outcome import Outcome, check_outputs, check_table_suffix, counted
+from genda.observable import with_background
 from genda.observations.checks import read_checks
 from genda.observations.column_map import read_column_map
 from genda.observations.errors import assign_errors, read_errors
@@ -24,7 +25,6 @@ from genda.observations.read import read_observations
 from genda.observations.stations import read_station_list
 from genda.observations.table import NOT_STORED, read_table, summary, validate, write_table
 from genda.state import State, read_state
-from genda.usable import with_background
 from genda.verify.innovations import error_entries
 
 _HALF_DAY = 12.0

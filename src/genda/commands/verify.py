@@ -12,12 +12,12 @@ from torch import Tensor
 from genda import assimilation as library
 from genda.commands.outcome import PAIR, Outcome, at, counted, iso
 from genda.files import open_dataset
+from genda.observable import observable
 from genda.observations.errors import assign_errors
 from genda.observations.flags import Flag
 from genda.observations.table import read_table
 from genda.sources import observe
 from genda.state import State, read_state
-from genda.usable import observable
 from genda.verify import (
     BIAS,
     CRPS,
